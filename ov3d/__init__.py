@@ -1,0 +1,1 @@
+"""ov3d: ask a 3D scene for something in words."""

@@ -1,0 +1,1 @@
+"""Exporters: what people take home from a scene: clouds, pictures, tables."""

@@ -1,0 +1,1 @@
+"""2D features: crops, extraction, the store, refinement."""

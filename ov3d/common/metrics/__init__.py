@@ -1,0 +1,1 @@
+"""Scores: streaming and mergeable (`update`, `merge`, `compute`)."""

@@ -1,0 +1,1 @@
+"""Readers: one file layout each, all to the same `Scene`."""

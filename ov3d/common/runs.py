@@ -1,0 +1,93 @@
+"""Runs: one folder a training, `OUTPUTS/SCENE/BACKEND/TIME`, and how a name a user types finds one.
+
+A run holds `config.yaml`, `manifest.json` (scene, backend, encoder, where the indexes are) and one LanguageIndex a scene.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ov3d.common.errors import DataError
+from ov3d.common.files import read_json, write_json
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_KIND = "run-manifest"
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished or unfinished training.
+
+    Attributes:
+        path: the run's folder.
+        manifest: what `write_manifest` was given.
+        chosen: how the run was found, for the user to read; empty when its path was given.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    chosen: str = ""
+
+    @property
+    def indexes(self) -> dict[str, Path]:
+        """The LanguageIndex file of each scene of the run."""
+        return {scene: self.path / file for scene, file in self.manifest["indexes"].items()}
+
+
+def outputs_root(root: str | Path | None = None) -> Path:
+    """The folder runs are written to: `root`, else `$OV3D_OUTPUTS`, else `./outputs`."""
+    return Path(root) if root is not None else Path(os.environ.get("OV3D_OUTPUTS", "outputs"))
+
+
+def new_run(scene: str, backend: str, root: str | Path | None = None) -> Path:
+    """Make a fresh run folder; two runs started in the same second get different names."""
+    stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
+    safe = re.sub(r"[^\w.+-]+", "-", scene).strip("-.") or "scene"
+    for attempt in range(1000):
+        path = outputs_root(root) / safe / backend / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be made: {error.strerror}.", "Choose another place with --outputs."
+            ) from None
+        return path
+    raise DataError(f"There are a thousand runs named {stamp} of {safe}.", "Clear the outputs folder.")
+
+
+def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
+    """Write the run's manifest; only a run that has one is found by `find_run`."""
+    write_json(run / MANIFEST_NAME, manifest, kind=MANIFEST_KIND, version=MANIFEST_VERSION)
+
+
+def read_run(path: str | Path, *, chosen: str = "") -> Run:
+    """Open a run by its folder."""
+    return Run(Path(path), read_json(Path(path) / MANIFEST_NAME, kind=MANIFEST_KIND, version=MANIFEST_VERSION), chosen)
+
+
+def find_run(name: str = "latest", root: str | Path | None = None) -> Run:
+    """Find a run by its folder, by `latest`, or by a scene or `scene/backend` name (the newest of those).
+
+    Raises:
+        DataError: nothing of that name; what was looked for is named.
+    """
+    path = Path(name)
+    if name != "latest" and (path / MANIFEST_NAME).is_file():
+        return read_run(path)
+    base = outputs_root(root)
+    below = base if name == "latest" else base / name
+    manifests = sorted(below.rglob(MANIFEST_NAME), key=lambda file: (file.stat().st_mtime_ns, str(file)))
+    if not manifests:
+        where = f"{base} holds no finished run" if name == "latest" else f"There is no run at {path} nor below {below}"
+        raise DataError(f"{where} (looked for {MANIFEST_NAME}).", "Make one: ov3d train points SCENE --stages fuse")
+    newest = manifests[-1].parent
+    what = "the newest run" if name == "latest" else f"the newest run of {name}"
+    return read_run(newest, chosen=f"{what}, of {len(manifests)}")

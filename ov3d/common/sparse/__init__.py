@@ -1,0 +1,1 @@
+"""Sparse convolution on voxels, in pure torch."""

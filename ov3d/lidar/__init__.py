@@ -1,0 +1,1 @@
+"""Learning from LiDAR sweeps with cameras: open-vocabulary panoptic segmentation."""

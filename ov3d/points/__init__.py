@@ -1,0 +1,1 @@
+"""Learning from point clouds with posed images (3DSS-VLG)."""

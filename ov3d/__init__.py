@@ -1,1 +1,37 @@
-"""ov3d: ask a 3D scene for something in words."""
+"""ov3d: ask a 3D scene for something in words.
+
+The Python surface; everything is imported when it is first used, so that `import ov3d` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ov3d.backends import train as train
+    from ov3d.common.asking import ask as ask
+    from ov3d.common.index import read_index as load_index
+    from ov3d.common.readers import load_scene as load_scene
+
+_LAZY = {
+    "load_scene": ("ov3d.common.readers", "load_scene"),
+    "load_index": ("ov3d.common.index", "read_index"),
+    "ask": ("ov3d.common.asking", "ask"),
+    "train": ("ov3d.backends", "train"),
+}
+
+__all__ = ["__version__", "ask", "load_index", "load_scene", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'ov3d' has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,74 @@
+"""The `ov3d` command: registers one file a command, and turns every failure into one line and an exit code.
+
+Exit codes: 0 done, 1 the input or the machine is at fault, 2 the command itself is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from ov3d.cli import cache, demo, doctor, eval, extract_features, query, train
+from ov3d.cli.console import print_error
+from ov3d.common.errors import Ov3dError
+
+app = typer.Typer(
+    name="ov3d",
+    help="Ask a 3D scene for something in words.\n\nStart with: ov3d demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    ctx: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+) -> None:
+    if version:
+        from ov3d import __version__
+
+        print(f"ov3d {__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+        raise typer.Exit
+
+
+app.command("demo")(demo.demo)
+app.command("extract-features")(extract_features.extract_features)
+app.command("train")(train.train)
+app.command("query")(query.query)
+app.command("eval")(eval.evaluate)
+app.command("doctor")(doctor.doctor)
+app.add_typer(cache.app, name="cache")
+
+
+def main() -> None:
+    """Run the command line; the entry point of the package."""
+    try:
+        app()
+    except Ov3dError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("Interrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has left; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        print_error(Ov3dError("There is not enough memory for this.", "Use a coarser voxel size or fewer views."))
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("OV3D_TRACEBACK"):
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"Error: ov3d itself failed ({what}). OV3D_TRACEBACK=1 shows where; please report it.", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,118 @@
+"""What must hold of the source itself: nothing unsafe is called, every module says what it is, the house stands."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "ov3d").rglob("*.py"))
+EVERYTHING = sorted(
+    path for folder in ("ov3d", "tests", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def _keyword(call: ast.Call, name: str) -> object:
+    for keyword in call.keywords:
+        if keyword.arg == name:
+            return keyword.value.value if isinstance(keyword.value, ast.Constant) else ast.unparse(keyword.value)
+    return None
+
+
+def unsafe_calls(source: str) -> Iterator[str]:
+    """Calls that could run code from a data file, or write outside a folder."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        last = name.rsplit(".", 1)[-1]
+        if re.fullmatch(r"(c?[pP]ickle|dill|joblib|marshal|shelve)\.(loads?|open|Unpickler)", name):
+            yield f"{node.lineno}: {name}"
+        elif name == "torch.load" and _keyword(node, "weights_only") is not True:
+            yield f"{node.lineno}: torch.load without weights_only=True"
+        elif name in {"yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load"}:
+            yield f"{node.lineno}: {name}"
+        elif name in {"eval", "exec", "builtins.eval", "builtins.exec"}:
+            yield f"{node.lineno}: {name}"
+        elif last == "extractall" and _keyword(node, "filter") not in {"data", "tar"}:
+            yield f"{node.lineno}: extractall without a filter"
+        elif last == "load" and _keyword(node, "allow_pickle") not in {None, False}:
+            yield f"{node.lineno}: {name}(allow_pickle=...)"
+        elif last == "cuda" or (last in {"to", "device"} and node.args and ast.unparse(node.args[0]) == "'cuda'"):
+            if last != "device" or not node.args:
+                yield f"{node.lineno}: a hard-coded CUDA device"
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_unsafe_is_called(path: Path) -> None:
+    assert list(unsafe_calls(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle; pickle.load(f)",
+        "torch.load('x')",
+        "torch.load('x', weights_only=False)",
+        "yaml.load(f, Loader=yaml.Loader)",
+        "eval('1')",
+        "exec('1')",
+        "archive.extractall(path)",
+        "np.load('x', allow_pickle=True)",
+        "model.cuda()",
+        "model.to('cuda')",
+    ],
+)
+def test_the_ban_bites(source: str) -> None:
+    assert list(unsafe_calls(source))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_it_is(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), "no module docstring"
+    for node in tree.body:
+        public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        if public:
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_hold_one_idea(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("module", ["ov3d", "ov3d.cli.app", "ov3d.common.index", "ov3d.common.text_cache"])
+def test_light_modules_stay_light(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({{'torch', 'scipy', 'pydantic', 'PIL'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_command_line_starts_without_numpy() -> None:
+    code = "import sys, ov3d.cli.app; print(*sorted({'torch', 'numpy', 'scipy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_backends_have_the_same_rooms() -> None:
+    from ov3d.backends import BACKENDS
+
+    for name in BACKENDS:
+        present = {path.stem for path in (ROOT / "ov3d" / name).glob("*.py")}
+        assert {"backend", "config"} <= present, name
+
+
+def test_nothing_generated_is_committed() -> None:
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    allowed = re.compile(r"^(docs/.*\.png|tests/.*\.(png|npz|safetensors))$")
+    heavy = re.compile(r"\.(png|jpe?g|npy|npz|ply|pth?|safetensors|onnx|bin|h5|whl)$")
+    assert [name for name in done.stdout.splitlines() if heavy.search(name) and not allowed.match(name)] == []

@@ -18,6 +18,18 @@ EVERYTHING = sorted(
 )
 
 
+FORBIDDEN = {
+    "yaml.load",
+    "yaml.load_all",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "eval",
+    "exec",
+    "builtins.eval",
+    "builtins.exec",
+}
+
+
 def _keyword(call: ast.Call, name: str) -> object:
     for keyword in call.keywords:
         if keyword.arg == name:
@@ -36,17 +48,16 @@ def unsafe_calls(source: str) -> Iterator[str]:
             yield f"{node.lineno}: {name}"
         elif name == "torch.load" and _keyword(node, "weights_only") is not True:
             yield f"{node.lineno}: torch.load without weights_only=True"
-        elif name in {"yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load"}:
-            yield f"{node.lineno}: {name}"
-        elif name in {"eval", "exec", "builtins.eval", "builtins.exec"}:
+        elif name in FORBIDDEN:
             yield f"{node.lineno}: {name}"
         elif last == "extractall" and _keyword(node, "filter") not in {"data", "tar"}:
             yield f"{node.lineno}: extractall without a filter"
         elif last == "load" and _keyword(node, "allow_pickle") not in {None, False}:
             yield f"{node.lineno}: {name}(allow_pickle=...)"
-        elif last == "cuda" or (last in {"to", "device"} and node.args and ast.unparse(node.args[0]) == "'cuda'"):
-            if last != "device" or not node.args:
-                yield f"{node.lineno}: a hard-coded CUDA device"
+        elif (last == "cuda" and "." in name) or (
+            last == "to" and any(ast.unparse(arg).startswith("'cuda") for arg in node.args)
+        ):
+            yield f"{node.lineno}: a hard-coded CUDA device"
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: str(path.relative_to(ROOT)))

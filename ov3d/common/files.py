@@ -180,6 +180,15 @@ def read_json(path: str | os.PathLike[str], *, kind: str, version: int) -> dict[
     return cast("dict[str, Any]", data)
 
 
+def cache_root() -> Path:
+    """Where everything lives that can be made again: `$OV3D_CACHE`, else `$XDG_CACHE_HOME/ov3d`, else `~/.cache/ov3d`."""
+    if chosen := os.environ.get("OV3D_CACHE"):
+        return Path(chosen).expanduser()
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base).expanduser() / "ov3d"
+    return Path("~/.cache/ov3d").expanduser()
+
+
 def hash_file(path: str | os.PathLike[str]) -> str:
     """The xxh3-128 of a file's bytes, in hexadecimal, read in blocks of 4 MiB."""
     import xxhash

@@ -1,0 +1,200 @@
+"""From a LanguageIndex and a prompt to an answer: which objects match, where they are, or that nothing does.
+
+Presence is decided on raw cosines against the encoder's calibrated threshold, never on scores stretched to the scene's own
+range: a room without a piano must be able to say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ov3d.common.errors import DataError, UsageError
+from ov3d.common.index import LanguageIndex
+from ov3d.common.relevancy import FoundObject, background_score, find_objects, percentile, voxel_size_for
+from ov3d.common.scene import World
+from ov3d.common.shapes import Array, Float, Float32
+
+MAX_PROMPT_CHARACTERS = 1000
+MIN_POINTS = 10
+"""Points over the threshold that make an object; a scene with fewer points needs them all."""
+SPACING_FACT = "point_spacing"
+"""The fact of an index that states the median distance between neighbouring points, scene units."""
+BEST_PERCENTILE = 99.5
+"""Where nothing is found, the best score of a scene is this percentile: one stray point is no evidence."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What a scene says to a prompt.
+
+    Attributes:
+        prompt: as the user typed it.
+        scene: the scene's name.
+        world: units, up, origin; the positions of `objects` are relative to the origin.
+        encoder: spec of the encoder that the index was made with.
+        threshold: raw cosine from which something counts as present.
+        best_score: of the first object; where there is none, the 99.5th percentile of the scene's scores.
+        background: what the scene scores where nothing is.
+        objects: the best ones, best first.
+        num_objects: how many there are in all.
+        scores: raw cosine of every point, 0 where no camera saw it.
+        ignored_words: words of the prompt that the encoder cannot see.
+        notes: sentences that the user should read before believing the answer.
+    """
+
+    prompt: str
+    scene: str
+    world: World
+    encoder: str
+    threshold: float
+    best_score: float
+    background: float
+    objects: tuple[FoundObject, ...]
+    num_objects: int
+    scores: Float32[Array, " n"]
+    ignored_words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> bool:
+        """Whether anything matches."""
+        return bool(self.objects)
+
+    @property
+    def headline(self) -> str:
+        """The answer in one sentence."""
+        if self.found:
+            things = "object matches" if self.num_objects == 1 else "objects match"
+            return f"{self.num_objects} {things} {self.prompt!r} in {self.scene}"
+        figures = f"best score {self.best_score:.2f}, threshold {self.threshold:.2f}"
+        return f"nothing in this scene matches {self.prompt!r} ({figures})"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form; positions are those of the user's own files, with the world's origin added back."""
+        return {
+            "prompt": self.prompt,
+            "scene": self.scene,
+            "encoder": self.encoder,
+            "found": self.found,
+            "threshold": _rounded(self.threshold),
+            "best_score": _rounded(self.best_score),
+            "units": self.world.unit_name,
+            "num_objects": self.num_objects,
+            "objects": [
+                {
+                    "rank": rank,
+                    "score": _rounded(item.score),
+                    "centre": [_rounded(value) for value in item.centre + self.world.origin],
+                    "size": [_rounded(value) for value in item.size],
+                    "num_points": item.num_points,
+                }
+                for rank, item in enumerate(self.objects, start=1)
+            ],
+            "ignored_words": list(self.ignored_words),
+            "notes": list(self.notes),
+        }
+
+
+def ask(
+    index: LanguageIndex,
+    prompt: str,
+    text: Float[Array, " d"],
+    *,
+    threshold: float | None = None,
+    top: int = 5,
+    ignored_words: Sequence[str] = (),
+) -> Answer:
+    """Find what a prompt names in a scene.
+
+    Args:
+        index: the scene's points and their language codes.
+        prompt: the user's words.
+        text: unit vector of the prompt, from the text side of the index' encoder.
+        threshold: raw cosine from which something counts as present; none takes the encoder's own.
+        top: how many objects to give at most.
+        ignored_words: words of the prompt that `text` leaves out.
+
+    Raises:
+        UsageError: an impossible `top` or threshold.
+        DataError: the vector is not of the encoder's width, or not finite.
+    """
+    limit = index.encoder.presence_threshold if threshold is None else threshold
+    if top < 1:
+        raise UsageError(f"The number of objects to show is {top}.", "Ask for at least one: --top 1")
+    if not -1 <= limit <= 1:
+        raise UsageError(f"Threshold {limit:g} is no cosine.", "Give a number between -1 and 1.")
+    if len(text) != index.encoder.dim or not np.isfinite(text).all():
+        raise DataError(
+            f"The text vector of {prompt!r} has {len(text)} values, or some that are not finite; "
+            f"the index of {index.scene} wants {index.encoder.dim}.",
+            f"Make it with {index.encoder.spec}, the encoder of the index.",
+        )
+    scores = index.scores(np.asarray(text)[None])[:, 0]
+    seen = scores[index.seen]
+    background = background_score(seen)
+    objects = find_objects(
+        index.xyz,
+        scores if len(seen) == len(index) else np.where(index.seen, scores, -np.inf),
+        threshold=limit,
+        voxel_size=_voxel_size(index),
+        min_points=min(MIN_POINTS, max(len(seen), 1)),
+        background=background,
+    )
+    peak = percentile(seen, BEST_PERCENTILE) if len(seen) else 0.0
+    return Answer(
+        prompt=prompt,
+        scene=index.scene,
+        world=index.world,
+        encoder=index.encoder.spec,
+        threshold=limit,
+        best_score=objects[0].score if objects else peak,
+        background=background,
+        objects=tuple(objects[:top]),
+        num_objects=len(objects),
+        scores=scores,
+        ignored_words=tuple(ignored_words),
+        notes=tuple(_notes(index, prompt, seen, scattered=not objects and peak >= limit)),
+    )
+
+
+def checked_prompt(prompt: str) -> str:
+    """The prompt with its white space tidied.
+
+    Raises:
+        UsageError: it is empty, or longer than any description of an object.
+    """
+    tidy = " ".join(prompt.split())
+    if not tidy:
+        raise UsageError("The prompt is empty.", 'Name something: ov3d query "a cat"')
+    if len(tidy) > MAX_PROMPT_CHARACTERS:
+        raise UsageError(
+            f"The prompt has {len(tidy):,} characters, at most {MAX_PROMPT_CHARACTERS:,} are read.",
+            "Name one thing in a few words.",
+        )
+    return tidy
+
+
+def _voxel_size(index: LanguageIndex) -> float:
+    """Three point spacings, the spacing as the index states it, else estimated."""
+    stated = index.facts.get(SPACING_FACT)
+    return voxel_size_for(index.xyz, float(stated) if isinstance(stated, int | float) else None)
+
+
+def _notes(index: LanguageIndex, prompt: str, seen: Float32[Array, " s"], *, scattered: bool) -> list[str]:
+    notes = []
+    if not len(seen):
+        notes.append(f"no camera saw any point of {index.scene}: there is nothing to ask")
+    if index.vocabulary and prompt.casefold() not in {name.casefold() for name in index.vocabulary}:
+        notes.append("this prompt is outside the training vocabulary: weakly supervised")
+    if scattered:
+        notes.append(f"points over the threshold lie too scattered to be an object (fewer than {MIN_POINTS} together)")
+    return notes
+
+
+def _rounded(value: float) -> float:
+    """Four decimals: a tenth of a millimetre, and finer than any score means anything."""
+    return round(float(value), 4)

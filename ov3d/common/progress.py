@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Task(Protocol):
     """One bar."""
 
-    def advance(self, amount: float = 1.0) -> None: ...
+    def advance(self, amount: int | float = 1) -> None: ...
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What the command line hands to long work: bars, and single lines."""
 
-    def task(self, description: str, total: float) -> _TaskContext: ...
+    def task(self, description: str, total: int | float) -> AbstractContextManager[Task]: ...
 
     def say(self, line: str) -> None: ...
-
-
-class _TaskContext(Protocol):
-    def __enter__(self) -> Task: ...
-
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class Silent:
     """A `Progress` that says nothing."""
 
     @contextmanager
-    def task(self, description: str, total: float) -> Iterator[Task]:
+    def task(self, description: str, total: int | float) -> Iterator[Task]:
         """A bar nobody sees."""
         yield self
 
-    def advance(self, amount: float = 1.0) -> None:
+    def advance(self, amount: int | float = 1) -> None:
         """Do nothing."""
 
     def say(self, line: str) -> None:

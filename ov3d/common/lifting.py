@@ -1,0 +1,309 @@
+"""Lifting: the features of photographs, averaged on the points that they see.
+
+Two passes. The first asks every frame which points it sees; the union of those points are the rows. The second averages in
+blocks of rows, so that the fp32 sums of one block stay within a memory budget however large the cloud: a point's feature is
+the plain mean of the unit vectors at its pixels, in the order of the frames, whatever the block, so blocks change no bit.
+
+Symbols: n points, v rows (points that some frame sees), d width of the encoder, r rank of the code (d without a basis).
+Source: Xu et al., ECCV 2024, section 3 (mean over visible views); Peng et al., *OpenScene*, CVPR 2023, section 3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from pydantic import Field
+
+from ov3d.common.errors import DataError
+from ov3d.common.files import hash_file, hash_text, read_tensors, write_tensors
+from ov3d.common.progress import Progress, Silent
+from ov3d.common.projection import VisibilityConfig, VisiblePoints, median_spacing, visible_in_frame
+from ov3d.common.scene import Frame, PointCloud
+from ov3d.common.shapes import Array, Float, Float16, Float32, Int32, Int64
+
+KIND = "lifted-features"
+VERSION = 1
+ALGORITHM = "mean-1"
+"""Named in the key: raised when the same inputs give other numbers."""
+
+MIB = 1 << 20
+CHUNK_BYTES = 32 * MIB
+"""Features are asked from the source about so many bytes at a time (at least `MIN_CHUNK_ROWS` pixels)."""
+MIN_CHUNK_ROWS = 1024
+
+
+def _nothing() -> None:
+    """Listen to no progress."""
+
+
+class LiftConfig(VisibilityConfig):
+    """How features get from photographs onto points."""
+
+    memory_mib: int = Field(default=1024, ge=1)
+    """Budget for the fp32 sums and for the remembered pixels, each; it changes the speed, never a number."""
+
+    @property
+    def key_text(self) -> str:
+        """What of this configuration decides numbers, for keys."""
+        return f"{ALGORITHM} {self.border!r} {self.depth_tolerance!r} {self.missing_depth}"
+
+
+@runtime_checkable
+class PixelFeatures(Protocol):
+    """Where features of photographs come from; `FeatureStore` is one."""
+
+    def key(self, frame: Frame) -> str:
+        """Names the content of the frame's features: image, encoder, plan."""
+        ...
+
+    def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float[Array, "n d"]:
+        """Unit vectors at pixels of the frame's camera (centres at +0.5), fp16 or fp32."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiftedFeatures:
+    """Features of the points that some frame sees.
+
+    Attributes:
+        code: unit features, or their coordinates in `basis`.
+        point_row: the point of each row, ascending.
+        norms: length of the mean before it was normalised, in [0, 1]: 1 where all views agree, a confidence.
+        num_views: how many frames saw the point.
+        num_points: size of the cloud.
+        key: names cloud, features and settings; equal keys mean equal numbers.
+        basis: rows of a low-rank basis, or none where the code is the feature.
+        facts: what else is worth knowing (encoder, frames).
+    """
+
+    code: Float16[Array, "v r"]
+    point_row: Int32[Array, " v"]
+    norms: Float32[Array, " v"]
+    num_views: Int32[Array, " v"]
+    num_points: int
+    key: str
+    basis: Float32[Array, "r d"] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.code), len(self.point_row), len(self.norms), len(self.num_views)}
+        if len(lengths) != 1 or (self.basis is not None and self.code.shape[1] != len(self.basis)):
+            raise DataError(f"Lifted features with codes {self.code.shape} and {sorted(lengths)} rows do not fit.")
+
+    def __len__(self) -> int:
+        return len(self.point_row)
+
+    @property
+    def dim(self) -> int:
+        """Width of the features."""
+        return self.code.shape[1] if self.basis is None else self.basis.shape[1]
+
+    @property
+    def share_seen(self) -> float:
+        """Share of the cloud's points that have a feature."""
+        return len(self) / max(self.num_points, 1)
+
+    def row_of_point(self) -> Int32[Array, " n"]:
+        """The row of each point of the cloud, -1 where no frame saw it."""
+        rows = np.full(self.num_points, -1, np.int32)
+        rows[self.point_row] = np.arange(len(self), dtype=np.int32)
+        return rows
+
+    def features(self, rows: slice | Int64[Array, " m"] | None = None) -> Float32[Array, "m d"]:
+        """Unit features of some rows, of all without an argument."""
+        code = (self.code if rows is None else self.code[rows]).astype(np.float32)
+        return code if self.basis is None else code @ self.basis
+
+    def scores(self, text: Float[Array, "k d"], *, block_rows: int = 1 << 14) -> Float32[Array, "v k"]:
+        """Raw cosine of every row with unit text vectors."""
+        queries = np.asarray(text, np.float32).T
+        scores = np.empty((len(self), queries.shape[1]), np.float32)
+        for start in range(0, len(self), block_rows):
+            rows = slice(start, start + block_rows)
+            scores[rows] = self.features(rows) @ queries
+        return scores
+
+
+def lift(
+    cloud: PointCloud,
+    frames: Sequence[Frame],
+    source: PixelFeatures,
+    config: LiftConfig | None = None,
+    *,
+    progress: Progress | None = None,
+) -> LiftedFeatures:
+    """Average the features of photographs on the points they see.
+
+    Args:
+        cloud: n points.
+        frames: posed photographs with features in `source`; their order is the order of summation.
+        source: gives unit vectors at pixels.
+        config: visibility and memory.
+        progress: hears how far it is.
+
+    Returns:
+        Features of the v points that at least one frame sees; v may be 0.
+    """
+    config = config or LiftConfig()
+    listener: Progress = progress or Silent()
+    views = Views(cloud, frames, config)
+    with listener.task("Looking for visible points", len(frames)) as task:
+        num_views = views.count(task.advance)
+    point_row = np.flatnonzero(num_views).astype(np.int32)
+    key = lifted_key(cloud, frames, source, config)
+    code = np.zeros((len(point_row), views.probe_dim(source)), np.float16)
+    norms = np.zeros(len(point_row), np.float32)
+    blocks = -(-code.size * 4 // (config.memory_mib * MIB))
+    with listener.task("Lifting features", max(blocks, 1) * len(frames)) as task:
+        for rows, mean in view_means(views, num_views, source, task.advance):
+            norms[rows] = _normalise_into(code[rows], mean)
+    return LiftedFeatures(code, point_row, norms, num_views[point_row], len(cloud), key)
+
+
+def view_means(
+    views: Views, num_views: Int32[Array, " n"], source: PixelFeatures, advance: Callable[[], object] = _nothing
+) -> Iterator[tuple[slice, Float32[Array, "b d"]]]:
+    """Means over views of the seen points, block by block.
+
+    Args:
+        views: what each frame sees.
+        num_views: how many frames see each point.
+        source: gives unit vectors at pixels.
+        advance: called once a frame and block.
+
+    Yields:
+        The rows of a block and their means in fp32, before normalising. The array is used again for the next block.
+    """
+    point_row = np.flatnonzero(num_views)
+    dim = views.probe_dim(source)
+    block_rows = max((views.config.memory_mib * MIB) // (4 * max(dim, 1)), 1)
+    sums = np.empty((min(block_rows, len(point_row)), dim), np.float32)
+    for start in range(0, len(point_row), block_rows):
+        points = point_row[start : start + block_rows]
+        block = sums[: len(points)]
+        block[:] = 0
+        for frame_idx in range(len(views)):
+            _add_frame(block, points, views, frame_idx, source)
+            advance()
+        block /= num_views[points, None].astype(np.float32)
+        yield slice(start, start + len(points)), block
+
+
+class Views:
+    """Which points each frame of a scene sees; remembered up to the memory budget, computed again beyond it.
+
+    Args:
+        cloud: the points.
+        frames: posed photographs.
+        config: visibility and memory.
+    """
+
+    def __init__(self, cloud: PointCloud, frames: Sequence[Frame], config: LiftConfig) -> None:
+        self.config = config
+        self.frames = tuple(frames)
+        self._xyz = cloud.xyz.astype(np.float64)
+        self._spacing = median_spacing(cloud.xyz)
+        self._remembered: dict[int, VisiblePoints] = {}
+        self._room = config.memory_mib * MIB
+        self._dim: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, frame_idx: int) -> VisiblePoints:
+        if frame_idx in self._remembered:
+            return self._remembered[frame_idx]
+        seen = visible_in_frame(self._xyz, self.frames[frame_idx], self.config, spacing=self._spacing)
+        size = seen.point_idx.nbytes + seen.uv.nbytes + seen.z.nbytes
+        if size <= self._room:
+            self._room -= size
+            self._remembered[frame_idx] = seen
+        return seen
+
+    def count(self, advance: Callable[[], object] = _nothing) -> Int32[Array, " n"]:
+        """How many frames see each point."""
+        counts = np.zeros(len(self._xyz), np.int32)
+        for frame_idx in range(len(self)):
+            counts[self[frame_idx].point_idx] += 1  # a frame sees a point once: no index repeats
+            advance()
+        return counts
+
+    def probe_dim(self, source: PixelFeatures) -> int:
+        """Width of the source's features, asked at one pixel; 0 without frames."""
+        if self._dim is None:
+            centre = np.array([[0.5, 0.5]])
+            self._dim = int(source.pixel_features(self.frames[0], centre).shape[1]) if self.frames else 0
+        return self._dim
+
+
+def lifted_key(cloud: PointCloud, frames: Sequence[Frame], source: PixelFeatures, config: LiftConfig) -> str:
+    """The key that `lift` would give its result, without lifting: positions, cameras, depth, features and settings."""
+    parts = [KIND, str(VERSION), config.key_text, _hash_array(cloud.xyz)]
+    for frame in frames:
+        camera = frame.camera
+        parts += [source.key(frame), _hash_array(np.asarray(frame.world_from_camera, np.float64)), repr(camera)]
+        if frame.depth is not None:
+            parts += [hash_file(frame.depth.path), repr(frame.depth.scale), repr(frame.depth.camera)]
+    return hash_text(*parts)
+
+
+def write_lifted(path: str | Path, lifted: LiftedFeatures) -> Path:
+    """Write lifted features; see docs/formats.md for the layout."""
+    tensors = {
+        "code": lifted.code,
+        "point_row": lifted.point_row,
+        "norms": lifted.norms,
+        "num_views": lifted.num_views,
+    }
+    if lifted.basis is not None:
+        tensors["basis"] = lifted.basis
+    metadata = {"num_points": lifted.num_points, "key": lifted.key, "facts": dict(lifted.facts)}
+    return write_tensors(path, tensors, kind=KIND, version=VERSION, metadata=metadata)
+
+
+def read_lifted(path: str | Path) -> LiftedFeatures:
+    """Read and verify lifted features; raises as `files.read_tensors` does."""
+    file = read_tensors(path, kind=KIND, version=VERSION)
+    tensors, meta = file.tensors, file.metadata
+    return LiftedFeatures(
+        tensors["code"],
+        tensors["point_row"],
+        tensors["norms"],
+        tensors["num_views"],
+        meta["num_points"],
+        meta["key"],
+        tensors.get("basis"),
+        meta["facts"],
+    )
+
+
+def _add_frame(
+    block: Float32[Array, "b d"], points: Int64[Array, " b"], views: Views, frame_idx: int, source: PixelFeatures
+) -> None:
+    seen = views[frame_idx]
+    first, last = np.searchsorted(seen.point_idx, (points[0], points[-1] + 1))
+    chunk = max(CHUNK_BYTES // (4 * block.shape[1]), MIN_CHUNK_ROWS)
+    for start in range(first, last, chunk):
+        part = slice(start, min(start + chunk, last))
+        rows = np.searchsorted(points, seen.point_idx[part])
+        features = source.pixel_features(views.frames[frame_idx], seen.uv[part])
+        block[rows] += features  # a frame sees a point once: no row repeats
+
+
+def _normalise_into(code: Float16[Array, "b d"], mean: Float32[Array, "b d"]) -> Float32[Array, " b"]:
+    """Unit vectors of `mean` into `code`; returns the norms. A row of zeros stays one."""
+    norms = np.sqrt(np.einsum("ij,ij->i", mean, mean, dtype=np.float32))
+    for start in range(0, len(mean), MIN_CHUNK_ROWS):
+        rows = slice(start, start + MIN_CHUNK_ROWS)
+        np.divide(mean[rows], np.maximum(norms[rows, None], np.float32(1e-12)), out=code[rows], casting="unsafe")
+    return norms
+
+
+def _hash_array(values: Float[Array, ...]) -> str:
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data) if values.size else "empty"

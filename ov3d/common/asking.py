@@ -65,6 +65,11 @@ class Answer:
         return bool(self.objects)
 
     @property
+    def score_range(self) -> tuple[float, float]:
+        """The scores that pictures draw as cold and as hot: background to best, and a scene without a match stays cold."""
+        return self.background, max(self.best_score, self.threshold)
+
+    @property
     def headline(self) -> str:
         """The answer in one sentence."""
         if self.found:

@@ -118,7 +118,7 @@ def write_tensors(
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     header = {_META_KIND: kind, _META_VERSION: str(version), _META_JSON: json.dumps(metadata or {}, sort_keys=True)}
     header[_META_CHECKSUM] = _checksum(arrays, header)
-    return write_bytes(path, save(arrays, header))
+    return write_bytes(path, _with_sorted_header(save(arrays, header)))
 
 
 def write_json(path: str | os.PathLike[str], data: Mapping[str, Any], *, kind: str, version: int) -> Path:
@@ -229,6 +229,16 @@ def _checksum(tensors: Mapping[str, Shaped[Array, ...]], header: Mapping[str, st
         if array.size:  # a memory view of nothing cannot be cast
             digest.update(array.data if array.dtype.kind != "V" else array.tobytes())
     return digest.hexdigest()
+
+
+def _with_sorted_header(data: bytes) -> bytes:
+    """The same safetensors bytes with the metadata in order: the library writes them in an order that changes by chance."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors stay aligned
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(data)[8 + length :]))
 
 
 def _hash_bytes(data: bytes) -> str:

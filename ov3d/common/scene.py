@@ -68,10 +68,11 @@ class DepthImage:
 
 @dataclass(frozen=True, slots=True)
 class LabelImage:
-    """Class or instance ids a pixel, on disk; ids of `count` and beyond become `IGNORE`."""
+    """Class or instance ids a pixel, on disk; ids of `count` and beyond, and the id `void`, become `IGNORE`."""
 
     path: Path
     count: int
+    void: int = IGNORE
 
     def load(self) -> Int32[Array, "h w"]:
         """Ids a pixel, `IGNORE` where unknown."""
@@ -79,7 +80,7 @@ class LabelImage:
         if values.ndim != 2:
             raise DataError(f"Label image {self.path} has shape {values.shape}.", "Labels are one channel of ids.")
         ids = values.astype(np.int32)
-        return np.where((ids >= 0) & (ids < self.count), ids, np.int32(IGNORE))
+        return np.where((ids >= 0) & (ids < self.count) & (ids != self.void), ids, np.int32(IGNORE))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,1 +1,7 @@
-"""Readers: one file layout each, all to the same `Scene`."""
+"""Readers: whatever layout a capture is in, it becomes a `Scene` in this code base's conventions."""
+
+from __future__ import annotations
+
+from ov3d.common.readers.detect import LAYOUTS, load_scene, open_source
+
+__all__ = ["LAYOUTS", "load_scene", "open_source"]

@@ -1,0 +1,89 @@
+"""A plain PLY with a folder of posed images: the commonest capture of one's own.
+
+    ROOM/anything.ply beside ROOM/color, pose, intrinsic, or beside ROOM/IMAGES/color, pose, intrinsic
+
+The images are in ScanNet's layout (see `ov3d.common.readers.scannet`). The PLY may also be named itself. A cloud without
+any images is a scene too: a network that was trained on points can label it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ov3d.common.errors import DataError
+from ov3d.common.readers.layout import Layout, relative_to, scene_name
+from ov3d.common.readers.ply import read_ply
+from ov3d.common.readers.scannet import is_posed_folder, read_classes, read_posed_folder
+from ov3d.common.scene import Frame, Scene
+
+
+def load(path: Path) -> Scene:
+    """Read a scene of this layout; raises `DataError` with the file that is at fault."""
+    cloud_path, images = _cloud_path(path), _images_folder(path)
+    frames: list[Frame] = []
+    notes: list[str] = []
+    classes = read_classes(cloud_path.parent / "classes.txt")
+    if images is None:
+        notes.append(f"no posed images beside {cloud_path.name} (looked for color/, pose/ and intrinsic/)")
+    else:
+        frames, named, notes = read_posed_folder(images)
+        classes = named or classes
+    cloud, world, cloud_notes = read_ply(cloud_path, num_classes=len(classes))
+    return Scene(
+        name=scene_name(path),
+        path=path,
+        layout=LAYOUT.name,
+        frames=relative_to(frames, world.origin),
+        cloud=cloud,
+        world=world,
+        classes=classes,
+        notes=(*notes, *cloud_notes),
+    )
+
+
+def _matches(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix.lower() == ".ply"
+    return path.is_dir() and len(list(path.glob("*.ply"))) == 1 and len(_posed_folders(path)) == 1
+
+
+def _cloud_path(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    clouds = sorted(path.glob("*.ply"))
+    if len(clouds) != 1:
+        found = ", ".join(cloud.name for cloud in clouds[:3]) or "none"
+        raise DataError(
+            f"{path} should hold one .ply file, it holds {len(clouds)} ({found}).", "Name the one you mean."
+        )
+    return clouds[0]
+
+
+def _images_folder(path: Path) -> Path | None:
+    """The folder with color/ and pose/: the scene's own, one inside it, or of several the one named like the cloud."""
+    folder = path if path.is_dir() else path.parent
+    found = _posed_folders(folder)
+    if len(found) > 1:
+        named_alike = [inner for inner in found if inner.name == path.stem]
+        if not named_alike:
+            names = ", ".join(inner.name for inner in found[:3])
+            raise DataError(
+                f"{folder} has {len(found)} folders of posed images ({names}), none named like {path.name}.",
+                "Name the cloud like the folder of its images.",
+            )
+        found = named_alike
+    return found[0] if found else None
+
+
+def _posed_folders(folder: Path) -> list[Path]:
+    if is_posed_folder(folder):
+        return [folder]
+    return [inner for inner in sorted(folder.iterdir()) if inner.is_dir() and is_posed_folder(inner)]
+
+
+LAYOUT = Layout(
+    name="cloud",
+    looks_for="one .ply beside posed images (color/, pose/, intrinsic/ there or in one sub-folder)",
+    matches=_matches,
+    load=load,
+)

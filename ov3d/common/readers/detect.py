@@ -1,0 +1,113 @@
+"""Find out what layout a path is in, and open it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ov3d.common.errors import DataError, UsageError, did_you_mean
+from ov3d.common.readers import cloud, scannet
+from ov3d.common.readers.layout import Layout, scene_name
+from ov3d.common.scene import LazyScenes, Scene, SceneSource
+
+LAYOUTS: tuple[Layout, ...] = (scannet.LAYOUT, cloud.LAYOUT)
+"""Known layouts; the first that matches a path reads it."""
+
+SPLITS_FOLDER = "splits"
+
+
+def open_source(path: str | os.PathLike[str], *, layout: str | None = None) -> SceneSource:
+    """Open a scene, or a folder whose sub-folders are scenes, without reading any.
+
+    Args:
+        path: a scene (then the source has one), or a folder of scenes: ids are the names of the sub-folders, in order;
+            each `splits/NAME.txt` is a split, one id a line.
+        layout: a name of `LAYOUTS`; by default the content tells.
+
+    Raises:
+        UsageError: no layout of that name.
+        DataError: the path is not there or is no scene; the message says what was looked for.
+    """
+    root, layouts = Path(path), _layouts(layout)
+    if not root.exists():
+        raise DataError(f"There is nothing at {root}.", "Check the path to the scene.")
+    single = _matching(root, layouts)
+    if single is not None:
+        return LazyScenes((scene_name(root),), _loader(root, single, {}))
+    inner = _scenes_below(root, layouts) if root.is_dir() else {}
+    if not inner:
+        raise _no_scene(root, layouts)
+    return LazyScenes(tuple(inner), _loader(root, None, inner), _splits(root, tuple(inner)))
+
+
+def load_scene(path: str | os.PathLike[str], *, layout: str | None = None) -> Scene:
+    """Read one scene.
+
+    Args:
+        path: the scene.
+        layout: a name of `LAYOUTS`; by default the content tells.
+
+    Raises:
+        UsageError: no layout of that name.
+        DataError: the path is no scene, several scenes, or one with a fault; the message names it.
+    """
+    source = open_source(path, layout=layout)
+    if len(source) > 1:
+        first = ", ".join(source.ids[:3])
+        raise DataError(f"{path} holds {len(source)} scenes ({first}, …).", f"Name one: {Path(path) / source.ids[0]}")
+    return source[0]
+
+
+def _layouts(name: str | None) -> tuple[Layout, ...]:
+    if name is None:
+        return LAYOUTS
+    chosen = tuple(layout for layout in LAYOUTS if layout.name == name)
+    if not chosen:
+        raise UsageError(f"There is no layout {name!r}.", did_you_mean(name, [layout.name for layout in LAYOUTS]))
+    return chosen
+
+
+def _matching(path: Path, layouts: tuple[Layout, ...]) -> Layout | None:
+    return next((layout for layout in layouts if layout.matches(path)), None)
+
+
+def _scenes_below(root: Path, layouts: tuple[Layout, ...]) -> dict[str, tuple[Path, Layout]]:
+    try:
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name != SPLITS_FOLDER)
+    except OSError as error:
+        raise DataError(f"{root} cannot be opened: {error.strerror}.", "Check its permissions.") from None
+    found = {}
+    for folder in folders:
+        layout = _matching(folder, layouts)
+        if layout is not None:
+            found[folder.name] = (folder, layout)
+    return found
+
+
+def _loader(root: Path, single: Layout | None, inner: dict[str, tuple[Path, Layout]]) -> Callable[[str], Scene]:
+    def load(name: str) -> Scene:
+        path, layout = (root, single) if single is not None else inner[name]
+        return layout.load(path)
+
+    return load
+
+
+def _splits(root: Path, ids: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    splits = {}
+    for path in sorted((root / SPLITS_FOLDER).glob("*.txt")):
+        try:
+            names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        except (OSError, UnicodeDecodeError):
+            raise DataError(f"Split {path} cannot be read.", "It holds one scene id a line, as plain text.") from None
+        for name in names:
+            if name not in ids:
+                raise DataError(f"Split {path} names {name!r}, which is no scene of {root}.", did_you_mean(name, ids))
+        splits[path.stem] = names
+    return splits
+
+
+def _no_scene(root: Path, layouts: tuple[Layout, ...]) -> DataError:
+    looked_for = "; or ".join(layout.looks_for for layout in layouts)
+    where = "in it and in its sub-folders" if root.is_dir() else "there and beside it"
+    return DataError(f"{root} is no scene: looked {where} for {looked_for}.", "Check the path, or see docs/formats.md.")

@@ -1,0 +1,58 @@
+"""What a layout is: a name, how to know it, how to read it. Each reader module offers one as `LAYOUT`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ov3d.common.scene import Frame, Scene
+from ov3d.common.shapes import Array, Float64
+
+FAR = 1000.0
+"""Coordinates beyond this get an origin: fp32 is finer than a tenth of a millimetre below it, and coarser beyond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One way in which captures lie on disk.
+
+    Attributes:
+        name: what `layout=` calls it.
+        looks_for: what tells it apart, in words for an error.
+        matches: whether a path is a scene of this layout; looks at names only.
+        load: reads one scene.
+    """
+
+    name: str
+    looks_for: str
+    matches: Callable[[Path], bool]
+    load: Callable[[Path], Scene]
+
+
+def scene_name(path: Path) -> str:
+    """The id of the scene at a path: its folder's name, or its file's without the ending."""
+    resolved = path.resolve()
+    return resolved.stem if resolved.is_file() else resolved.name
+
+
+def choose_origin(positions: Float64[Array, "n 3"]) -> tuple[float, float, float]:
+    """The offset to subtract from finite coordinates so that fp32 holds them: zero, or their middle rounded to whole units."""
+    if len(positions) == 0 or np.abs(positions).max() <= FAR:
+        return (0.0, 0.0, 0.0)
+    x, y, z = np.rint((positions.min(axis=0) + positions.max(axis=0)) / 2).tolist()
+    return (x, y, z)
+
+
+def relative_to(frames: Sequence[Frame], origin: tuple[float, float, float]) -> tuple[Frame, ...]:
+    """Frames with their poses relative to an origin."""
+    if not any(origin):
+        return tuple(frames)
+    moved = []
+    for frame in frames:
+        pose = frame.world_from_camera.copy()
+        pose[:3, 3] -= origin
+        moved.append(replace(frame, world_from_camera=pose))
+    return tuple(moved)

@@ -1,0 +1,188 @@
+"""The four solids that generated rooms are made of, and where a ray meets them.
+
+Each is a unit shape in [-1, 1]^3 under an affine map `world_from_local`, so a ray o + t d keeps its t when it is taken to
+the local frame, and t stays the depth along the optical axis when d has z = 1 in the camera.
+
+    box        the cube
+    ellipsoid  x^2 + y^2 + z^2 = 1
+    frustum    x^2 + y^2 = r(z)^2 with r = 1 at z = -1 and `taper` at z = +1, capped: cylinder, cone, lamp shade
+    rectangle  z = 0
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from ov3d.common.cameras import transform
+from ov3d.common.scene import IGNORE
+from ov3d.common.shapes import Array, Float64
+from ov3d.common.worlds.textures import Material
+
+Shape = Literal["box", "ellipsoid", "frustum", "rectangle"]
+
+Triple = tuple[float | int, float | int, float | int]  # beartype takes `float` at its word
+
+NEAR = 1e-6
+"""Hits closer than this are behind or at the eye, and do not count."""
+
+_CORNERS = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Primitive:
+    """One solid of a world.
+
+    Attributes:
+        shape: which unit shape.
+        world_from_local: affine map from the unit shape to the world, metres.
+        material: what it looks like.
+        label: class id.
+        instance: object id, `IGNORE` for what is no object (walls, floor).
+        taper: of a frustum, radius at the top over radius at the bottom.
+    """
+
+    shape: Shape
+    world_from_local: Float64[Array, "4 4"]
+    material: Material
+    label: int = IGNORE
+    instance: int = IGNORE
+    taper: float = 1.0
+
+    def corners(self) -> Float64[Array, "8 3"]:
+        """The corners of the unit shape's box, in the world: the solid lies in their convex hull."""
+        flat = self.shape == "rectangle"
+        return transform(self.world_from_local, _CORNERS * (1.0, 1.0, 0.0 if flat else 1.0))
+
+    @property
+    def half_size(self) -> Float64[Array, " 3"]:
+        """Half the lengths of the box's three edges, metres."""
+        return np.linalg.norm(self.world_from_local[:3, :3], axis=0)
+
+
+def solid(
+    shape: Shape,
+    centre: Triple,
+    size: Triple,
+    material: Material,
+    *,
+    taper: float = 1.0,
+) -> Primitive:
+    """A solid with its axes along the world's: `size` is its full extent in x, y, z, metres."""
+    pose = np.diag([size[0] / 2, size[1] / 2, size[2] / 2, 1.0])
+    pose[:3, 3] = centre
+    return Primitive(shape, pose, material, taper=taper)
+
+
+def placed(
+    parts: list[Primitive], world_from_piece: Float64[Array, "4 4"], label: int, instance: int
+) -> list[Primitive]:
+    """Parts of one piece, moved into the world and marked with its class and object id."""
+    return [
+        replace(part, world_from_local=world_from_piece @ part.world_from_local, label=label, instance=instance)
+        for part in parts
+    ]
+
+
+def bounds(parts: list[Primitive]) -> tuple[Float64[Array, " 3"], Float64[Array, " 3"]]:
+    """Lowest and highest corner of the box around some parts."""
+    corners = np.concatenate([part.corners() for part in parts])
+    return corners.min(axis=0), corners.max(axis=0)
+
+
+def intersect(
+    primitive: Primitive, origin: Float64[Array, " 3"], directions: Float64[Array, "n 3"]
+) -> Float64[Array, " n"]:
+    """Where rays from one eye first enter a solid.
+
+    Args:
+        primitive: the solid; the eye is outside of it.
+        origin: the eye, world.
+        directions: of any length, world.
+
+    Returns:
+        t of the first hit origin + t direction, inf where there is none.
+    """
+    local_from_world = np.linalg.inv(primitive.world_from_local)
+    o = local_from_world[:3, :3] @ origin + local_from_world[:3, 3]
+    d = directions @ local_from_world[:3, :3].T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if primitive.shape == "box":
+            return _meet_box(o, d)
+        if primitive.shape == "ellipsoid":
+            return _meet_ellipsoid(o, d)
+        if primitive.shape == "frustum":
+            return _meet_frustum(o, d, primitive.taper)
+        return _meet_rectangle(o, d)
+
+
+def normals(primitive: Primitive, points: Float64[Array, "n 3"]) -> tuple[Float64[Array, "n 3"], Float64[Array, "n 3"]]:
+    """Unit outward normals in the world and places in the unit shape, of points on a solid's surface."""
+    local_from_world = np.linalg.inv(primitive.world_from_local)
+    p = transform(local_from_world, points)
+    if primitive.shape == "ellipsoid":
+        n = p
+    elif primitive.shape == "rectangle":
+        n = np.broadcast_to(np.array([0.0, 0.0, 1.0]), p.shape)
+    elif primitive.shape == "box":
+        n = np.zeros_like(p)
+        axis = np.abs(p).argmax(axis=1)
+        rows = np.arange(len(p))
+        n[rows, axis] = np.sign(p[rows, axis])
+    else:
+        slope = (primitive.taper - 1) / 2
+        radius = (1 + primitive.taper) / 2 + slope * p[:, 2]
+        n = np.column_stack([p[:, :2], -slope * radius])
+        # The nearer of side and cap, measured in the unit shape.
+        cap = np.abs(np.abs(p[:, 2]) - 1) < np.abs(np.hypot(p[:, 0], p[:, 1]) - radius)
+        n[cap] = np.column_stack([np.zeros((cap.sum(), 2)), np.sign(p[cap, 2])])
+    world = n @ local_from_world[:3, :3]  # a normal goes by the inverse transpose
+    length = np.linalg.norm(world, axis=1, keepdims=True)
+    return world / np.maximum(length, 1e-300), p
+
+
+def _first(*candidates: Float64[Array, " n"]) -> Float64[Array, " n"]:
+    """The least candidate in front of the eye; NaN and what lies behind count as no hit."""
+    stacked = np.stack(candidates)
+    return np.where(stacked > NEAR, stacked, np.inf).min(axis=0)
+
+
+def _meet_box(o: Float64[Array, " 3"], d: Float64[Array, "n 3"]) -> Float64[Array, " n"]:
+    """Slabs (Kay & Kajiya, SIGGRAPH 1986)."""
+    d = np.where(d == 0, 1e-300, d)  # a ray along a slab: its two distances become ± huge, never 0 * inf
+    low, high = (-1 - o) / d, (1 - o) / d
+    enter = np.minimum(low, high).max(axis=1)
+    leave = np.maximum(low, high).min(axis=1)
+    return np.where((enter <= leave) & (enter > NEAR), enter, np.inf)
+
+
+def _meet_ellipsoid(o: Float64[Array, " 3"], d: Float64[Array, "n 3"]) -> Float64[Array, " n"]:
+    a = (d * d).sum(axis=1)
+    b = d @ o
+    root = np.sqrt(b * b - a * (o @ o - 1))  # NaN where the ray passes by
+    return _first((-b - root) / a)
+
+
+def _meet_frustum(o: Float64[Array, " 3"], d: Float64[Array, "n 3"], taper: float) -> Float64[Array, " n"]:
+    middle, slope = (1 + taper) / 2, (taper - 1) / 2
+    radius = middle + slope * o[2]
+    a = d[:, 0] ** 2 + d[:, 1] ** 2 - slope**2 * d[:, 2] ** 2
+    b = d[:, :2] @ o[:2] - slope * radius * d[:, 2]
+    root = np.sqrt(b * b - a * (o[0] ** 2 + o[1] ** 2 - radius**2))
+    hits = []
+    for side in ((-b - root) / a, (-b + root) / a):
+        z = o[2] + side * d[:, 2]
+        hits.append(np.where(np.abs(z) <= 1, side, np.inf))
+    for end, limit in ((-1.0, 1.0), (1.0, taper)):
+        t = (end - o[2]) / d[:, 2]
+        x, y = o[0] + t * d[:, 0], o[1] + t * d[:, 1]
+        hits.append(np.where(x * x + y * y <= limit * limit, t, np.inf))
+    return _first(*hits)
+
+
+def _meet_rectangle(o: Float64[Array, " 3"], d: Float64[Array, "n 3"]) -> Float64[Array, " n"]:
+    t = -o[2] / d[:, 2]
+    x, y = o[0] + t * d[:, 0], o[1] + t * d[:, 1]
+    return _first(np.where((np.abs(x) <= 1) & (np.abs(y) <= 1), t, np.inf))

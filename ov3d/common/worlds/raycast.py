@@ -1,0 +1,250 @@
+"""Pictures of a world of primitives: exact depth, class and object a pixel, and a shaded, anti-aliased photograph.
+
+Depth, class and object are those of the ray through the pixel's centre. Colour is filtered: textures by their footprint,
+outlines by four more rays in each pixel beside which the primitive changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ov3d.common.cameras import Camera, invert_pose, transform
+from ov3d.common.scene import IGNORE
+from ov3d.common.shapes import Array, Bool, Float32, Float64, Int32, Int64, UInt8
+from ov3d.common.worlds.primitives import Primitive, intersect, normals
+
+LIGHT = np.array([0.35, -0.5, 0.79])
+"""Direction to the lamp; every surface is lit from both sides, since a room has light from everywhere."""
+
+SKY = (0.75, 0.82, 0.90)
+"""Colour of a ray that meets nothing."""
+
+_SUBPIXELS = np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hits:
+    """First hits of some rays.
+
+    Attributes:
+        t: ray parameter, inf where nothing is met.
+        primitive: index of the primitive met, -1 where nothing is.
+    """
+
+    t: Float64[Array, " n"]
+    primitive: Int32[Array, " n"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """What a camera sees of a world.
+
+    Attributes:
+        camera, world_from_camera: where from.
+        rgb: the photograph.
+        depth: along the optical axis, metres, 0 where nothing is met.
+        labels: class ids, `IGNORE` where nothing is met.
+        instances: object ids, `IGNORE` where the surface is no object.
+    """
+
+    camera: Camera
+    world_from_camera: Float64[Array, "4 4"]
+    rgb: UInt8[Array, "h w 3"]
+    depth: Float32[Array, "h w"]
+    labels: Int32[Array, "h w"]
+    instances: Int32[Array, "h w"]
+
+
+def cast(primitives: Sequence[Primitive], origin: Float64[Array, " 3"], directions: Float64[Array, "n 3"]) -> Hits:
+    """First hits of rays from one eye, every primitive tried on every ray."""
+    return _cast(primitives, origin, directions, [slice(0, len(directions))] * len(primitives))
+
+
+def rays(
+    camera: Camera, world_from_camera: Float64[Array, "4 4"], uv: Float64[Array, "n 2"]
+) -> tuple[Float64[Array, " 3"], Float64[Array, "n 3"]]:
+    """Eye and directions of the rays through pixels; t along them is the depth along the optical axis."""
+    ahead = camera.unproject(uv, np.ones(len(uv)))
+    return world_from_camera[:3, 3].copy(), ahead @ world_from_camera[:3, :3].T
+
+
+def render(primitives: Sequence[Primitive], camera: Camera, world_from_camera: Float64[Array, "4 4"]) -> View:
+    """Look at a world.
+
+    Args:
+        primitives: the world; the eye is in none of them.
+        camera: intrinsics.
+        world_from_camera: pose.
+
+    Returns:
+        Photograph, exact depth, classes and objects.
+    """
+    shape = (camera.height, camera.width)
+    uv = camera.pixel_centres()
+    hits, colour = _look(primitives, camera, world_from_camera, uv)
+    _soften_outlines(primitives, camera, world_from_camera, hits, colour)
+    labels = np.array([*(p.label for p in primitives), IGNORE], np.int32)  # -1, nothing, finds the last
+    instances = np.array([*(p.instance for p in primitives), IGNORE], np.int32)
+    depth = np.where(np.isfinite(hits.t), hits.t, 0.0).astype(np.float32)
+    return View(
+        camera=camera,
+        world_from_camera=world_from_camera,
+        rgb=(colour.clip(0, 1) * 255 + 0.5).astype(np.uint8).reshape(*shape, 3),
+        depth=depth.reshape(shape),
+        labels=labels[hits.primitive].reshape(shape),
+        instances=instances[hits.primitive].reshape(shape),
+    )
+
+
+def _look(
+    primitives: Sequence[Primitive],
+    camera: Camera,
+    world_from_camera: Float64[Array, "4 4"],
+    uv: Float64[Array, "n 2"],
+) -> tuple[Hits, Float32[Array, "n 3"]]:
+    """Hits and colours of pixels in order of v."""
+    origin, directions = rays(camera, world_from_camera, uv)
+    rows = [_screen_rows(primitive, camera, world_from_camera, uv) for primitive in primitives]
+    hits = _cast(primitives, origin, directions, rows)
+    return hits, _shade(primitives, origin, directions, hits, 1 / camera.fx)
+
+
+def _screen_rows(
+    primitive: Primitive,
+    camera: Camera,
+    world_from_camera: Float64[Array, "4 4"],
+    uv: Float64[Array, "n 2"],
+) -> slice | Int64[Array, " _m"]:
+    """The pixels that may see a primitive: those in the rectangle around its corners.
+
+    A primitive partly behind the camera has no such rectangle and gets every pixel; one wholly behind it gets none.
+    """
+    corners = transform(invert_pose(world_from_camera), primitive.corners())
+    if (corners[:, 2] <= 0).all():
+        return slice(0, 0)
+    if (corners[:, 2] <= 1e-3).any():
+        return slice(0, len(uv))
+    places, _ = camera.project(corners)
+    (left, top), (right, bottom) = places.min(axis=0) - 1e-6, places.max(axis=0) + 1e-6
+    first, last = np.searchsorted(uv[:, 1], (top, bottom))
+    columns = uv[first:last, 0]
+    return first + np.flatnonzero((columns >= left) & (columns <= right))
+
+
+def _cast(
+    primitives: Sequence[Primitive],
+    origin: Float64[Array, " 3"],
+    directions: Float64[Array, "n 3"],
+    rows: Sequence[slice | Int64[Array, " _m"]],
+) -> Hits:
+    best = np.full(len(directions), np.inf)
+    which = np.full(len(directions), -1, np.int32)
+    for number, (primitive, mine) in enumerate(zip(primitives, rows, strict=True)):
+        reached = best[mine]
+        if len(reached) == 0:
+            continue
+        t = intersect(primitive, origin, directions[mine])
+        closer = t < reached
+        best[mine] = np.where(closer, t, reached)
+        which[mine] = np.where(closer, np.int32(number), which[mine])
+    return Hits(best, which)
+
+
+def _shade(
+    primitives: Sequence[Primitive],
+    origin: Float64[Array, " 3"],
+    directions: Float64[Array, "n 3"],
+    hits: Hits,
+    pixel_angle: float,
+) -> Float32[Array, "n 3"]:
+    """Colours of hits; `pixel_angle` is a pixel's width at depth 1."""
+    colours = np.empty((len(directions), 3), np.float32)
+    colours[hits.primitive < 0] = SKY
+    order = np.argsort(hits.primitive, kind="stable")
+    starts = np.searchsorted(hits.primitive[order], np.arange(len(primitives) + 1))
+    for number, primitive in enumerate(primitives):
+        rows = order[starts[number] : starts[number + 1]]
+        if len(rows):
+            d, t = directions[rows], hits.t[rows]
+            colours[rows] = _surface(primitive, origin + t[:, None] * d, d, t * pixel_angle)
+    return colours
+
+
+def _surface(
+    primitive: Primitive,
+    points: Float64[Array, "n 3"],
+    directions: Float64[Array, "n 3"],
+    pixel_width: Float64[Array, " n"],
+) -> Float32[Array, "n 3"]:
+    """Colours of points on one primitive; `pixel_width` in metres, across the ray."""
+    material = primitive.material
+    normal, local = normals(primitive, points)
+    light = material.matte + (1 - material.matte) * np.abs(normal @ (LIGHT / np.linalg.norm(LIGHT)))
+    colour = np.broadcast_to(np.asarray(material.colour, np.float32), (len(points), 3))
+    if material.texture is not None:
+        # A footprint seen aslant is an ellipse; the circle of the same area neither blurs nor flickers much.
+        slant = np.abs((normal * directions).sum(axis=1)) / np.linalg.norm(directions, axis=1)
+        width = pixel_width / np.sqrt(np.maximum(slant, 0.05))
+        colour = _textured(primitive, local, width, colour)
+    return (colour * light[:, None]).astype(np.float32)
+
+
+def _textured(
+    primitive: Primitive,
+    local: Float64[Array, "n 3"],
+    width: Float64[Array, " n"],
+    colour: Float32[Array, "n 3"],
+) -> Float32[Array, "n 3"]:
+    """The material's texture on its colour.
+
+    A picture (scale 0) covers the front of a box, x to the right and y up, seen from +z. A tiling texture lies in metres on
+    the two axes of the face, so that it runs on in the same size over all boxes.
+    """
+    material, half = primitive.material, primitive.half_size
+    assert material.texture is not None
+    if material.scale == 0:
+        front = local[:, 2] > 1 - 1e-6
+        st = np.column_stack([(local[:, 0] + 1) / 2, (1 - local[:, 1]) / 2])
+        picture = material.texture.sample(st, width / (2 * half[0]))
+        return np.where(front[:, None], picture, colour)
+    metres = local * half
+    axis = np.abs(local).argmax(axis=1) if primitive.shape != "rectangle" else np.full(len(local), 2)
+    across = np.where(axis == 0, metres[:, 1], metres[:, 0])
+    down = -np.where(axis == 2, metres[:, 1], metres[:, 2])
+    if material.grain:
+        long, high = np.where(axis == 0, half[1], half[0]), np.where(axis == 2, half[1], half[2])
+        across, down = np.where(high > long, down, across), np.where(high > long, across, down)
+    return colour * material.texture.sample(np.column_stack([across, down]) / material.scale, width / material.scale)
+
+
+def _soften_outlines(
+    primitives: Sequence[Primitive],
+    camera: Camera,
+    world_from_camera: Float64[Array, "4 4"],
+    hits: Hits,
+    colour: Float32[Array, "n 3"],
+) -> None:
+    """Give each pixel at an outline the mean colour of four rays, in place."""
+    pixels = np.flatnonzero(_outlines(hits.primitive.reshape(camera.height, camera.width)))
+    if len(pixels) == 0:
+        return
+    uv = (camera.pixel_centres()[pixels][:, None] + _SUBPIXELS).reshape(-1, 2)
+    order = np.argsort(uv[:, 1], kind="stable")
+    _, seen = _look(primitives, camera, world_from_camera, uv[order])
+    samples = np.empty_like(seen)
+    samples[order] = seen
+    colour[pixels] = samples.reshape(-1, 4, 3).mean(axis=1)
+
+
+def _outlines(ids: Int32[Array, "h w"]) -> Bool[Array, "h w"]:
+    """Pixels beside which the id changes."""
+    edge = np.zeros(ids.shape, np.bool_)
+    across, down = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
+    edge[1:] |= down
+    edge[:-1] |= down
+    return edge

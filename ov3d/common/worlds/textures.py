@@ -1,0 +1,201 @@
+"""Surface colours: pictures with a mip pyramid, and the patterns that walls, floors and furniture are covered with.
+
+A texture is sampled trilinearly: bilinear in the two pyramid levels whose texels are next to the size of the pixel's footprint
+(Williams, *Pyramidal parametrics*, SIGGRAPH 1983), so that a photograph seen small looks like a photograph made small.
+Patterns are made from fixed seeds: they do not depend on the room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ov3d.common.shapes import Array, Float, Float32, Float64, Int64
+
+PATTERN_SIZE = 512
+"""Texels along each side of a generated pattern; a power of two, so that its pyramid tiles at every level."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Texture:
+    """A picture to be laid on a surface.
+
+    Attributes:
+        levels: pyramid of RGB in [0, 1], or factors around 1; level i + 1 is half the size of level i.
+        tiles: repeat it for ever, or hold the border texel.
+    """
+
+    levels: tuple[Float32[Array, "_h _w 3"], ...]
+    tiles: bool
+
+    @classmethod
+    def of(cls, image: Float32[Array, "h w 3"], *, tiles: bool) -> Texture:
+        """Build the pyramid by averaging 2x2 texels; an odd border texel is repeated."""
+        levels = [image]
+        while min(levels[-1].shape[:2]) > 1:
+            top = levels[-1]
+            height, width = top.shape[:2]
+            top = np.pad(top, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            levels.append(np.float32(0.25) * (top[::2, ::2] + top[1::2, ::2] + top[::2, 1::2] + top[1::2, 1::2]))
+        return cls(tuple(levels), tiles)
+
+    @property
+    def aspect(self) -> float:
+        """Width over height."""
+        height, width = self.levels[0].shape[:2]
+        return float(width / height)
+
+    def sample(self, st: Float64[Array, "n 2"], footprint: Float64[Array, " n"]) -> Float32[Array, "n 3"]:
+        """Colours at places of the picture.
+
+        Args:
+            st: (right, down) as fractions of the picture's width and height.
+            footprint: width of a pixel as a fraction of the picture's width.
+
+        Returns:
+            Colours, filtered over the footprint.
+        """
+        texels = np.maximum(footprint * self.levels[0].shape[1], 1.0)
+        level = np.minimum(np.log2(texels), len(self.levels) - 1.0)
+        fine = np.minimum(level.astype(np.int64), max(len(self.levels) - 2, 0))
+        blend = (level - fine).astype(np.float32)[:, None]
+        coarse = np.minimum(fine + 1, len(self.levels) - 1)
+        return self._at_level(st, fine) * (1 - blend) + self._at_level(st, coarse) * blend
+
+    def _at_level(self, st: Float64[Array, "n 2"], level: Int64[Array, " n"]) -> Float32[Array, "n 3"]:
+        colours = np.empty((len(st), 3), np.float32)
+        for number in np.unique(level):
+            rows = np.flatnonzero(level == number)
+            colours[rows] = self._bilinear(self.levels[number], st[rows])
+        return colours
+
+    def _bilinear(self, image: Float32[Array, "h w 3"], st: Float64[Array, "n 2"]) -> Float32[Array, "n 3"]:
+        height, width = image.shape[:2]
+        x, y = st[:, 0] * width - 0.5, st[:, 1] * height - 0.5
+        left, top = np.floor(x), np.floor(y)
+        a, b = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
+        columns, rows = left.astype(np.int64), top.astype(np.int64)
+        if self.tiles:
+            i0, i1, j0, j1 = rows % height, (rows + 1) % height, columns % width, (columns + 1) % width
+        else:
+            i0, i1 = rows.clip(0, height - 1), (rows + 1).clip(0, height - 1)
+            j0, j1 = columns.clip(0, width - 1), (columns + 1).clip(0, width - 1)
+        upper = image[i0, j0] * (1 - a) + image[i0, j1] * a
+        lower = image[i1, j0] * (1 - a) + image[i1, j1] * a
+        return upper * (1 - b) + lower * b
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """What a surface looks like.
+
+    Attributes:
+        colour: RGB in [0, 1].
+        texture: factors on the colour, or none.
+        scale: metres that a tiling texture spans; 0 lays the picture once over the front (+z) of a box, and nowhere else.
+        matte: share of the light that does not depend on the surface's direction.
+        grain: turn a tiling texture on each part so that its width runs along the part's longer side, as wood is cut.
+    """
+
+    colour: tuple[float, float, float]
+    texture: Texture | None = None
+    scale: float = 1.0
+    matte: float = 0.55
+    grain: bool = False
+
+
+def _pattern(factors: Float[Array, "h w"]) -> Texture:
+    return Texture.of(np.repeat(factors.astype(np.float32)[:, :, None], 3, axis=2), tiles=True)
+
+
+def _smooth_noise(seed: int, cells_down: int, cells_across: int) -> Float64[Array, "h w"]:
+    """Noise in [-1, 1] that tiles: random values on a coarse grid, bilinear between them."""
+    grid = np.random.default_rng(seed).uniform(-1, 1, (cells_down, cells_across))
+    y = np.arange(PATTERN_SIZE) * cells_down / PATTERN_SIZE
+    x = np.arange(PATTERN_SIZE) * cells_across / PATTERN_SIZE
+    i, j = y.astype(int), x.astype(int)
+    a, b = (x - j)[None, :], (y - i)[:, None]
+    below, right = (i + 1) % cells_down, (j + 1) % cells_across
+    upper = grid[np.ix_(i, j)] * (1 - a) + grid[np.ix_(i, right)] * a
+    lower = grid[np.ix_(below, j)] * (1 - a) + grid[np.ix_(below, right)] * a
+    return upper * (1 - b) + lower * b
+
+
+def _grid() -> tuple[Int64[Array, "h w"], Int64[Array, "h w"]]:
+    rows, columns = np.indices((PATTERN_SIZE, PATTERN_SIZE))
+    return rows.astype(np.int64), columns.astype(np.int64)
+
+
+@lru_cache(maxsize=1)
+def wood() -> Texture:
+    """Long grain along the picture's width."""
+    return _pattern(1 + 0.10 * _smooth_noise(11, 64, 4) + 0.05 * _smooth_noise(12, 256, 16))
+
+
+@lru_cache(maxsize=1)
+def fabric() -> Texture:
+    """A fine weave."""
+    rows, columns = _grid()
+    weave = 0.04 * np.sin(columns * np.pi / 4) * np.sin(rows * np.pi / 4)
+    return _pattern(1 + weave + 0.05 * _smooth_noise(21, 32, 32))
+
+
+@lru_cache(maxsize=1)
+def plaster() -> Texture:
+    """Paint on plaster: almost nothing to see."""
+    return _pattern(1 + 0.02 * _smooth_noise(31, 16, 16) + 0.02 * _smooth_noise(32, 128, 128))
+
+
+@lru_cache(maxsize=1)
+def stripes() -> Texture:
+    """Upright stripes of wallpaper, four a tile."""
+    _, columns = _grid()
+    wide = (columns // (PATTERN_SIZE // 8)) % 2
+    return _pattern(0.86 + 0.20 * wide + 0.02 * _smooth_noise(41, 64, 64))
+
+
+@lru_cache(maxsize=1)
+def panels() -> Texture:
+    """One upright wooden panel with a bevelled frame."""
+    rows, columns = _grid()
+    edge = np.minimum(np.minimum(rows, PATTERN_SIZE - 1 - rows) // 2, np.minimum(columns, PATTERN_SIZE - 1 - columns))
+    factors = np.full((PATTERN_SIZE, PATTERN_SIZE), 1.0)
+    factors[(edge >= 36) & (edge < 46)] = 0.78
+    factors[(edge >= 46) & (edge < 52)] = 1.10
+    factors[edge < 3] = 0.70
+    return _pattern(factors + 0.03 * _smooth_noise(51, 8, 128))
+
+
+@lru_cache(maxsize=1)
+def bricks() -> Texture:
+    """Eight courses of four bricks, each of its own shade, in light mortar."""
+    rows, columns = _grid()
+    course_height, brick_width, joint = PATTERN_SIZE // 8, PATTERN_SIZE // 4, 6
+    course = rows // course_height
+    shifted = (columns + (course % 2) * (brick_width // 2)) % PATTERN_SIZE
+    shade = np.random.default_rng(61).uniform(0.82, 1.12, (8, 4))[course, shifted // brick_width]
+    mortar = (rows % course_height < joint) | (shifted % brick_width < joint)
+    return _pattern(np.where(mortar, 1.45, shade) + 0.06 * _smooth_noise(62, 128, 128))
+
+
+@lru_cache(maxsize=1)
+def planks() -> Texture:
+    """Floor boards, eight a tile, along the picture's width."""
+    rows, columns = _grid()
+    board = rows // (PATTERN_SIZE // 8)
+    start = np.random.default_rng(71).integers(0, PATTERN_SIZE, 8)[board]
+    shade = np.random.default_rng(72).uniform(0.88, 1.08, 8)[board]
+    joint = (rows % (PATTERN_SIZE // 8) < 2) | ((columns - start) % PATTERN_SIZE < 2)
+    return _pattern(np.where(joint, 0.6, shade) + 0.06 * _smooth_noise(73, 256, 8))
+
+
+@lru_cache(maxsize=1)
+def tiles() -> Texture:
+    """Two by two square tiles with light joints."""
+    rows, columns = _grid()
+    half = PATTERN_SIZE // 2
+    shade = np.random.default_rng(81).uniform(0.93, 1.05, (2, 2))[rows // half, columns // half]
+    joint = (rows % half < 5) | (columns % half < 5)
+    return _pattern(np.where(joint, 1.15, shade) + 0.02 * _smooth_noise(82, 64, 64))

@@ -1,0 +1,212 @@
+"""Pictures of an answer: the scores laid over each photograph, and the scene from above with the found objects boxed.
+
+Nothing here needs depth images: the scene's own points are painted as squares, nearest first (`splat.py`), so a cat behind a
+wall does not shine through it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ov3d.common.asking import SPACING_FACT, Answer
+from ov3d.common.errors import DataError
+from ov3d.common.exporters.colours import heat_of
+from ov3d.common.exporters.drawing import (
+    INK,
+    SHADE,
+    badge_place,
+    blend_heat,
+    draw_badge,
+    draw_outlines,
+    draw_scale_bar,
+    soften,
+    tidied,
+    with_legend,
+)
+from ov3d.common.exporters.ply import instance_ranks
+from ov3d.common.exporters.splat import EMPTY, paint, paint_view
+from ov3d.common.files import write_bytes
+from ov3d.common.index import LanguageIndex
+from ov3d.common.relevancy import percentile, point_spacing
+from ov3d.common.shapes import Array, Float64, Int64, UInt8
+from ov3d.common.views import ViewSet
+
+MAX_OVERLAY_SIDE = 1280
+TOP_DOWN_SIDE = 1000
+MARGIN = 0.04
+BOX_GAP = 8
+"""Pixels between a found object and its box, so that a picture on a wall, a line from above, still shows its heat."""
+GROUND = (30, 30, 36)
+MIN_BADGE_PIXELS = 24
+"""Pixels of an object that must be seen for its number to be drawn."""
+CEILING_SHARE = 0.5
+CEILING_BAND = 0.12
+CEILING_CUT = 0.8
+"""Where the highest points of half of the plan lie in the topmost 12 % of the height, they are a ceiling: what is above
+80 % is left out of the view from above."""
+
+
+def overlay_picture(index: LanguageIndex, answer: Answer, views: ViewSet, idx: int) -> UInt8[Array, "h w 3"]:
+    """One photograph with the heat of the points that it sees, outlines and ranks of the found objects, and a legend.
+
+    Args:
+        index: the points.
+        answer: of this index.
+        views: the posed photographs; those longer than `MAX_OVERLAY_SIDE` are drawn smaller.
+        idx: which one.
+
+    Raises:
+        DataError: the photograph is not there or has changed, or the answer is of another index.
+    """
+    from PIL import Image, ImageDraw
+
+    _check(index, answer)
+    photograph = Image.fromarray(views.load_image(idx))
+    scale = min(1.0, MAX_OVERLAY_SIDE / max(photograph.size))
+    if scale < 1:
+        width, height = (max(1, round(scale * side)) for side in photograph.size)
+        photograph = photograph.resize((width, height), Image.Resampling.LANCZOS)
+    camera = views.camera(idx).resized(*photograph.size)
+    owner = paint_view(index.xyz, camera, views.world_from_camera[idx], spacing_of(index))
+    ranks = tidied(_picked(instance_ranks(len(index), answer), owner), max(camera.width / 200, 2.0))
+    heat = soften(_picked(heat_of(answer.scores, *answer.score_range), owner, empty=0), max(camera.width / 320, 1.0))
+    pixels = draw_outlines(blend_heat(np.asarray(photograph), heat), ranks, max(1, camera.width // 500))
+    picture = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(picture)
+    for rank in range(1, len(answer.objects) + 1):
+        if np.count_nonzero(ranks == rank) >= MIN_BADGE_PIXELS:
+            draw_badge(draw, *badge_place(ranks == rank), str(rank), max(11, camera.width // 40))
+    return np.asarray(with_legend(picture, answer, f"{answer.scene}, view {views.names[idx]}"))
+
+
+def write_overlays(folder: Path, index: LanguageIndex, answer: Answer, views: ViewSet) -> Iterator[Path | DataError]:
+    """Write an overlay of every view as `view-NAME.png`; a view whose photograph is gone gives its error instead."""
+    for idx, name in enumerate(views.names):
+        try:
+            pixels = overlay_picture(index, answer, views, idx)
+        except DataError as error:
+            yield error
+            continue
+        safe = "".join(char if char.isalnum() or char in "._-" else "-" for char in name)
+        yield write_png(folder / f"view-{safe}.png", pixels)
+
+
+def top_down_picture(index: LanguageIndex, answer: Answer) -> UInt8[Array, "h w 3"]:
+    """The scene from above, orthographic along the world's up: heat, boxes and ranks of the found objects, a scale bar."""
+    from PIL import Image, ImageDraw
+
+    _check(index, answer)
+    plan = index.xyz.astype(np.float64) @ plan_axes(index.world.up).T
+    ranks = instance_ranks(len(index), answer)
+    shown = _below_ceiling(plan) | (ranks > 0)
+    low, scale, width, height = _plan_frame(plan[shown])
+    place = np.array([scale, -scale])
+    start = np.array([0.0, height]) - low * place
+    kept = np.flatnonzero(shown)
+    # What is higher hides what is lower; a found object, its best points first, hides everything: it was asked for.
+    top = plan[kept, 2].max(initial=0.0) + 2.0
+    depth = -np.where(ranks[kept] > 0, top + answer.scores[kept], plan[kept, 2])
+    radius = np.full(len(kept), np.clip(np.ceil((1.6 * spacing_of(index) * scale - 1) / 2), 0, 8), np.int64)
+    painted = paint(plan[kept, :2] * place + start, depth, radius, width, height)
+    owner = np.where(painted == EMPTY, EMPTY, np.append(kept, EMPTY)[painted])
+
+    heat = soften(_picked(heat_of(answer.scores, *answer.score_range), owner, empty=0), 1.0)
+    ground = np.append(_colours(index, plan), [np.array(GROUND, np.uint8)], axis=0)[owner]
+    picture = Image.fromarray(blend_heat(ground, heat))
+    draw = ImageDraw.Draw(picture)
+    for rank, item in reversed(list(enumerate(answer.objects, start=1))):
+        corners = np.percentile(plan[item.point_idx, :2], (2, 98), axis=0) * place + start
+        (left, right), (upper, lower) = np.sort(corners, axis=0).T
+        box = (left - BOX_GAP, upper - BOX_GAP, right + BOX_GAP, lower + BOX_GAP)
+        draw.rectangle(box, outline=SHADE, width=4)
+        draw.rectangle((box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1), outline=INK, width=2)
+        draw_badge(draw, *_beside(box, width), str(rank), 18)
+    draw_scale_bar(draw, scale, answer.world.unit_name, 16.0, height - 16.0, 0.25 * width)
+    return np.asarray(with_legend(picture, answer, f"{answer.scene}, from above"))
+
+
+def write_png(path: str | Path, pixels: UInt8[Array, "h w 3"]) -> Path:
+    """Write a picture as PNG, atomically."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG", compress_level=6)
+    return write_bytes(path, data.getvalue())
+
+
+def spacing_of(index: LanguageIndex) -> float:
+    """The distance between neighbouring points: as the index states it, else estimated."""
+    stated = index.facts.get(SPACING_FACT)
+    return float(stated) if isinstance(stated, int | float) and stated > 0 else point_spacing(index.xyz)
+
+
+def plan_axes(up: tuple[float, float, float]) -> Float64[Array, "3 3"]:
+    """Unit rows right, forward and up of a view from above; right is the world's x (or z, where up is x) laid flat."""
+    upward = np.asarray(up, np.float64) / np.linalg.norm(up)
+    guide = np.array([0.0, 0.0, 1.0]) if abs(upward[0]) > 0.9 else np.array([1.0, 0.0, 0.0])
+    right = guide - (guide @ upward) * upward
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(upward, right), upward])
+
+
+def _check(index: LanguageIndex, answer: Answer) -> None:
+    if len(answer.scores) != len(index):
+        raise DataError(f"An answer with {len(answer.scores)} scores is not of an index of {len(index)} points.")
+
+
+def _picked(values: Array, owner: Int64[Array, "h w"], *, empty: int = -1) -> Array:
+    """The value of the point that covers each pixel."""
+    return np.append(values, values.dtype.type(empty))[owner]
+
+
+def _plan_frame(plan: Float64[Array, "n 3"]) -> tuple[Float64[Array, " 2"], float, int, int]:
+    """Lower left corner, pixels per unit, width and height of a plan of (almost) all points."""
+    flat = plan[np.isfinite(plan).all(axis=1), :2]
+    if not len(flat):
+        return np.zeros(2), TOP_DOWN_SIDE / 2, TOP_DOWN_SIDE, TOP_DOWN_SIDE
+    low = np.array([percentile(flat[:, axis], 0.2) for axis in range(2)])
+    high = np.array([percentile(flat[:, axis], 99.8) for axis in range(2)])
+    extent = max(float((high - low).max()), 1e-6)
+    low, high = low - MARGIN * extent, high + MARGIN * extent
+    # A long thin scene still gets a page on which its legend can be read.
+    narrow = np.maximum(0.5 * extent - (high - low), 0) / 2
+    low, high = low - narrow, high + narrow
+    scale = TOP_DOWN_SIDE / float((high - low).max())
+    width, height = (max(1, round(scale * side)) for side in (high - low).tolist())
+    return low, scale, width, height
+
+
+def _below_ceiling(plan: Float64[Array, "n 3"]) -> Array:
+    """Which points are not part of a ceiling that would hide the room."""
+    finite = np.isfinite(plan).all(axis=1)
+    if not finite.any():
+        return finite
+    height = plan[:, 2]
+    floor, top = percentile(height[finite], 1.0), percentile(height[finite], 99.0)
+    low = plan[finite, :2].min(axis=0)
+    cell_size = max(float(np.ptp(plan[finite, :2], axis=0).max()) / 64, 1e-9)
+    column, row = np.floor((plan[finite, :2] - low) / cell_size).astype(np.int64).T
+    highest = np.full((65, 65), -np.inf)
+    np.maximum.at(highest, (column, row), height[finite])
+    occupied = highest[np.isfinite(highest)]
+    if (occupied > top - CEILING_BAND * (top - floor)).mean() < CEILING_SHARE or top <= floor:
+        return finite
+    return finite & (height <= floor + CEILING_CUT * (top - floor))
+
+
+def _colours(index: LanguageIndex, plan: Float64[Array, "n 3"]) -> UInt8[Array, "n 3"]:
+    """The points' own colours; without any, grey by height."""
+    if index.rgb is not None:
+        return index.rgb
+    height = np.nan_to_num(plan[:, 2])
+    shade = heat_of(height, float(height.min(initial=0)), float(height.max(initial=1)))
+    return np.repeat((70 + 140 * shade).astype(np.uint8)[:, None], 3, axis=1)
+
+
+def _beside(box: tuple[float, float, float, float], width: int) -> tuple[float, float]:
+    """Where a box's number stands: at its upper right corner, inside the picture."""
+    return min(box[2], width - 16.0), max(box[1], 16.0)

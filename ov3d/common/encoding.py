@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ov3d.common.files import hash_text
 from ov3d.common.shapes import Array, Float, Float32, UInt8
@@ -73,6 +73,7 @@ class EncoderCard:
         return cls(**{**fields, "image": Identity(**fields["image"]), "text": Identity(**fields["text"])})
 
 
+@runtime_checkable
 class ImageTextEncoder(Protocol):
     """A dual encoder: image crops and prompts into one space of unit vectors."""
 
@@ -92,6 +93,7 @@ class ImageTextEncoder(Protocol):
         ...
 
 
+@runtime_checkable
 class PatchEncoder(Protocol):
     """A self-supervised encoder of image patches (DINO), without text."""
 

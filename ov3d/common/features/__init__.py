@@ -1,1 +1,6 @@
-"""2D features: crops, extraction, the store, refinement."""
+"""2D features: crops, their encoding, the store that keeps them, and their refinement.
+
+    CropPlan (crops.py) -> extract_features (extract.py) -> FeatureStore (store.py) -> features at pixels (views.py)
+
+This layer is handed an encoder; it imports none.
+"""

@@ -1,0 +1,92 @@
+"""The content hash of an image file, remembered by its path, size and time of change.
+
+The memory is an SQLite file beside the features. It can only save time: a row that does not match its own check value, a
+damaged file or a locked one count as "not known", and the image is hashed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ov3d.common.errors import DataError
+from ov3d.common.files import hash_file, hash_text
+
+SETTLED_NS = 2_000_000_000
+"""A file that was changed less than this ago is hashed but not remembered: it could change again within the tick of its
+file system's clock, and then look the same."""
+
+
+_TABLE = """CREATE TABLE IF NOT EXISTS images
+    (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, hash TEXT, check_value TEXT)"""
+
+
+class ContentHasher:
+    """Hashes image files, once a file and change.
+
+    Args:
+        memo_path: the SQLite file to remember in.
+    """
+
+    def __init__(self, memo_path: Path) -> None:
+        self._memo_path = memo_path
+        self._known: dict[str, tuple[int, int, str]] = {}
+
+    def hash(self, path: Path, *, refresh: bool = False) -> str:
+        """The xxh3-128 of the file's bytes, in hexadecimal.
+
+        Args:
+            path: the image.
+            refresh: read the file even where its hash is remembered.
+
+        Raises:
+            DataError: there is no such file, or it cannot be read.
+        """
+        name = str(path.absolute())
+        try:
+            stat = path.stat()
+            if not refresh:
+                known = self._known.get(name) or self._recall(name)
+                if known is not None and known[:2] == (stat.st_size, stat.st_mtime_ns):
+                    self._known[name] = known
+                    return known[2]
+            digest = hash_file(path)
+        except FileNotFoundError:
+            raise DataError(f"There is no image at {path}.", "Put it back, or take its pose out.") from None
+        except OSError as error:
+            raise DataError(f"Image {path} cannot be read: {error.strerror or error}.", "Replace the file.") from None
+        if time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
+            self._known[name] = (stat.st_size, stat.st_mtime_ns, digest)
+            self._remember(name, *self._known[name])
+        return digest
+
+    def _recall(self, name: str) -> tuple[int, int, str] | None:
+        query = "SELECT size, mtime_ns, hash, check_value FROM images WHERE path = ?"
+        row = self._with_memo(lambda memo: memo.execute(query, (name,)).fetchone())
+        if row is not None and row[3] == hash_text(name, *map(str, row[:3])):
+            return int(row[0]), int(row[1]), str(row[2])
+        return None
+
+    def _remember(self, name: str, size: int, mtime_ns: int, digest: str) -> None:
+        row = (name, size, mtime_ns, digest, hash_text(name, str(size), str(mtime_ns), digest))
+        self._with_memo(lambda memo: memo.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", row))
+
+    def _with_memo(self, use: Callable[[sqlite3.Connection], Any]) -> Any:
+        """What `use` gives within a transaction, or nothing where the memory cannot be used; a damaged file is removed."""
+        try:
+            self._memo_path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(sqlite3.connect(self._memo_path, timeout=5.0)) as memo, memo:
+                # What a power cut loses is hashed again; what a kill interrupts, SQLite's journal rolls back.
+                memo.execute("PRAGMA synchronous = OFF")
+                memo.execute(_TABLE)
+                return use(memo)
+        except (sqlite3.OperationalError, OSError):
+            return None  # locked by a slow process, a full disk, a folder that cannot be written
+        except sqlite3.DatabaseError:
+            with contextlib.suppress(OSError):
+                self._memo_path.unlink(missing_ok=True)
+            return None

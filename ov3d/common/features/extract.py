@@ -1,0 +1,279 @@
+"""Extraction: encode the crops of images and store them, image by image.
+
+What is stored is skipped, a damaged file is made anew (and said), and each image is written when its last crop is
+encoded, so that a killed run goes on where it stopped. An image that cannot be read does not stop the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ov3d.common.encoding import ImageTextEncoder, PatchEncoder
+from ov3d.common.errors import DataError, UsageError
+from ov3d.common.features.batches import Batcher, PendingImage
+from ov3d.common.features.crops import channels_first, resized
+from ov3d.common.features.refine import refine
+from ov3d.common.features.store import FeatureStore
+from ov3d.common.progress import Progress, Silent
+from ov3d.common.scene import Frame
+from ov3d.common.shapes import Array, UInt8
+
+READ_AHEAD = 2
+"""Images that are decoded while the encoder works on an earlier one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractReport:
+    """What an extraction did.
+
+    Attributes:
+        images: how many were stored now.
+        skipped: how many were stored before, or are copies of one that was.
+        failed: (name, reason) of images that cannot be read.
+        crops: how many were encoded.
+        bytes: size of the files that were written.
+        seconds: how long it took.
+    """
+
+    images: int
+    skipped: int
+    failed: tuple[tuple[str, str], ...]
+    crops: int
+    bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form."""
+        return {**asdict(self), "failed": [{"image": name, "reason": reason} for name, reason in self.failed]}
+
+
+@dataclass(slots=True)
+class ExtractPlan:
+    """What an extraction would do.
+
+    Attributes:
+        images: how many there are.
+        crops_of: images whose crops must be encoded.
+        refinement_of: images that must be refined.
+        failed: (name, reason) of images that cannot be read.
+        damaged: (name, what is wrong) of stored files that must be made anew.
+        crops: how many must be encoded.
+        bytes: about how much will be written.
+    """
+
+    images: int
+    crops_of: list[Frame] = field(default_factory=list)
+    refinement_of: list[Frame] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    damaged: list[tuple[str, str]] = field(default_factory=list)
+    crops: int = 0
+    bytes: int = 0
+
+    @property
+    def missing(self) -> int:
+        """How many images have something to do."""
+        return len({id(frame) for frame in (*self.crops_of, *self.refinement_of)})
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form."""
+        return {
+            "images": self.images,
+            "missing": self.missing,
+            "crops": self.crops,
+            "bytes": self.bytes,
+            "failed": [{"image": name, "reason": reason} for name, reason in self.failed],
+            "damaged": [{"image": name, "reason": reason} for name, reason in self.damaged],
+        }
+
+
+def plan_extraction(frames: Sequence[Frame], store: FeatureStore) -> ExtractPlan:
+    """What `extract_features` would do, without an encoder; images are hashed, not decoded."""
+    plan, crops_store, seen = ExtractPlan(len(frames)), store.crops_store(), set()
+    for frame in frames:
+        try:
+            key = store.key(frame)
+        except DataError as error:
+            plan.failed.append((frame.name, error.message))
+            continue
+        fault = store.fault(frame)
+        if not fault or key in seen:
+            continue
+        seen.add(key)
+        crops_fault = crops_store.fault(frame) if store.refiner else fault
+        for found in {fault, crops_fault} - {"", "missing"}:
+            plan.damaged.append((frame.name, found))
+        if crops_fault:
+            plan.crops_of.append(frame)
+            crops = store.plan.num_crops(frame.camera.width, frame.camera.height)
+            plan.crops += crops
+            plan.bytes += crops * (2 * store.card.dim + 6)
+        if store.refiner:
+            plan.refinement_of.append(frame)
+            plan.bytes += store.refiner.config.estimated_bytes(frame.camera.width, frame.camera.height, store.card.dim)
+    return plan
+
+
+def extract_features(
+    frames: Sequence[Frame],
+    store: FeatureStore,
+    encoder: ImageTextEncoder,
+    *,
+    device: torch.device | str = "cpu",
+    patch_encoder: PatchEncoder | None = None,
+    progress: Progress | None = None,
+    batch_size: int = 64,
+) -> ExtractReport:
+    """Fill the store with the features of frames.
+
+    Args:
+        frames: posed photographs.
+        store: where features go; what is in it already is left.
+        encoder: must be the one of the store's card.
+        device: where crops are cut; the encoder's own device.
+        patch_encoder: gives the tokens of the refinement; needed where the store refines.
+        progress: told about crops, and of damaged files and images that cannot be read.
+        batch_size: the most crops a batch; it changes no number.
+
+    Raises:
+        UsageError: encoder and store do not fit each other.
+        DataError: no image can be read, or the encoder gives values that are not finite.
+        StorageError: a file cannot be written; what was written stays.
+    """
+    start, listener, device = time.perf_counter(), progress or Silent(), torch.device(device)
+    _check_fit(store, encoder, patch_encoder)
+    plan = plan_extraction(frames, store)
+    for name, fault in plan.damaged:
+        listener.say(f"Features of image {name} are extracted again: {fault}")
+    done = _Done()
+    _encode_all(plan.crops_of, store.crops_store(), encoder, device, listener, batch_size, done)
+    if patch_encoder is not None and store.refiner is not None:
+        frames_left = [frame for frame in plan.refinement_of if id(frame) not in done.unreadable]
+        _refine_all(frames_left, store, patch_encoder, device, listener, done)
+    failed = plan.failed + [(frame.name, reason) for frame, reason in done.unreadable.values()]
+    for name, reason in failed:
+        listener.say(f"Image {name} is left out: {reason}")
+    if failed and len(failed) == len(frames):
+        raise DataError(
+            f"None of {len(frames)} images can be read; the first, {failed[0][0]}: {failed[0][1]}",
+            "Check the files.",
+        )
+    skipped = len(frames) - len(done.written) - len(failed)
+    seconds = time.perf_counter() - start
+    return ExtractReport(len(done.written), skipped, tuple(failed), done.crops, done.bytes, seconds)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What was done so far; frames by their `id`, because names may repeat between scenes."""
+
+    written: set[int] = field(default_factory=set)
+    unreadable: dict[int, tuple[Frame, str]] = field(default_factory=dict)
+    crops: int = 0
+    bytes: int = 0
+
+    def wrote(self, frame: Frame, path: Path) -> None:
+        self.written.add(id(frame))
+        self.bytes += path.stat().st_size
+
+
+def _check_fit(store: FeatureStore, encoder: ImageTextEncoder, patch_encoder: PatchEncoder | None) -> None:
+    if encoder.card.image != store.card.image:
+        raise UsageError(
+            f"The store is of encoder {store.card.spec} ({store.card.image.dtype}), "
+            f"not of {encoder.card.spec} ({encoder.card.image.dtype}).",
+            "Make the store from the encoder's own card.",
+        )
+    if store.refiner is not None and (patch_encoder is None or patch_encoder.identity != store.refiner.patches):
+        raise UsageError(
+            f"The store refines with {store.refiner.patches.model}, and that patch encoder was not given.",
+            "Make the refiner from the patch encoder's own identity.",
+        )
+
+
+def _encode_all(
+    frames: Sequence[Frame],
+    store: FeatureStore,
+    encoder: ImageTextEncoder,
+    device: torch.device,
+    listener: Progress,
+    batch_size: int,
+    done: _Done,
+) -> None:
+    """Encode and store the crops of frames."""
+    if not frames:
+        return
+
+    def finish(pending: PendingImage) -> None:
+        done.wrote(pending.frame, store.write_crops(pending.frame, pending.vectors))
+        done.crops += sum(map(len, pending.vectors))
+
+    grids_of = [store.plan.boxes(frame.camera.width, frame.camera.height) for frame in frames]
+    with listener.task("Encoding crops", sum(len(grid) for grids in grids_of for grid in grids)) as task:
+        batcher = Batcher(encoder, batch_size, finish, task.advance)
+        for (frame, image), grids in zip(_working_images(frames, store), grids_of, strict=True):
+            if isinstance(image, DataError):
+                done.unreadable[id(frame)] = frame, image.message
+                task.advance(sum(map(len, grids)))
+            else:
+                batcher.add(PendingImage(frame, channels_first(image, device), grids, store.card.dim))
+        batcher.flush()
+
+
+def _refine_all(
+    frames: Sequence[Frame],
+    store: FeatureStore,
+    patch_encoder: PatchEncoder,
+    device: torch.device,
+    listener: Progress,
+    done: _Done,
+) -> None:
+    """Refine frames whose crops are stored."""
+    crops_store, refiner = store.crops_store(), store.refiner
+    if refiner is None or not frames:
+        return
+    with listener.task("Refining", len(frames)) as task:
+        for frame, image in _working_images(frames, store):
+            if isinstance(image, DataError):
+                done.unreadable[id(frame)] = frame, image.message
+            else:
+                size = (frame.camera.width, frame.camera.height)
+                view = crops_store.load(frame)
+                segments, vectors = refine(view, image, size, patch_encoder, refiner.config, device=device)
+                done.wrote(frame, store.write_segments(frame, segments, vectors))
+            task.advance(1)
+
+
+def _working_images(
+    frames: Sequence[Frame], store: FeatureStore
+) -> Iterator[tuple[Frame, UInt8[Array, "h w 3"] | DataError]]:
+    """Each frame with its photograph at working size, or with why it cannot be read; a thread reads ahead."""
+
+    def read(frame: Frame) -> UInt8[Array, "h w 3"] | DataError:
+        try:
+            image = frame.load_image()
+        except DataError as error:
+            return error
+        return resized(image, store.plan.working_size(frame.camera.width, frame.camera.height))
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead: deque[tuple[Frame, Future[UInt8[Array, "h w 3"] | DataError]]] = deque()
+        try:
+            for frame in frames:
+                ahead.append((frame, reader.submit(read, frame)))
+                if len(ahead) > READ_AHEAD:
+                    first, future = ahead.popleft()
+                    yield first, future.result()
+            while ahead:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in ahead:
+                future.cancel()

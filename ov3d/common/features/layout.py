@@ -1,0 +1,22 @@
+"""How the folder of feature stores is laid out: what its files are called and what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ov3d.common.files import cache_root
+
+CROPS_KIND, SEGMENTS_KIND = "image-crops", "image-segments"
+VERSION = 1
+MEMO_NAME = "image-hashes.sqlite"
+
+
+def default_root() -> Path:
+    """`features` in ov3d's cache."""
+    return cache_root() / "features"
+
+
+def entry_path(root: Path, spec: str, image_identity: str, key: str) -> Path:
+    """The file of one image: a folder an encoder, named so that a person knows it, then two digits, then the key."""
+    family = "".join(c if c.isalnum() else "-" for c in spec)[:40].strip("-")
+    return root / f"{family}-{image_identity[:8]}" / key[:2] / f"{key}.safetensors"

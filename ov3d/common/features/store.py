@@ -1,0 +1,282 @@
+"""The feature store: what an encoder saw in an image, kept by content.
+
+One file an image and encoder (and refinement). Its name is a hash of everything that decides its numbers: the image's
+bytes, the encoder's identity, the crop plan, the refinement. So nothing is ever stale, the same image under two paths is
+stored once, and two processes that write the same entry write the same bytes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ov3d.common import files
+from ov3d.common.encoding import EncoderCard
+from ov3d.common.errors import CorruptFileError, DataError, UsageError
+from ov3d.common.features.content_hash import ContentHasher
+from ov3d.common.features.crops import CropGrid, CropPlan
+from ov3d.common.features.layout import CROPS_KIND, MEMO_NAME, SEGMENTS_KIND, VERSION, default_root, entry_path
+from ov3d.common.features.refine import Refiner
+from ov3d.common.features.verify import VerifyReport, verify_cache
+from ov3d.common.features.views import CropFeatures, SegmentFeatures, ViewFeatures
+from ov3d.common.files import hash_text
+from ov3d.common.scene import Frame
+from ov3d.common.shapes import Array, Float, Float16, Float32, Int64, UInt16
+
+__all__ = ["FeatureStore", "VerifyReport", "verify_cache"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """By what a file is taken to be the one that was verified."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> _Signature | None:
+        try:
+            stat = path.stat()
+        except OSError:
+            return None
+        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+class FeatureStore:
+    """Features of images by one encoder and plan, refined or not.
+
+    Args:
+        root: the folder of all stores; none is `features` in ov3d's cache.
+        card: the encoder.
+        plan: which crops are encoded.
+        refiner: how features are refined; none keeps the crops' own.
+        keep: how many views stay loaded.
+    """
+
+    def __init__(
+        self,
+        root: Path | None,
+        card: EncoderCard,
+        plan: CropPlan | None = None,
+        refiner: Refiner | None = None,
+        *,
+        keep: int = 16,
+    ) -> None:
+        self.root = Path(root) if root is not None else default_root()
+        self.card = card
+        self.plan = plan or CropPlan()
+        self.refiner = refiner
+        self.hasher = ContentHasher(self.root / MEMO_NAME)
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[Path, tuple[_Signature, ViewFeatures]] = OrderedDict()
+        self._verified: dict[Path, _Signature] = {}
+
+    def crops_store(self) -> FeatureStore:
+        """The store of the crops that the refined entries of this one are made from; itself where nothing is refined."""
+        if self.refiner is None:
+            return self
+        store = FeatureStore(self.root, self.card, self.plan, keep=self._keep)
+        store.hasher = self.hasher
+        return store
+
+    # ------------------------------------------------------------------------------------------------------- names
+
+    def key(self, frame: Frame) -> str:
+        """32 hexadecimal digits that name the frame's features: equal keys, equal numbers.
+
+        Raises:
+            DataError: the image cannot be read.
+        """
+        refinement = self.refiner.key if self.refiner else ""
+        image = self.hasher.hash(frame.image_path)
+        return hash_text(f"features-{VERSION}", image, self.card.image.key, self.plan.key, refinement)
+
+    def path(self, frame: Frame) -> Path:
+        """Where the frame's features are, or would be."""
+        return entry_path(self.root, self.card.spec, self.card.image.key, self.key(frame))
+
+    # ------------------------------------------------------------------------------------------------- what is there
+
+    def has(self, frame: Frame) -> bool:
+        """Whether the frame's features are stored and whole; a damaged file counts as none."""
+        return self.fault(frame) == ""
+
+    def fault(self, frame: Frame) -> str:
+        """Why the frame's features cannot be used: `missing`, what is wrong with their file, or nothing.
+
+        A file's content is verified once in a process, and again when its size or time of change differ.
+        """
+        path = self.path(frame)
+        signature = _Signature.of(path)
+        if signature is None:
+            return "missing"
+        if self._verified.get(path) == signature:
+            return ""
+        try:
+            self._read(path)
+        except CorruptFileError as error:
+            return error.message
+        self._verified[path] = signature
+        return ""
+
+    def missing(self, frames: Sequence[Frame]) -> list[Frame]:
+        """The frames without usable features, in order."""
+        return [frame for frame in frames if not self.has(frame)]
+
+    def require(self, frames: Sequence[Frame], scene: str) -> None:
+        """Make sure that all frames have features.
+
+        Args:
+            frames: posed photographs.
+            scene: what to type after `ov3d extract-features`.
+
+        Raises:
+            DataError: some have none; it says how many and what to run.
+        """
+        missing = self.missing(frames)
+        if missing:
+            raise DataError(
+                f"No cached features for {len(missing)} of {len(frames)} images in {scene} (encoder {self.card.spec}).",
+                f"Run: ov3d extract-features {scene} --encoder {self.card.spec}",
+            )
+
+    # -------------------------------------------------------------------------------------------------- what it says
+
+    def features_at(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float32[Array, "n s d"]:
+        """Unit features of every scale at pixels.
+
+        Args:
+            frame: a stored frame.
+            uv: image coordinates in pixels of the frame's camera, centres at +0.5; a pixel's feature is its centre's.
+
+        Raises:
+            DataError: the frame has no features, or a pixel is outside the image.
+            CorruptFileError: the file was cut or changed.
+        """
+        view = self.load(frame)
+        pixels, inverse = _deduplicated(_pixels(frame, uv), frame.camera.width)
+        features = view.features_at(pixels)
+        return features if inverse is None else features[inverse]
+
+    def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float32[Array, "n d"]:
+        """Unit features at pixels: the mean of the scales' unit features, brought to unit length; else as `features_at`."""
+        view = self.load(frame)
+        pixels, inverse = _deduplicated(_pixels(frame, uv), frame.camera.width)
+        features = view.pixel_features(pixels)
+        return features if inverse is None else features[inverse]
+
+    def relevancy(self, frame: Frame, text: Float32[Array, " d"], step: int = 8) -> Float32[Array, "rows columns"]:
+        """Raw cosine of a text vector with the features of every `step`-th pixel, as `Camera.pixel_centres` orders them."""
+        return self.load(frame).relevancy(text, step)
+
+    def load(self, frame: Frame) -> ViewFeatures:
+        """The frame's features, verified; a few views stay loaded.
+
+        Raises:
+            DataError: the frame has no features.
+            CorruptFileError: the file was cut or changed.
+        """
+        path = self.path(frame)
+        signature = _Signature.of(path)
+        if signature is None:
+            raise DataError(
+                f"No cached features for image {frame.name} (encoder {self.card.spec}).",
+                f"Run: ov3d extract-features SCENE --encoder {self.card.spec}",
+            )
+        with self._lock:
+            found = self._loaded.get(path)
+            if found is not None and found[0] == signature:
+                self._loaded.move_to_end(path)
+                return found[1]
+        view = self._view(frame, self._read(path))
+        with self._lock:
+            self._verified[path] = signature
+            self._loaded[path] = (signature, view)
+            while len(self._loaded) > self._keep:
+                self._loaded.popitem(last=False)
+        return view
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def write_crops(self, frame: Frame, vectors: Sequence[Float32[Array, "_ d"]]) -> Path:
+        """Store the unit vectors of a frame's crops, one array a scale, each in the order of `CropGrid.corners`."""
+        if self.refiner is not None:
+            raise UsageError("A refined store keeps no crops.", "Write to its crops_store().")
+        width, height = frame.camera.width, frame.camera.height
+        grids = self.plan.boxes(width, height)
+        boxes = [np.column_stack([grid.corners(), np.full(len(grid), grid.size)]) for grid in grids]
+        metadata = {
+            **self._metadata(frame),
+            "plan": self.plan.to_json(),
+            "working_size": list(self.plan.working_size(width, height)),
+            "grids": [{"columns": len(grid.xs), "rows": len(grid.ys), "size": grid.size} for grid in grids],
+        }
+        tensors = {
+            "vectors": np.concatenate(vectors).astype(np.float16),
+            "boxes": np.concatenate(boxes).astype(np.uint16),
+        }
+        return files.write_tensors(self.path(frame), tensors, kind=CROPS_KIND, version=VERSION, metadata=metadata)
+
+    def write_segments(self, frame: Frame, segments: UInt16[Array, "sh sw"], vectors: Float16[Array, "m d"]) -> Path:
+        """Store the superpixels of a frame and their unit vectors."""
+        if self.refiner is None:
+            raise UsageError("A store without a refiner keeps no superpixels.", "Write crops to it.")
+        metadata = {**self._metadata(frame), "refiner": self.refiner.to_json()}
+        tensors = {"segments": segments, "vectors": vectors}
+        return files.write_tensors(self.path(frame), tensors, kind=SEGMENTS_KIND, version=VERSION, metadata=metadata)
+
+    def _metadata(self, frame: Frame) -> dict[str, Any]:
+        return {
+            "image": str(frame.image_path.absolute()),
+            "image_hash": self.hasher.hash(frame.image_path),
+            "size": [frame.camera.width, frame.camera.height],
+            "encoder": self.card.to_json(),
+        }
+
+    def _read(self, path: Path) -> files.TensorFile:
+        kind = CROPS_KIND if self.refiner is None else SEGMENTS_KIND
+        return files.read_tensors(path, kind=kind, version=VERSION)
+
+    def _view(self, frame: Frame, file: files.TensorFile) -> ViewFeatures:
+        size = (frame.camera.width, frame.camera.height)
+        vectors = file.tensors["vectors"]
+        if self.refiner is not None:
+            return SegmentFeatures(file.tensors["segments"], vectors, size)
+        grids, start = [], 0
+        for grid in file.metadata["grids"]:
+            columns, num = grid["columns"], grid["columns"] * grid["rows"]
+            boxes = file.tensors["boxes"][start : start + num].astype(np.int32)
+            grids.append(CropGrid(boxes[:columns, 0], boxes[::columns, 1], grid["size"]))
+            start += num
+        width, height = file.metadata["working_size"]
+        return CropFeatures(grids, vectors, size, (width, height), self.plan.sigma)
+
+
+def _pixels(frame: Frame, uv: Float[Array, "n 2"]) -> Int64[Array, "n 2"]:
+    """(column, row) of the pixels that image coordinates fall into; the far border belongs to the last pixel."""
+    size = np.array([frame.camera.width, frame.camera.height])
+    inside = (uv >= 0) & (uv <= size)  # false for NaN as well
+    if not inside.all():
+        u, v = uv[~inside.all(axis=1)][0]
+        raise DataError(
+            f"Pixel ({u}, {v}) is outside of image {frame.name} ({size[0]}x{size[1]}).",
+            "Keep only points that project into the image.",
+        )
+    return np.minimum(uv.astype(np.int64), size - 1)
+
+
+def _deduplicated(pixels: Int64[Array, "n 2"], width: int) -> tuple[Int64[Array, "m 2"], Int64[Array, " n"] | None]:
+    """The distinct pixels and where each pixel is among them; the pixels as they are where few repeat."""
+    flat = pixels[:, 1] * width + pixels[:, 0]
+    distinct, inverse = np.unique(flat, return_inverse=True)
+    if len(distinct) > 0.8 * len(flat):  # copying the rows out again would cost more than it saves
+        return pixels, None
+    return np.column_stack([distinct % width, distinct // width]), inverse

@@ -63,6 +63,7 @@ class ExtractPlan:
         images: how many there are.
         crops_of: images whose crops must be encoded.
         refinement_of: images that must be refined.
+        copies: an image of the same content as an earlier one that has something to do, and that one.
         failed: (name, reason) of images that cannot be read.
         damaged: (name, what is wrong) of stored files that must be made anew.
         crops: how many must be encoded.
@@ -72,6 +73,7 @@ class ExtractPlan:
     images: int
     crops_of: list[Frame] = field(default_factory=list)
     refinement_of: list[Frame] = field(default_factory=list)
+    copies: list[tuple[Frame, Frame]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
     crops: int = 0
@@ -96,7 +98,7 @@ class ExtractPlan:
 
 def plan_extraction(frames: Sequence[Frame], store: FeatureStore) -> ExtractPlan:
     """What `extract_features` would do, without an encoder; images are hashed, not decoded."""
-    plan, crops_store, seen = ExtractPlan(len(frames)), store.crops_store(), set()
+    plan, crops_store, seen = ExtractPlan(len(frames)), store.crops_store(), dict[str, Frame]()
     for frame in frames:
         try:
             key = store.key(frame)
@@ -104,9 +106,12 @@ def plan_extraction(frames: Sequence[Frame], store: FeatureStore) -> ExtractPlan
             plan.failed.append((frame.name, error.message))
             continue
         fault = store.fault(frame)
-        if not fault or key in seen:
+        if not fault:
             continue
-        seen.add(key)
+        if key in seen:
+            plan.copies.append((frame, seen[key]))
+            continue
+        seen[key] = frame
         crops_fault = crops_store.fault(frame) if store.refiner else fault
         for found in {fault, crops_fault} - {"", "missing"}:
             plan.damaged.append((frame.name, found))
@@ -157,6 +162,9 @@ def extract_features(
     if patch_encoder is not None and store.refiner is not None:
         frames_left = [frame for frame in plan.refinement_of if id(frame) not in done.unreadable]
         _refine_all(frames_left, store, patch_encoder, device, listener, done)
+    for copy, original in plan.copies:
+        if id(original) in done.unreadable:
+            done.unreadable[id(copy)] = copy, done.unreadable[id(original)][1]
     failed = plan.failed + [(frame.name, reason) for frame, reason in done.unreadable.values()]
     for name, reason in failed:
         listener.say(f"Image {name} is left out: {reason}")

@@ -29,7 +29,7 @@ class FakeEncoder:
     def __init__(self, dim: int = DIM, *, die_after: int | None = None) -> None:
         identity = Identity("fake", f"seed:{dim}", "4x4 means", "float32")
         self.card = EncoderCard("fake", identity, identity, dim, 10.0, 0.2, True)
-        self._map = torch.from_numpy(np.random.default_rng(dim).normal(size=(48, dim)))
+        self._map = np.random.default_rng(dim).normal(size=(48, dim))
         self.batches: list[tuple[int, ...]] = []
         self._die_after = die_after
 
@@ -37,12 +37,11 @@ class FakeEncoder:
         if self._die_after is not None and len(self.batches) >= self._die_after:
             raise KilledError
         self.batches.append(tuple(crops.shape))
-        rows = []
-        for crop in crops.to(torch.float64):
-            raster = torch.nn.functional.adaptive_avg_pool2d(crop / 255 - 0.4, 4).reshape(-1)
-            row = (raster[:, None] * self._map).sum(0)
-            rows.append(row / row.norm())
-        return torch.stack(rows).to(torch.float32)
+        side = crops.shape[-1] // 4
+        cells = crops.numpy()[:, :, : 4 * side, : 4 * side].reshape(-1, 3, 4, side, 4, side)
+        raster = cells.mean((3, 5)).reshape(len(crops), -1) / 255 - 0.4
+        rows = (raster[:, :, None] * self._map).sum(1)
+        return torch.from_numpy((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
 
     def encode_text(self, prompts: object) -> np.ndarray:
         raise NotImplementedError

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ov3d.common.errors import CorruptFileError, DataError, UsageError
@@ -37,7 +38,7 @@ def test_round_trip_keeps_the_encoders_vectors(tmp_path: Path, frame: Frame) -> 
     # One crop covers the top left pixel of each scale: its feature is that crop's vector, to fp16.
     grids = PLAN.boxes(96, 72)
     crops = [picture(97, 96, 72)[: grid.size, : grid.size].transpose(2, 0, 1) for grid in grids]
-    torch_crops = [__import__("torch").from_numpy(np.ascontiguousarray(crop))[None] for crop in crops]
+    torch_crops = [torch.from_numpy(np.ascontiguousarray(crop))[None] for crop in crops]
     expected = np.stack([encoder.encode_crops(crop).numpy()[0] for crop in torch_crops])
     features = store.features_at(frame, np.array([[0.5, 0.5]]))
     assert features.shape == (1, 2, DIM)

@@ -11,11 +11,28 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or os.environ.get("OV3D_CHECK_SHAPES"):
-    from jaxtyping import BFloat16, Bool, Float, Float16, Float32, Float64, Int, Int32, Int64, Shaped, UInt8, UInt16
+    from jaxtyping import (
+        BFloat16,
+        Bool,
+        Float,
+        Float16,
+        Float32,
+        Float64,
+        Int,
+        Int32,
+        Int64,
+        Integer,
+        Shaped,
+        UInt8,
+        UInt16,
+        UInt32,
+        UInt64,
+    )
     from numpy import ndarray as Array
 else:
     Array: Any = None
-    BFloat16 = Bool = Float = Float16 = Float32 = Float64 = Int = Int32 = Int64 = Shaped = UInt8 = UInt16 = None
+    BFloat16 = Bool = Float = Float16 = Float32 = Float64 = Int = Int32 = Int64 = Integer = Shaped = None
+    UInt8 = UInt16 = UInt32 = UInt64 = None
 
 __all__ = [
     "Array",
@@ -28,7 +45,10 @@ __all__ = [
     "Int",
     "Int32",
     "Int64",
+    "Integer",
     "Shaped",
     "UInt8",
     "UInt16",
+    "UInt32",
+    "UInt64",
 ]

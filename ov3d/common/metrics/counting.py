@@ -1,11 +1,12 @@
 """Counting label pairs: the one pass over the points that every metric here is made from.
 
 A confusion matrix and a table of segment overlaps are both histograms of (truth, prediction). Points are counted once, and
-everything else is arithmetic on a table of a few hundred rows.
+everything else is arithmetic on a table of a few hundred rows. Two facts make the pass short:
 
-`pair_histogram` counts small labels into a dense matrix. Truth and prediction are packed into one 16-bit code of 2 k bits;
-codes that repeat along the scan are counted by run. No mask is made: a label outside the range shows itself in the bitwise
-"or" of all labels, or as a count in a column that no class owns.
+- Labels repeat along a scan line or an image row, so points are first folded into runs (`fold_runs`), and only one point
+  a run is looked at again. Where labels do not repeat, a probe of a few thousand points says so, and nothing is lost.
+- No mask is made and nothing is sorted. A label outside the range shows itself in the extremes of the array, or as a count
+  in a cell that no class owns; `count_unique` counts 64-bit keys in a small hash table and checks every one of them.
 """
 
 from __future__ import annotations
@@ -15,19 +16,35 @@ from collections.abc import Sequence
 import numpy as np
 
 from ov3d.common.errors import DataError
-from ov3d.common.shapes import Array, Int, Int64, Shaped
+from ov3d.common.shapes import Array, Bool, Int64, Integer, Shaped, UInt64
 
 MAX_BITS = 8
 """Labels of up to so many bits (after the shift) are counted densely: a table of at most 4^8 cells."""
 
-MIN_BLOCK = 1 << 15
+BLOCK = 1 << 15
 """Points a block: its temporaries stay in the processor's cache."""
 
-RUN_GAIN = 4
-"""Codes are counted by run where the mean run is at least so many points long."""
+RUN_PROBE = 4096
+"""Points that are looked at to see whether labels repeat."""
+
+LABEL_RUN = 6
+"""Small labels are folded into runs where the mean run of the probe is at least so many points long."""
+
+KEY_RUN = 5
+"""The same for 64-bit keys, which cost more to count."""
+
+HASH_BITS = (14, 16)
+"""Slots of the first and the second hash table, as powers of two: 128 and 512 KiB of keys."""
+
+FEW_KEYS = 1 << 14
+"""So many keys and fewer are sorted: they are not worth a table."""
+
+HASH_MULTIPLIERS = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)
+"""2^64 over the golden ratio, odd (multiplicative hashing: Knuth, *The Art of Computer Programming* 3, section 6.4), and
+2^64 over the plastic number squared, its counterpart for a second and independent hash."""
 
 
-def as_labels(name: str, values: object) -> Int[Array, " n"]:
+def as_labels(name: str, values: object) -> Integer[Array, " n"]:
     """One flat array of integer labels.
 
     Args:
@@ -52,7 +69,7 @@ def check_same_length(**arrays: Shaped[Array, " _"]) -> None:
         raise DataError(f"The arrays differ in length: {lengths}.", "One label a point in each.")
 
 
-def check_labels(name: str, labels: Int[Array, " n"], allowed: Int64[Array, " k"]) -> None:
+def check_labels(name: str, labels: Integer[Array, " n"], allowed: Int64[Array, " k"]) -> None:
     """Refuse labels that are not in the sorted array `allowed`, naming the first one and how many there are."""
     wrong = np.flatnonzero(~np.isin(labels, allowed))
     if len(wrong):
@@ -65,102 +82,174 @@ def check_labels(name: str, labels: Int[Array, " n"], allowed: Int64[Array, " k"
         )
 
 
-def pair_histogram(
-    truth: Int[Array, " n"],
-    prediction: Int[Array, " n"],
-    truth_labels: Sequence[int],
-    prediction_labels: Sequence[int],
-) -> Int64[Array, "t p"]:
-    """Count the points of each pair of labels.
+class PairCounter:
+    """Counts the points of each pair of (true label, predicted label).
 
     Args:
-        truth: true label a point.
-        prediction: predicted label a point.
-        truth_labels: every label `truth` may hold, in the order of the rows.
-        prediction_labels: every label `prediction` may hold, in the order of the columns.
+        truth_labels: every label the truth may hold, in the order of the rows.
+        prediction_labels: every label a prediction may hold, in the order of the columns.
+    """
+
+    def __init__(self, truth_labels: Sequence[int], prediction_labels: Sequence[int]) -> None:
+        self._rows, self._columns = np.array(truth_labels, np.int64), np.array(prediction_labels, np.int64)
+        self._lows = min(int(self._rows.min()), 0), min(int(self._columns.min()), 0)
+        spans = int(self._rows.max()) - self._lows[0], int(self._columns.max()) - self._lows[1]
+        self._num_bits = max(spans).bit_length()
+        rows, columns = self._rows - self._lows[0], self._columns - self._lows[1]
+        self._cells = (rows[:, None] << self._num_bits) | columns
+
+    def __call__(self, truth: Integer[Array, " n"], prediction: Integer[Array, " n"]) -> Int64[Array, "t p"]:
+        """The number of points with each true label (row) and predicted label (column).
+
+        Raises:
+            DataError: lengths differ, or a label is none of those allowed.
+        """
+        check_same_length(prediction=prediction, truth=truth)
+        if self._num_bits > MAX_BITS:
+            return self._by_search(truth, prediction)
+        (rows, columns), lengths = fold_runs(truth, prediction, min_run=LABEL_RUN)
+        num_cells = 1 << (2 * self._num_bits)
+        table = np.zeros(num_cells, np.int64)
+        block = max(BLOCK, 2 * num_cells)
+        for start in range(0, len(rows), block):
+            part = slice(start, start + block)
+            code = _pair_code(rows[part], columns[part], self._lows, self._num_bits)
+            if code is None:
+                self._refuse(truth, prediction)
+            else:
+                table += weighted_bincount(code, None if lengths is None else lengths[part], num_cells)
+        counts = table.take(self._cells)
+        if counts.sum() != len(truth):  # a label that fits the bits but is no class
+            self._refuse(truth, prediction)
+        return counts
+
+    def _by_search(self, truth: Integer[Array, " n"], prediction: Integer[Array, " n"]) -> Int64[Array, "t p"]:
+        """The same for labels too large for a dense table."""
+        self._refuse(truth, prediction)
+        positions = []
+        for labels, allowed in ((truth, self._rows), (prediction, self._columns)):
+            order = np.argsort(allowed)
+            positions.append(order[np.searchsorted(allowed, labels, sorter=order)])
+        shape = len(self._rows), len(self._columns)
+        return np.bincount(positions[0] * shape[1] + positions[1], minlength=shape[0] * shape[1]).reshape(shape)
+
+    def _refuse(self, truth: Integer[Array, " n"], prediction: Integer[Array, " n"]) -> None:
+        """Raise for the first label that is none of those allowed."""
+        check_labels("prediction", prediction, np.sort(self._columns))
+        check_labels("truth", truth, np.sort(self._rows))
+
+
+def fold_runs(
+    *arrays: Shaped[Array, " n"], min_run: int = KEY_RUN
+) -> tuple[tuple[Shaped[Array, " r"], ...], Int64[Array, " r"] | None]:
+    """Fold neighbours that are equal in every array into one.
+
+    Args:
+        arrays: arrays of the same length.
+        min_run: the mean length of runs, in the first points, from which it is done.
 
     Returns:
-        Number of points with truth `truth_labels[i]` and prediction `prediction_labels[j]`.
-
-    Raises:
-        DataError: lengths differ, or a label is none of those allowed.
+        The arrays' values a run, and the number of points a run; where runs are too short, the arrays themselves and none.
     """
-    check_same_length(prediction=prediction, truth=truth)
-    rows, columns = np.array(truth_labels, np.int64), np.array(prediction_labels, np.int64)
-    low = int(min(rows.min(), columns.min()))
-    num_bits = int(max(rows.max(), columns.max()) - low).bit_length()
-    if num_bits > MAX_BITS:
-        return _sparse_histogram(truth, prediction, rows, columns)
-    table = np.zeros(1 << (2 * num_bits), np.int64)
-    block = max(MIN_BLOCK, 2 * len(table))
-    for start in range(0, len(truth), block):
-        stop = min(start + block, len(truth))
-        code = _pair_code(truth[start:stop], prediction[start:stop], low, num_bits)
-        if code is None:
-            _refuse(truth, prediction, rows, columns)
-        else:
-            table += _code_histogram(code, len(table))
-    full = table.reshape(1 << num_bits, 1 << num_bits)
-    counts = full[np.ix_(rows - low, columns - low)]
-    if counts.sum() != len(truth):
-        _refuse(truth, prediction, rows, columns)
-    return counts
+    num = len(arrays[0])
+    probe = min(num, RUN_PROBE)
+    if probe < 2:
+        return arrays, None
+    changes, scratch = np.empty((2, BLOCK), bool)
+    if np.count_nonzero(_changes(arrays, 1, probe, changes, scratch)) * min_run > probe:
+        return arrays, None
+    bounds = [np.zeros(1, np.int64)]
+    values = [[array[:1] for array in arrays]]
+    for begin in range(1, num, BLOCK):
+        end = min(num, begin + BLOCK)
+        starts = _changes(arrays, begin, end, changes, scratch).nonzero()[0]
+        values.append([array[begin:end].take(starts) for array in arrays])  # while the block is in the cache
+        starts += begin
+        bounds.append(starts)
+    bounds.append(np.array([num]))
+    bound = np.concatenate(bounds)
+    return tuple(np.concatenate(parts) for parts in zip(*values, strict=True)), bound[1:] - bound[:-1]
 
 
-def run_starts(code: Shaped[Array, " n"]) -> Int64[Array, " r"] | None:
-    """Where runs of equal codes start, or none where runs are too short to be worth it."""
-    if len(code) < RUN_GAIN:
-        return None
-    changes = code[1:] != code[:-1]
-    if np.count_nonzero(changes) * RUN_GAIN > len(code):
-        return None
-    return np.concatenate([np.zeros(1, np.int64), np.flatnonzero(changes) + 1])
+def count_unique(
+    keys: UInt64[Array, " n"], weights: Int64[Array, " n"] | None = None
+) -> tuple[UInt64[Array, " u"], Int64[Array, " u"]]:
+    """The distinct keys, in ascending order, and how often each occurs (or the sum of its weights).
+
+    Every key writes itself into the slot of its hash, and is then compared with what the slot holds. Keys that are not there
+    lost the slot to another one; they are taken out of its count and counted in a second table, larger and with another
+    multiplier, and what loses there too is sorted; so are keys that are few from the start. The result is exact whatever the keys.
+    """
+    found: list[tuple[UInt64[Array, ...], Int64[Array, ...]]] = []
+    for num_bits, multiplier in zip(HASH_BITS, HASH_MULTIPLIERS, strict=True):
+        if len(keys) <= FEW_KEYS:
+            break
+        slot = keys * np.uint64(multiplier)
+        slot >>= np.uint64(64 - num_bits)
+        slot = slot.view(np.int64)
+        table = np.empty(1 << num_bits, np.uint64)
+        table[slot] = keys
+        lost = np.flatnonzero(table.take(slot) != keys)
+        counts = weighted_bincount(slot, weights, 1 << num_bits)
+        lost_weights = None if weights is None else weights[lost]
+        if len(lost):
+            counts -= weighted_bincount(slot[lost], lost_weights, 1 << num_bits)
+        used = np.flatnonzero(counts)
+        found.append((table[used], counts[used]))
+        keys, weights = keys[lost], lost_weights
+    if len(keys):
+        unique, inverse = np.unique(keys, return_inverse=True)
+        found.append((unique, weighted_bincount(inverse, weights, len(unique))))
+    if not found:
+        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    unique, counts = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(unique)
+    return unique[order], counts[order]
+
+
+def weighted_bincount(
+    slot: Integer[Array, " n"], weights: Int64[Array, " n"] | None, num_slots: int
+) -> Int64[Array, " s"]:
+    """Count (or add the weights of) the entries of each slot; exact up to a total of 2^53, what a double holds."""
+    if weights is None:
+        return np.bincount(slot, minlength=num_slots)
+    return np.bincount(slot, weights=weights, minlength=num_slots).astype(np.int64)
+
+
+def _changes(
+    arrays: Sequence[Shaped[Array, " n"]], begin: int, end: int, out: Bool[Array, " b"], scratch: Bool[Array, " b"]
+) -> Bool[Array, " m"]:
+    """Whether a point differs from the one before it, for points `begin` to `end` - 1, in the buffer `out`."""
+    changes, other = out[: end - begin], scratch[: end - begin]
+    np.not_equal(arrays[0][begin:end], arrays[0][begin - 1 : end - 1], out=changes)
+    for array in arrays[1:]:
+        np.not_equal(array[begin:end], array[begin - 1 : end - 1], out=other)
+        np.logical_or(changes, other, out=changes)
+    return changes
 
 
 def _pair_code(
-    truth: Int[Array, " n"], prediction: Int[Array, " n"], low: int, num_bits: int
-) -> Int[Array, " n"] | None:
-    """(truth - low) 2^k + (prediction - low) in 16 bits, or none where a label needs more than k bits."""
-    shifted = []
-    for labels in (truth, prediction):
-        if low:
-            wide = labels if labels.dtype.itemsize >= 4 else labels.astype(np.int32)
-            labels = wide.astype(np.int64) - low if wide.dtype.kind == "u" else wide - wide.dtype.type(low)
-        union = int(np.bitwise_or.reduce(labels)) if len(labels) else 0
-        if union < 0 or union >> num_bits:
-            return None
-        shifted.append(labels.astype(np.uint16))
-    code = shifted[0]
-    code <<= np.uint16(num_bits)
-    code |= shifted[1]
-    return code
+    truth: Integer[Array, " n"], prediction: Integer[Array, " n"], lows: tuple[int, int], num_bits: int
+) -> Integer[Array, " n"] | None:
+    """(truth - low) 2^k + (prediction - low), or none where a label needs more than k bits."""
+    if not (_fits(truth, lows[0], num_bits) and _fits(prediction, lows[1], num_bits)):
+        return None
+    if truth.dtype.itemsize == 8:
+        code = np.left_shift(truth.view(np.int64), num_bits)
+    else:
+        code = truth.astype(np.int16)
+        code <<= np.int16(num_bits)
+    np.add(code, prediction, out=code, casting="unsafe")
+    offset = -(lows[0] << num_bits) - lows[1]
+    if offset:
+        code += code.dtype.type(offset)
+    return code if code.dtype.itemsize == 8 else code.view(np.uint16)
 
 
-def _code_histogram(code: Int[Array, " n"], num_codes: int) -> Int64[Array, " c"]:
-    starts = run_starts(code)
-    if starts is None:
-        return np.bincount(code, minlength=num_codes)
-    lengths = np.diff(starts, append=len(code))
-    # Weighted counts are doubles, exact up to 2^53 points.
-    return np.bincount(code[starts], weights=lengths, minlength=num_codes).astype(np.int64)
-
-
-def _sparse_histogram(
-    truth: Int[Array, " n"], prediction: Int[Array, " n"], rows: Int64[Array, " t"], columns: Int64[Array, " p"]
-) -> Int64[Array, "t p"]:
-    """The same by search, for labels too large for a dense table."""
-    positions = []
-    for name, labels, allowed in (("truth", truth, rows), ("prediction", prediction, columns)):
-        check_labels(name, labels, np.sort(allowed))
-        order = np.argsort(allowed)
-        positions.append(order[np.searchsorted(allowed, labels, sorter=order)])
-    code = positions[0] * len(columns) + positions[1]
-    return np.bincount(code, minlength=len(rows) * len(columns)).reshape(len(rows), len(columns))
-
-
-def _refuse(
-    truth: Int[Array, " n"], prediction: Int[Array, " n"], rows: Int64[Array, " t"], columns: Int64[Array, " p"]
-) -> None:
-    check_labels("prediction", prediction, np.sort(columns))
-    check_labels("truth", truth, np.sort(rows))
-    raise AssertionError("a label was refused by the count, but not by the search")  # pragma: no cover
+def _fits(labels: Integer[Array, " n"], low: int, num_bits: int) -> bool:
+    """Whether all labels are in low to low + 2^k - 1."""
+    if low == 0 and labels.dtype.kind == "i":  # seen as unsigned, negative labels are huge: the maximum tells both
+        labels = labels.view(labels.dtype.str.replace("i", "u"))
+    elif int(labels.min()) < low:
+        return False
+    return not (int(labels.max()) - low) >> num_bits

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ov3d.common.errors import UsageError
-from ov3d.common.metrics.counting import as_labels, pair_histogram
+from ov3d.common.metrics.counting import PairCounter, as_labels
 from ov3d.common.shapes import Array, Bool, Float64, Int64
 
 
@@ -78,9 +78,10 @@ class SemanticConfusion:
         self.ignore_label = ignore_label
         self.no_prediction = no_prediction
         classes = range(num_classes)
-        self._truth_labels = [*classes, *([] if ignore_label is None or ignore_label in classes else [ignore_label])]
-        self._prediction_labels = [*classes, *([] if no_prediction is None else [no_prediction])]
-        self._counts = np.zeros((len(self._truth_labels), len(self._prediction_labels)), np.int64)
+        truth_labels = [*classes, *([] if ignore_label is None or ignore_label in classes else [ignore_label])]
+        prediction_labels = [*classes, *([] if no_prediction is None else [no_prediction])]
+        self._count = PairCounter(truth_labels, prediction_labels)
+        self._counts = np.zeros((len(truth_labels), len(prediction_labels)), np.int64)
 
     @property
     def matrix(self) -> Int64[Array, "c c"]:
@@ -110,7 +111,7 @@ class SemanticConfusion:
                 counted then.
         """
         predicted, true = as_labels("prediction", prediction), as_labels("truth", truth)
-        self._counts += pair_histogram(true, predicted, self._truth_labels, self._prediction_labels)
+        self._counts += self._count(true, predicted)
 
     def merge(self, other: SemanticConfusion) -> None:
         """Add another one's counts.

@@ -22,6 +22,9 @@ LIGHT = np.array([0.35, -0.5, 0.79])
 SKY = (0.75, 0.82, 0.90)
 """Colour of a ray that meets nothing."""
 
+_NEAR_PLANE = 1e-3
+"""Metres before the eye where the outline of what reaches behind it is cut; nothing stands so close."""
+
 _SUBPIXELS = np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]])
 
 
@@ -68,7 +71,7 @@ def rays(
 ) -> tuple[Float64[Array, " 3"], Float64[Array, "n 3"]]:
     """Eye and directions of the rays through pixels; t along them is the depth along the optical axis."""
     ahead = camera.unproject(uv, np.ones(len(uv)))
-    return world_from_camera[:3, 3].copy(), ahead @ world_from_camera[:3, :3].T
+    return world_from_camera[:3, 3].copy(), np.einsum("ij,nj->ni", world_from_camera[:3, :3], ahead)
 
 
 def render(primitives: Sequence[Primitive], camera: Camera, world_from_camera: Float64[Array, "4 4"]) -> View:
@@ -118,15 +121,16 @@ def _screen_rows(
     world_from_camera: Float64[Array, "4 4"],
     uv: Float64[Array, "n 2"],
 ) -> slice | Int64[Array, " _m"]:
-    """The pixels that may see a primitive: those in the rectangle around its corners.
-
-    A primitive partly behind the camera has no such rectangle and gets every pixel; one wholly behind it gets none.
-    """
+    """The pixels that may see a primitive: those in the rectangle around what of its corners' hull is in front."""
     corners = transform(invert_pose(world_from_camera), primitive.corners())
-    if (corners[:, 2] <= 0).all():
+    depth = corners[:, 2] - _NEAR_PLANE
+    if (depth <= 0).all():
         return slice(0, 0)
-    if (corners[:, 2] <= 1e-3).any():
-        return slice(0, len(uv))
+    # Where the hull crosses the near plane, its edges (all lines between corners, to be simple) are cut there.
+    front, back = np.flatnonzero(depth > 0), np.flatnonzero(depth <= 0)
+    i, j = np.repeat(front, len(back)), np.tile(back, len(front))
+    share = (depth[i] / (depth[i] - depth[j]))[:, None]
+    corners = np.concatenate([corners[front], corners[i] + share * (corners[j] - corners[i])])
     places, _ = camera.project(corners)
     (left, top), (right, bottom) = places.min(axis=0) - 1e-6, places.max(axis=0) + 1e-6
     first, last = np.searchsorted(uv[:, 1], (top, bottom))

@@ -82,8 +82,9 @@ class Texture:
         else:
             i0, i1 = rows.clip(0, height - 1), (rows + 1).clip(0, height - 1)
             j0, j1 = columns.clip(0, width - 1), (columns + 1).clip(0, width - 1)
-        upper = image[i0, j0] * (1 - a) + image[i0, j1] * a
-        lower = image[i1, j0] * (1 - a) + image[i1, j1] * a
+        flat = image.reshape(-1, 3)
+        upper = flat.take(i0 * width + j0, axis=0) * (1 - a) + flat.take(i0 * width + j1, axis=0) * a
+        lower = flat.take(i1 * width + j0, axis=0) * (1 - a) + flat.take(i1 * width + j1, axis=0) * a
         return upper * (1 - b) + lower * b
 
 

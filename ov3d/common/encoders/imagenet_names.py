@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,7 @@ class ImageNetClass:
     definition: str
 
 
+@runtime_checkable
 class SentenceEncoder(Protocol):
     """Sentences into unit vectors."""
 

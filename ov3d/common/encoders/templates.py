@@ -15,10 +15,27 @@ CLIP_TEMPLATES = (
 )
 """For encoders trained on captions. A prompt's vector is the mean over them: crops are close, cropped and often blurry."""
 
-_DETERMINERS = frozenset(
-    ("a", "an", "the", "this", "that", "these", "those", "my", "your", "his", "her", "its", "our", "their")
-    + ("some", "any", "all", "both", "each", "every", "no", "several", "many", "few")
-    + ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_DETERMINERS = (
+    *(
+        "a",
+        "an",
+        "the",
+        "this",
+        "that",
+        "these",
+        "those",
+        "my",
+        "your",
+        "his",
+        "her",
+        "its",
+        "our",
+        "their",
+        "some",
+        "any",
+    ),
+    *("all", "both", "each", "every", "no", "several", "many", "few"),
+    *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
 )
 _NOT_PLURAL = ("ss", "us", "is")
 
@@ -26,8 +43,8 @@ _NOT_PLURAL = ("ss", "us", "is")
 def noun_phrase(prompt: str) -> str:
     """The prompt with an article where a single countable thing lacks one: `cat` → `a cat`, `two cats` as it is."""
     words = prompt.strip().rstrip(".!?").split()
-    if not words:
-        return ""
+    if not words:  # nothing but full stops
+        return prompt.strip()
     phrase = " ".join(words)
     last = words[-1].lower()
     plural = last.endswith("s") and not last.endswith(_NOT_PLURAL)

@@ -22,7 +22,7 @@ from ov3d.common.shapes import Array, Bool, Float, Float16, Float32, Int32, UInt
 
 KIND = "language-index"
 VERSION = 1
-SCORE_BLOCK_ROWS = 1 << 14
+SCORE_BLOCK_ROWS = 1 << 10
 """Codes are turned to fp32 so many rows at a time, so that a block stays in the processor's cache."""
 
 
@@ -87,7 +87,7 @@ class LanguageIndex:
         by_code = np.empty((len(self.code), queries.shape[1]), np.float32)
         for start in range(0, len(self.code), SCORE_BLOCK_ROWS):
             rows = slice(start, start + SCORE_BLOCK_ROWS)
-            np.matmul(self.code[rows].astype(np.float32), queries, out=by_code[rows])
+            np.matmul(half_to_single(self.code[rows]), queries, out=by_code[rows])
         if self.owner is None:
             return by_code
         scores = np.zeros((len(self), queries.shape[1]), np.float32)
@@ -98,6 +98,20 @@ class LanguageIndex:
     def predict(self, prompts: tuple[str, ...], text: Float[Array, "k d"]) -> Prediction:
         """Scores for prompts and their unit text vectors."""
         return Prediction(prompts, self.scores(text), self.seen)
+
+
+def half_to_single(values: Float16[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """Finite fp16 values as fp32, bit for bit what `astype` gives, several times faster: NumPy converts halves one by one.
+
+    Sign, exponent and fraction are moved to where fp32 has them; the exponent's bias is then 15 where it should be 127, which
+    a factor of 2^112 mends exactly, for subnormal values as well (Giesen, *Half to float done quick*, 2012).
+    """
+    bits = np.ascontiguousarray(values).view(np.int16).astype(np.int32)
+    np.left_shift(bits, 13, out=bits)
+    np.bitwise_and(bits, np.int32(~0x70001FFF), out=bits)  # the sign was spread over the upper bits of the integer
+    single = bits.view(np.float32)
+    np.multiply(single, np.float32(2.0**112), out=single)
+    return single
 
 
 def write_index(path: str | Path, index: LanguageIndex) -> Path:

@@ -18,7 +18,6 @@ from ov3d.common.relevancy import FoundObject, background_score, find_objects, p
 from ov3d.common.scene import World
 from ov3d.common.shapes import Array, Float, Float32
 
-MAX_PROMPT_CHARACTERS = 1000
 MIN_POINTS = 10
 """Points over the threshold that make an object; a scene with fewer points needs them all."""
 SPACING_FACT = "point_spacing"
@@ -164,23 +163,6 @@ def ask(
         ignored_words=tuple(ignored_words),
         notes=tuple(_notes(index, prompt, seen, scattered=not objects and peak >= limit)),
     )
-
-
-def checked_prompt(prompt: str) -> str:
-    """The prompt with its white space tidied.
-
-    Raises:
-        UsageError: it is empty, or longer than any description of an object.
-    """
-    tidy = " ".join(prompt.split())
-    if not tidy:
-        raise UsageError("The prompt is empty.", 'Name something: ov3d query "a cat"')
-    if len(tidy) > MAX_PROMPT_CHARACTERS:
-        raise UsageError(
-            f"The prompt has {len(tidy):,} characters, at most {MAX_PROMPT_CHARACTERS:,} are read.",
-            "Name one thing in a few words.",
-        )
-    return tidy
 
 
 def _voxel_size(index: LanguageIndex) -> float:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ov3d.common.asking import Answer, ask, checked_prompt
+from ov3d.common.asking import Answer, ask
 from ov3d.common.encoding import EncoderCard, Identity
 from ov3d.common.errors import DataError, UsageError
 from ov3d.common.index import LanguageIndex
@@ -145,11 +145,3 @@ def test_what_cannot_be_asked_is_refused() -> None:
         ask(index, "a cat", np.zeros(5, np.float32))
     with pytest.raises(DataError, match="not finite"):
         ask(index, "a cat", np.full(6, np.nan, np.float32))
-
-
-def test_prompts_are_tidied_and_checked() -> None:
-    assert checked_prompt("  a \n cat ") == "a cat"
-    with pytest.raises(UsageError, match="empty"):
-        checked_prompt(" \t")
-    with pytest.raises(UsageError, match="10,000 characters"):
-        checked_prompt("x" * 10_000)

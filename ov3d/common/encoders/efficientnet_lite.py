@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ov3d.common.encoders.weights import PackagedFile
 from ov3d.common.errors import CorruptFileError
-from ov3d.common.shapes import Float, UInt8
+from ov3d.common.shapes import Float
 
 NUM_CLASSES = 1000
 
@@ -178,18 +178,3 @@ def load_efficientnet_lite(variant: Variant, device: torch.device, dtype: torch.
         raise CorruptFileError(f"{path} does not hold the weights of {variant.name}: {error}.") from error
     # The kernels were laid out channels-last when they were made, and keep that layout.
     return network.eval().requires_grad_(False).to(device=device, dtype=dtype)
-
-
-def resize_crops(crops: UInt8[Tensor, "b 3 h w"], size: int) -> UInt8[Tensor, "b 3 s s"]:
-    """Crops resized, bicubic with antialiasing.
-
-    On the CPU bytes are resized as bytes with the channels last: 40 times faster than through floats, and equal to
-    half a grey level. Other devices resize floats and round.
-    """
-    if crops.shape[-2:] == (size, size):
-        return crops
-    if crops.device.type == "cpu":
-        crops = crops.contiguous(memory_format=torch.channels_last)
-        return F.interpolate(crops, (size, size), mode="bicubic", antialias=True)
-    resized = F.interpolate(crops.float(), (size, size), mode="bicubic", antialias=True)
-    return resized.round_().clamp_(0, 255).to(torch.uint8)

@@ -29,10 +29,10 @@ from ov3d.common.encoders.efficientnet_lite import (
     EfficientNetLite,
     Variant,
     load_efficientnet_lite,
-    resize_crops,
 )
 from ov3d.common.encoders.imagenet_names import class_vectors, class_vectors_hash
 from ov3d.common.encoders.minilm import MiniLM
+from ov3d.common.encoders.pixels import resize
 from ov3d.common.encoders.precision import dtype_name, pick_dtype
 from ov3d.common.encoders.templates import noun_phrase
 from ov3d.common.encoding import EncoderCard, Identity
@@ -111,7 +111,7 @@ class OfflineEncoder:
         return max(self._language.num_tokens(noun_phrase(prompt)) - minilm.MAX_TOKENS, 0)
 
     def _posterior(self, crops: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        resized = resize_crops(crops, self._network.size)
+        resized = resize(crops, (self._network.size, self._network.size))
         images = resized.to(self._dtype, memory_format=torch.channels_last).mul_(2 / 255).sub_(1)
         return self._network(images).float().softmax(dim=1)
 

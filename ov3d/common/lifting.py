@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from ov3d.common.errors import DataError
@@ -34,6 +35,8 @@ MIB = 1 << 20
 CHUNK_BYTES = 32 * MIB
 """Features are asked from the source about so many bytes at a time (at least `MIN_CHUNK_ROWS` pixels)."""
 MIN_CHUNK_ROWS = 1024
+ADD_ROWS = 512
+HALVE_ROWS = 4096
 
 
 def _nothing() -> None:
@@ -284,22 +287,31 @@ def read_lifted(path: str | Path) -> LiftedFeatures:
 def _add_frame(
     block: Float32[Array, "b d"], points: Int64[Array, " b"], views: Views, frame_idx: int, source: PixelFeatures
 ) -> None:
-    seen = views[frame_idx]
+    """Add the features that a frame has for the points of a block. A frame sees a point once, so no row repeats."""
+    seen, frame = views[frame_idx], views.frames[frame_idx]
     first, last = np.searchsorted(seen.point_idx, (points[0], points[-1] + 1))
+    uv = seen.uv[first:last]
+    # Neighbouring pixels are asked for together: a source reads its memory in order, whatever the order of the points.
+    order = np.argsort(uv[:, 1].astype(np.int64) * frame.camera.width + uv[:, 0].astype(np.int64), kind="stable")
+    rows = np.searchsorted(points, seen.point_idx[first:last])[order]
+    uv = uv[order]
     chunk = max(CHUNK_BYTES // (4 * block.shape[1]), MIN_CHUNK_ROWS)
-    for start in range(first, last, chunk):
-        part = slice(start, min(start + chunk, last))
-        rows = np.searchsorted(points, seen.point_idx[part])
-        features = source.pixel_features(views.frames[frame_idx], seen.uv[part])
-        block[rows] += features  # a frame sees a point once: no row repeats
+    for start in range(0, len(rows), chunk):
+        part = rows[start : start + chunk]
+        features = source.pixel_features(frame, uv[start : start + chunk])
+        if features.dtype == np.float16:  # torch uses the processor's instruction for it, NumPy converts one by one
+            features = torch.from_numpy(features).float().numpy()
+        for inner in range(0, len(part), ADD_ROWS):  # what is read, added and written stays in the cache
+            block[part[inner : inner + ADD_ROWS]] += features[inner : inner + ADD_ROWS]
 
 
 def _normalise_into(code: Float16[Array, "b d"], mean: Float32[Array, "b d"]) -> Float32[Array, " b"]:
     """Unit vectors of `mean` into `code`; returns the norms. A row of zeros stays one."""
     norms = np.sqrt(np.einsum("ij,ij->i", mean, mean, dtype=np.float32))
-    for start in range(0, len(mean), MIN_CHUNK_ROWS):
-        rows = slice(start, start + MIN_CHUNK_ROWS)
-        np.divide(mean[rows], np.maximum(norms[rows, None], np.float32(1e-12)), out=code[rows], casting="unsafe")
+    for start in range(0, len(mean), HALVE_ROWS):
+        rows = slice(start, start + HALVE_ROWS)
+        unit = mean[rows] / np.maximum(norms[rows, None], np.float32(1e-12))
+        code[rows] = torch.from_numpy(unit).half().numpy()
     return norms
 
 

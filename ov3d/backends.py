@@ -1,0 +1,81 @@
+"""The one list of backends, as import strings: naming them costs nothing, using one imports it alone."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from ov3d.common.errors import DataError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from ov3d.common.backend import Backend
+    from ov3d.common.progress import Progress
+    from ov3d.common.runs import Run
+
+BACKENDS = {"points": "ov3d.points.backend:PointsBackend"}
+"""Backend names to `module:class`."""
+
+PLANNED = ("lidar", "nerf")
+"""Backends of later versions: a user who asks for one is told so."""
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        UsageError: there is none; the nearest names are given.
+    """
+    if name in BACKENDS:
+        module, _, attribute = BACKENDS[name].partition(":")
+        return cast("Backend", getattr(importlib.import_module(module), attribute)())
+    if name in PLANNED:
+        raise UsageError(f"{name} is not in this version yet; it has: {', '.join(sorted(BACKENDS))}.")
+    raise UsageError(f"Unknown backend {name!r}.", did_you_mean(name, BACKENDS))
+
+
+def train_run(
+    backend: Backend,
+    path: str | Path,
+    *,
+    config_path: Path | None = None,
+    overrides: Iterable[str] = (),
+    run: Path | None = None,
+    outputs: str | Path | None = None,
+    layout: str | None = None,
+    device: str = "auto",
+    extract: bool = True,
+    progress: Progress | None = None,
+) -> Run:
+    """Train a backend on a scene or a folder of scenes, in a new run or on with an unfinished one.
+
+    Args:
+        backend: from `get_backend`.
+        path: a scene, or a folder of scenes.
+        config_path: YAML file of settings.
+        overrides: `a.b=value` texts that win over the file.
+        run: the folder of an unfinished run to go on with; none makes a new one.
+        outputs: where runs are kept.
+        layout: how the scenes are stored; none detects it.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        extract: whether missing features are extracted; otherwise they are an error.
+        progress: hears how far it is.
+
+    Raises:
+        UsageError: a setting is wrong, or the run was started with others.
+        DataError: no scene there, or one that cannot be trained on.
+    """
+    from ov3d.common.config import load_config
+    from ov3d.common.device import pick_device
+    from ov3d.common.readers import open_source
+    from ov3d.common.runs import new_run
+
+    config = load_config(backend.config_type, config_path, overrides)
+    chosen = pick_device(device)
+    source = open_source(path, layout=layout)
+    if not len(source):
+        raise DataError(f"There is no scene in {path}.", "Check the path.")
+    name = source.ids[0] if len(source) == 1 else Path(path).resolve().name
+    folder = run if run is not None else new_run(name, backend.name, outputs)
+    return backend.train(source, config, run=folder, device=chosen, extract=extract, progress=progress)

@@ -1,0 +1,39 @@
+"""Configuration of the points backend; every field is a key of its YAML file and of `--set`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from ov3d.common.config import Config
+from ov3d.common.lifting import LiftConfig
+
+STAGES = ("fuse",)
+"""Stages in order; any prefix can be run."""
+
+
+class PointsConfig(Config):
+    """The points backend: features fused from photographs onto the points they see."""
+
+    encoder: str = "offline"
+    """Image-text encoder, as typed after `--encoder`."""
+    refine: Literal["none", "dino"] = "none"
+    """Refinement of the 2D features: none, or DINOv2 affinities and superpixels."""
+    voxel_size: float | None = Field(default=None, gt=0)
+    """Side of the voxels that a cloud made from depth is thinned to, scene units; none lets the scene decide."""
+    lift: LiftConfig = LiftConfig()
+    """How features get from photographs onto points."""
+    score_tolerance: float = Field(default=1e-3, gt=0, lt=1)
+    """Largest change of a score that the index's low-rank basis may make."""
+    stages: tuple[str, ...] = STAGES
+    """Stages to run: a prefix of fuse."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of everything random."""
+
+    @field_validator("stages")
+    @classmethod
+    def _is_prefix(cls, stages: tuple[str, ...]) -> tuple[str, ...]:
+        if not stages or stages != STAGES[: len(stages)]:
+            raise ValueError(f"stages must be the first ones of {', '.join(STAGES)}")
+        return stages

@@ -1,0 +1,248 @@
+"""How well a run labels the points of a scene, beside how well its 2D teacher labels the photographs.
+
+Every prompted class gets its text vector; a point takes the best one, or none ("other") where the best raw cosine stays below
+the presence threshold. Points whose true class was not prompted are "other" too, so a wall that is called a cat costs the cat.
+The teacher answers the same question in every `step`-th pixel of every labelled view, with the same threshold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ov3d.common.backproject import with_cloud
+from ov3d.common.errors import DataError, UsageError, did_you_mean
+from ov3d.common.features.store import FeatureStore
+from ov3d.common.index import LanguageIndex, read_index
+from ov3d.common.metrics.semantic import SemanticConfusion, SemanticScores
+from ov3d.common.progress import Progress, Silent
+from ov3d.common.scene import IGNORE, Scene
+from ov3d.common.shapes import Array, Float32, Int32
+from ov3d.common.teacher import Teacher
+from ov3d.points.config import PointsConfig
+
+PIXEL_STEP = 4
+"""The teacher is asked at every fourth pixel of every fourth row."""
+
+OTHER = "other"
+BACKGROUNDS = ("background", "other", "unlabeled", "unlabelled", "unknown", "clutter", "void")
+"""Names of classes that stand for everything else: they are no prompts."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Scores of one way of answering.
+
+    Attributes:
+        title: what was scored.
+        classes: prompted classes.
+        scores: one entry a prompted class, then `other`.
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    scores: SemanticScores
+
+    @property
+    def mean_iou(self) -> float:
+        """Over the prompted classes that have truth."""
+        return _mean(self.scores.iou[:-1][self.scores.present[:-1]])
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Over the prompted classes that have truth."""
+        return _mean(self.scores.accuracy[:-1][self.scores.present[:-1]])
+
+    @property
+    def mean_iou_with_other(self) -> float:
+        """The same with everything that was not prompted as one class more."""
+        return _mean(self.scores.iou[self.scores.present])
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form; NaN becomes null."""
+        names = (*self.classes, OTHER)
+        return {
+            "title": self.title,
+            "mean_iou": _finite(self.mean_iou),
+            "mean_accuracy": _finite(self.mean_accuracy),
+            "mean_iou_with_other": _finite(self.mean_iou_with_other),
+            "coverage": _finite(self.scores.coverage),
+            "num": self.scores.num_points,
+            "classes": {
+                name: {
+                    "iou": float(self.scores.iou[idx]),
+                    "accuracy": float(self.scores.accuracy[idx]),
+                    "num_true": int(self.scores.num_true[idx]),
+                }
+                for idx, name in enumerate(names)
+                if self.scores.present[idx]
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationReport:
+    """What an evaluation found.
+
+    Attributes:
+        scene: its name.
+        backend: what made the index.
+        encoder: spec of the encoder.
+        threshold: raw cosine from which a class counts as present.
+        share_seen: share of the scene's points that have a feature.
+        tables: the run's own, then its teacher's: dense features and, where the run refines, refined ones.
+    """
+
+    scene: str
+    backend: str
+    encoder: str
+    threshold: float
+    share_seen: float
+    tables: tuple[Table, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form."""
+        return {
+            "scene": self.scene,
+            "backend": self.backend,
+            "encoder": self.encoder,
+            "threshold": self.threshold,
+            "share_seen": self.share_seen,
+            "tables": [table.to_json() for table in self.tables],
+        }
+
+
+def evaluate_run(
+    path: Path,
+    scene: Scene,
+    teacher: Teacher,
+    config: PointsConfig,
+    *,
+    classes: tuple[str, ...] = (),
+    threshold: float | None = None,
+    progress: Progress | None = None,
+) -> EvaluationReport:
+    """Evaluate the index of a scene.
+
+    Args:
+        path: the index.
+        scene: the scene it was made from, with truth a point.
+        teacher: the encoder and store it was made with.
+        config: the run's.
+        classes: prompted classes, by the scene's names; empty takes every class that has a true point, backgrounds aside.
+        threshold: raw cosine from which a class is present; none takes the encoder's own.
+        progress: hears how far it is.
+
+    Raises:
+        DataError: the scene has no truth, or its points are not those of the index.
+        UsageError: a class that the scene does not know.
+    """
+    listener: Progress = progress or Silent()
+    index = read_index(path)
+    scene = with_cloud(scene, voxel_size=config.voxel_size, progress=listener)
+    truth = _point_truth(scene, index)
+    classes = _prompted(scene, truth, classes)
+    threshold = index.encoder.presence_threshold if threshold is None else threshold
+    text = teacher.text(classes)
+    remap = _remap(scene.classes, classes)
+    tables = [_points_table(index, truth, text, classes, threshold, remap)]
+    stores = {"photographs, dense 2D features": teacher.store.crops_store()}
+    if teacher.store.refiner is not None:
+        stores["photographs, refined 2D features"] = teacher.store
+    for title, store in stores.items():
+        table = _views_table(title, scene, store, text, classes, threshold, remap, listener)
+        tables += [table] if table is not None else []
+    share_seen = float(index.seen.mean()) if len(index) else 0.0
+    return EvaluationReport(index.scene, index.backend, index.encoder.spec, threshold, share_seen, tuple(tables))
+
+
+def _point_truth(scene: Scene, index: LanguageIndex) -> Int32[Array, " n"]:
+    cloud = scene.cloud
+    if cloud is None or cloud.labels is None or not scene.classes:
+        raise DataError(
+            f"Scene {scene.name} has no true classes to compare with.", "Give a labelled cloud or label images."
+        )
+    if cloud.xyz.shape != index.xyz.shape or not np.array_equal(cloud.xyz, index.xyz):
+        raise DataError(
+            f"The points of {scene.name} are not those of the run ({len(cloud)} and {len(index)}).",
+            "The scene has changed since; train again.",
+        )
+    return cloud.labels
+
+
+def _prompted(scene: Scene, truth: Int32[Array, " n"], classes: tuple[str, ...]) -> tuple[str, ...]:
+    for name in classes:
+        if name not in scene.classes:
+            raise UsageError(f"Scene {scene.name} has no class {name!r}.", did_you_mean(name, scene.classes))
+    if classes:
+        return classes
+    present = [scene.classes[label] for label in np.unique(truth[truth != IGNORE])]
+    found = tuple(name for name in present if name.casefold() not in BACKGROUNDS)
+    if not found:
+        raise DataError(f"No point of {scene.name} has a class but background.", "Name the classes with --classes.")
+    return found
+
+
+def _remap(all_classes: tuple[str, ...], prompted: tuple[str, ...]) -> Int32[Array, " c"]:
+    """Class id to prompt number; everything not prompted becomes `other`, and the last entry keeps `IGNORE` (-1)."""
+    table = np.full(len(all_classes) + 1, len(prompted), np.int32)
+    for number, name in enumerate(prompted):
+        table[all_classes.index(name)] = number
+    table[-1] = IGNORE
+    return table
+
+
+def _points_table(
+    index: LanguageIndex,
+    truth: Int32[Array, " n"],
+    text: Float32[Array, "k d"],
+    classes: tuple[str, ...],
+    threshold: float,
+    remap: Int32[Array, " c"],
+) -> Table:
+    confusion = _confusion(len(classes))
+    labels = index.predict(classes, text).labels(threshold, below=len(classes))
+    labels[~index.seen] = IGNORE
+    confusion.update(labels, remap[truth])
+    return Table("points", classes, confusion.compute())
+
+
+def _views_table(
+    title: str,
+    scene: Scene,
+    store: FeatureStore,
+    text: Float32[Array, "k d"],
+    classes: tuple[str, ...],
+    threshold: float,
+    remap: Int32[Array, " c"],
+    progress: Progress,
+) -> Table | None:
+    """The teacher's answers on labelled views with stored features; none where there is no such view."""
+    frames = [frame for frame in scene.frames if frame.labels is not None and store.has(frame)]
+    if not frames:
+        return None
+    confusion = _confusion(len(classes))
+    with progress.task(f"Scoring {title}", len(frames)) as task:
+        for frame in frames:
+            assert frame.labels is not None
+            truth = remap[frame.labels.load()[::PIXEL_STEP, ::PIXEL_STEP]]
+            scores = np.stack([store.relevancy(frame, one, PIXEL_STEP) for one in text])
+            labels = np.where(scores.max(axis=0) >= threshold, scores.argmax(axis=0), len(classes))
+            confusion.update(labels.ravel(), truth.ravel())
+            task.advance()
+    return Table(title, classes, confusion.compute())
+
+
+def _confusion(num_prompts: int) -> SemanticConfusion:
+    return SemanticConfusion(num_prompts + 1, ignore_label=IGNORE, no_prediction=IGNORE)
+
+
+def _mean(values: Array) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

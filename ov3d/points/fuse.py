@@ -1,0 +1,139 @@
+"""Stage `fuse`: the features of photographs, averaged on the points they see, as an index that answers.
+
+    scene -> features of its frames -> LiftedFeatures (lifted.safetensors) -> LanguageIndex (index.safetensors)
+
+Every file is a function of the scene, the encoder and the configuration alone, so an interrupted run ends with the same bytes
+as one that was left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ov3d.common.asking import SPACING_FACT
+from ov3d.common.backproject import with_cloud
+from ov3d.common.errors import CorruptFileError, DataError
+from ov3d.common.index import LanguageIndex, write_index
+from ov3d.common.lifting import LiftedFeatures, lift, lifted_key, read_lifted, write_lifted
+from ov3d.common.lowrank import compress
+from ov3d.common.progress import Progress
+from ov3d.common.projection import median_spacing
+from ov3d.common.scene import Frame, PointCloud, Scene
+from ov3d.common.teacher import Teacher
+from ov3d.common.view_check import check_views
+from ov3d.common.views import FILE_NAME as VIEWS_NAME
+from ov3d.common.views import ViewSet, write_views
+from ov3d.points.config import PointsConfig
+from ov3d.points.probes import PROBES
+
+LIFTED_NAME = "lifted.safetensors"
+INDEX_NAME = "index.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """What fusing a scene gave.
+
+    Attributes:
+        index: the file of its LanguageIndex.
+        facts: what a manifest should know.
+    """
+
+    index: Path
+    facts: dict[str, Any]
+
+
+def fuse_scene(
+    scene: Scene,
+    teacher: Teacher,
+    config: PointsConfig,
+    folder: Path,
+    *,
+    progress: Progress,
+    extract: bool = True,
+    resume: bool = True,
+) -> Fused:
+    """Fuse one scene into `folder`.
+
+    Args:
+        scene: frames, and a cloud or depth to make one from.
+        teacher: encoder and store.
+        config: how to fuse.
+        folder: where the scene's files go.
+        progress: hears how far it is.
+        extract: whether missing features are extracted.
+        resume: whether lifted features of the same key that are there already are used.
+
+    Raises:
+        DataError: nothing to fuse, missing features that must not be extracted, or frames that see next to no point.
+    """
+    scene = with_cloud(scene, voxel_size=config.voxel_size, progress=progress)
+    cloud = _points(scene)
+    check_views(scene.name, cloud, scene.frames, config.lift)
+    frames = teacher.features_of(scene, extract=extract, progress=progress)
+    lifted = _lifted(cloud, frames, teacher, config, folder / LIFTED_NAME, resume, progress)
+    if not len(lifted):
+        raise DataError(f"No point of {scene.name} is seen by a frame with features.", "See: ov3d doctor SCENE")
+    index = _index(replace(scene, frames=frames), cloud, lifted, teacher, config)
+    write_index(folder / INDEX_NAME, index)
+    write_views(folder / VIEWS_NAME, ViewSet.from_scene(replace(scene, frames=frames)))
+    return Fused(folder / INDEX_NAME, {"points": len(cloud), "share_seen": lifted.share_seen, **index.facts})
+
+
+def _points(scene: Scene) -> PointCloud:
+    if scene.cloud is None or not len(scene.cloud):
+        raise DataError(f"Scene {scene.name} has no points.", "Give a cloud, or depth images to make one from.")
+    return scene.cloud
+
+
+def _lifted(
+    cloud: PointCloud,
+    frames: tuple[Frame, ...],
+    teacher: Teacher,
+    config: PointsConfig,
+    path: Path,
+    resume: bool,
+    progress: Progress,
+) -> LiftedFeatures:
+    """Lifted features from their file where it holds what would be computed, else computed and written."""
+    if resume and path.is_file():
+        try:
+            stored = read_lifted(path)
+        except CorruptFileError as error:
+            progress.say(f"{error.message} Making it again.")
+        else:
+            if stored.key == lifted_key(cloud, frames, teacher.store, config.lift):
+                return stored
+    lifted = lift(cloud, frames, teacher.store, config.lift, progress=progress)
+    write_lifted(path, lifted)
+    return lifted
+
+
+def _index(
+    scene: Scene, cloud: PointCloud, lifted: LiftedFeatures, teacher: Teacher, config: PointsConfig
+) -> LanguageIndex:
+    probes = teacher.text(tuple(dict.fromkeys((*PROBES, *scene.classes))))
+    low = compress(lifted.code, probes, tolerance=config.score_tolerance)
+    facts = {
+        SPACING_FACT: median_spacing(cloud.xyz),
+        "lifted": lifted.key,
+        "frames": len(scene.frames),
+        "refine": config.refine,
+        "basis_energy": low.energy_kept,
+        "basis_score_error": low.max_error,
+    }
+    return LanguageIndex(
+        xyz=cloud.xyz,
+        code=low.code,
+        basis=low.basis,
+        owner=lifted.row_of_point() if len(lifted) < len(cloud) else None,
+        scene=scene.name,
+        scene_path=str(scene.path.resolve()),
+        world=scene.world,
+        backend="points/fuse",
+        encoder=teacher.card,
+        rgb=cloud.rgb,
+        facts=facts,
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,8 @@ MAX_FRAMES = 12
 """A check looks at an even sample: seconds on any scene."""
 
 _OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
-_PoseChange = Callable[[Float[Array, "4 4"]], Float64[Array, "4 4"]]
+_PoseChange = Callable[[Any], Any]
+"""A 4x4 pose into another; shapes are names for type checkers only, and an alias would evaluate them."""
 
 
 @dataclass(frozen=True, slots=True)

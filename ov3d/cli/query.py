@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def query(
-    prompt: Annotated[str, typer.Argument(help='What to find, for example "a cat".')],
+    prompt: Annotated[str, typer.Argument(help='What to find, for example "a cat".', metavar="PROMPT")],
     run: Annotated[
-        str, typer.Argument(help="A run: its folder, SCENE, SCENE/BACKEND, or latest.", metavar="[RUN]")
+        str, typer.Argument(help="A run: its folder, SCENE, SCENE/BACKEND, or latest.", metavar="RUN")
     ] = "latest",
     scene: Annotated[
         str | None, typer.Option("--scene", help="Which scene of the run, where it has several.", metavar="NAME")

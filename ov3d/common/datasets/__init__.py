@@ -1,1 +1,5 @@
-"""Class maps, things and stuff, splits and prompts: one YAML file a data set."""
+"""Class maps, things and stuff, splits and prompts: one versioned YAML file a data set, and the loader."""
+
+from ov3d.common.datasets.loader import ClassSpec, DatasetSpec, SplitSpec, dataset_names, load_dataset
+
+__all__ = ["ClassSpec", "DatasetSpec", "SplitSpec", "dataset_names", "load_dataset"]

@@ -12,11 +12,12 @@ everything else is arithmetic on a table of a few hundred rows. Two facts make t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ov3d.common.errors import DataError
-from ov3d.common.shapes import Array, Bool, Int64, Integer, Shaped, UInt64
+from ov3d.common.shapes import Array, Bool, Int64, Integer, Shaped, UInt32, UInt64
 
 MAX_BITS = 8
 """Labels of up to so many bits (after the shift) are counted densely: a table of at most 4^8 cells."""
@@ -106,7 +107,8 @@ class PairCounter:
         """
         check_same_length(prediction=prediction, truth=truth)
         if self._num_bits > MAX_BITS:
-            return self._by_search(truth, prediction)
+            row, column = self.positions(truth, prediction)
+            return np.bincount(row * len(self._columns) + column, minlength=self._cells.size).reshape(self._cells.shape)
         (rows, columns), lengths = fold_runs(truth, prediction, min_run=LABEL_RUN)
         num_cells = 1 << (2 * self._num_bits)
         table = np.zeros(num_cells, np.int64)
@@ -123,15 +125,20 @@ class PairCounter:
             self._refuse(truth, prediction)
         return counts
 
-    def _by_search(self, truth: Integer[Array, " n"], prediction: Integer[Array, " n"]) -> Int64[Array, "t p"]:
-        """The same for labels too large for a dense table."""
+    def positions(
+        self, truth: Integer[Array, " n"], prediction: Integer[Array, " n"]
+    ) -> tuple[Int64[Array, " n"], Int64[Array, " n"]]:
+        """Row and column of each point.
+
+        Raises:
+            DataError: a label is none of those allowed.
+        """
         self._refuse(truth, prediction)
-        positions = []
+        found = []
         for labels, allowed in ((truth, self._rows), (prediction, self._columns)):
             order = np.argsort(allowed)
-            positions.append(order[np.searchsorted(allowed, labels, sorter=order)])
-        shape = len(self._rows), len(self._columns)
-        return np.bincount(positions[0] * shape[1] + positions[1], minlength=shape[0] * shape[1]).reshape(shape)
+            found.append(order[np.searchsorted(allowed, labels, sorter=order)])
+        return found[0], found[1]
 
     def _refuse(self, truth: Integer[Array, " n"], prediction: Integer[Array, " n"]) -> None:
         """Raise for the first label that is none of those allowed."""
@@ -178,7 +185,7 @@ def count_unique(
 
     Every key writes itself into the slot of its hash, and is then compared with what the slot holds. Keys that are not there
     lost the slot to another one; they are taken out of its count and counted in a second table, larger and with another
-    multiplier, and what loses there too is sorted; so are keys that are few from the start. The result is exact whatever the keys.
+    multiplier, and what loses there too is sorted; so are keys that are few from the start. It is exact for any keys.
     """
     found: list[tuple[UInt64[Array, ...], Int64[Array, ...]]] = []
     for num_bits, multiplier in zip(HASH_BITS, HASH_MULTIPLIERS, strict=True):
@@ -205,6 +212,30 @@ def count_unique(
     unique, counts = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(unique)
     return unique[order], counts[order]
+
+
+class Overlaps(NamedTuple):
+    """The distinct pairs of a true and a predicted label of one scan, and the points of each."""
+
+    truth: Int64[Array, " u"]
+    prediction: Int64[Array, " u"]
+    counts: Int64[Array, " u"]
+
+
+def count_overlaps(prediction: UInt32[Array, " n"], truth: UInt32[Array, " n"]) -> Overlaps:
+    """Count the points of each pair of labels as they stand in files: a class map is then read once a pair, not once a point.
+
+    Raises:
+        DataError: lengths differ.
+    """
+    check_same_length(prediction=prediction, truth=truth)
+    (true, predicted), lengths = fold_runs(truth, prediction)
+    pair = np.empty((len(true), 2), np.uint32)
+    low, high = (0, 1) if np.little_endian else (1, 0)
+    pair[:, low], pair[:, high] = predicted, true
+    keys, counts = count_unique(pair.view(np.uint64)[:, 0], lengths)
+    shift, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
+    return Overlaps((keys >> shift).astype(np.int64), (keys & mask).astype(np.int64), counts)
 
 
 def weighted_bincount(

@@ -25,21 +25,19 @@ double in (1/2, 1] is a whole number of 2^-53; those whole numbers are added, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from ov3d.common.errors import DataError, UsageError
 from ov3d.common.metrics.counting import as_labels, check_labels, check_same_length, count_unique, fold_runs
 from ov3d.common.metrics.semantic import mean_or_nan
-from ov3d.common.shapes import Array, Bool, Float64, Int64, Integer, UInt32, UInt64
+from ov3d.common.shapes import Array, Bool, Float64, Int64, Integer, UInt64
 
 NUM_INSTANCE_BITS = 32
 """Instance ids are below 2^32, what the files of both data sets can hold and the official packing can tell apart."""
-
-RawId: TypeAlias = Callable[[Array], Array]
 
 _IOU_BITS = 53
 _LOW_BITS = 26
@@ -161,47 +159,22 @@ class PanopticQuality:
         given = (prediction_class, prediction_instance, truth_class, truth_instance)
         arrays = {name: as_labels(name, values) for name, values in zip(names, given, strict=True)}
         check_same_length(**arrays)
-        for name in names:
-            self._check_range(name, arrays[name])
         folded, lengths = fold_runs(*arrays.values())
+        for name, values in zip(names, folded, strict=True):
+            self._check_range(name, values, arrays[name])
         predicted = _packed(folded[1], folded[0], self._class_bits)
         true = _packed(folded[3], folded[2], self._class_bits)
         self._add(*self._segment_pairs(predicted, true, lengths))
 
-    def update_packed(
-        self,
-        prediction: UInt32[Array, " n"],
-        truth: UInt32[Array, " n"],
-        prediction_classes: Integer[Array, " p"],
-        truth_classes: Integer[Array, " t"],
-        *,
-        raw_id: RawId,
-    ) -> None:
-        """Count the segments of one scan from the labels of its files; the class map is read once a segment, not once a point.
-
-        Args:
-            prediction: packed labels; the whole label is the instance id, as in the official tools.
-            truth: packed labels.
-            prediction_classes: the class of each raw id of the prediction; -1 where a raw id is none.
-            truth_classes: the class of each raw id of the truth; -1 where a raw id is none.
-            raw_id: takes the raw class id out of packed labels, for example `lambda label: label & 0xFFFF`.
+    def update_segments(self, pairs: SegmentPairs) -> None:
+        """Count one scan from its table of overlaps, for callers who have counted points already (see `counting`).
 
         Raises:
-            DataError: lengths differ, or a raw id without a class; nothing is counted then.
+            DataError: a class below 0 or beyond the last.
         """
-        check_same_length(prediction=prediction, truth=truth)
-        (true, predicted), lengths = fold_runs(truth, prediction)
-        pair = np.empty((len(true), 2), np.uint32)
-        low, high = (0, 1) if np.little_endian else (1, 0)
-        pair[:, low], pair[:, high] = predicted, true
-        keys, counts = count_unique(pair.view(np.uint64)[:, 0], lengths)
-        truth_id, prediction_id = (
-            (keys >> np.uint64(32)).astype(np.int64),
-            (keys & np.uint64(0xFFFFFFFF)).astype(np.int64),
-        )
-        truth_class = _classes_of("truth", truth_id, truth_classes, raw_id)
-        prediction_class = _classes_of("prediction", prediction_id, prediction_classes, raw_id)
-        self._add(prediction_class, prediction_id, truth_class, truth_id, counts)
+        for name in ("prediction_class", "truth_class"):
+            self._check_range(name, getattr(pairs, name))
+        self._add(*pairs)
 
     def merge(self, other: PanopticQuality) -> None:
         """Add another one's counts.
@@ -259,7 +232,9 @@ class PanopticQuality:
     def _settings(self) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
         return self.num_classes, self.things, self.ignore, self.min_points
 
-    def _check_range(self, name: str, values: Integer[Array, " n"]) -> None:
+    def _check_range(
+        self, name: str, values: Integer[Array, " r"], unfolded: Integer[Array, " n"] | None = None
+    ) -> None:
         if not len(values):
             return
         is_class = name.endswith("_class")
@@ -268,6 +243,7 @@ class PanopticQuality:
         unsigned = values.view(values.dtype.str.replace("i", "u")) if values.dtype.kind == "i" else values
         if int(unsigned.max()) < min(beyond, 1 << (8 * values.dtype.itemsize - (values.dtype.kind == "i"))):
             return
+        values = values if unfolded is None else unfolded
         if is_class:
             check_labels(name, values, np.arange(self.num_classes))
         wrong = int(np.flatnonzero((values < 0) | (values > beyond - 1))[0])
@@ -354,16 +330,3 @@ def _packed(ids: Integer[Array, " n"], classes: Integer[Array, " n"], class_bits
     key = np.left_shift(ids.astype(np.uint64, copy=False), np.uint64(class_bits))
     np.bitwise_or(key, classes.astype(np.uint64, copy=False), out=key)
     return key
-
-
-def _classes_of(
-    name: str, labels: Int64[Array, " u"], classes: Integer[Array, " r"], raw_id: RawId
-) -> Int64[Array, " u"]:
-    raw = raw_id(labels)
-    known = raw < len(classes)
-    found = np.where(known, classes[np.where(known, raw, 0)], -1).astype(np.int64)
-    wrong = np.flatnonzero(found < 0)
-    if len(wrong):
-        ids = ", ".join(str(idx) for idx in np.unique(raw[wrong])[:5])
-        raise DataError(f"{name} holds raw ids that the class map does not know: {ids}.", "Write labels in raw ids.")
-    return found

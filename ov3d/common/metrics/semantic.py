@@ -11,7 +11,7 @@ Counts are 64-bit integers, so the result is the same for any number of parts an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -113,6 +113,22 @@ class SemanticConfusion:
         predicted, true = as_labels("prediction", prediction), as_labels("truth", truth)
         self._counts += self._count(true, predicted)
 
+    def update_pairs(
+        self, prediction: Int64[Array, " u"], truth: Int64[Array, " u"], counts: Int64[Array, " u"]
+    ) -> None:
+        """Count points that were counted by pair already (see `counting.count_overlaps`).
+
+        Args:
+            prediction: predicted class a pair.
+            truth: true class a pair.
+            counts: points a pair.
+
+        Raises:
+            DataError: as `update`.
+        """
+        rows, columns = self._count.positions(truth, prediction)
+        np.add.at(self._counts, (rows, columns), counts)
+
     def merge(self, other: SemanticConfusion) -> None:
         """Add another one's counts.
 
@@ -178,6 +194,22 @@ def scores_from_matrix(
         num_points=num_points,
         num_ignored=num_ignored,
     )
+
+
+def lidarseg_scores(scores: SemanticScores, matrix: Int64[Array, "c c"]) -> SemanticScores:
+    """The scores as the tool of nuScenes-lidarseg prints them.
+
+    It zeroes both the row and the column of the ignored class, divides by a union rounded to single precision, and leaves
+    classes without truth and prediction out of the mean.
+
+    Args:
+        scores: of the same matrix.
+        matrix: points of each (true class, predicted class), nothing in the rows and columns of ignored classes.
+    """
+    hit = matrix.diagonal()
+    union = matrix.sum(axis=1) + matrix.sum(axis=0) - hit
+    iou = hit / np.maximum(union, 1).astype(np.float32)
+    return replace(scores, iou=iou, mean_iou=mean_or_nan(iou[union > 0]))
 
 
 def mean_or_nan(values: Float64[Array, " k"] | Sequence[float]) -> float:

@@ -1,0 +1,254 @@
+"""`ov3d eval`: how good are the answers of a run, or of anybody's predictions?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ov3d.cli.console import Console
+from ov3d.cli.options import CacheOption, DeviceOption, JsonFlag, OutputsOption, QuietFlag, use_cache
+from ov3d.common.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+    from ov3d.common.metrics.report import EvalReport
+
+RUN_PROTOCOL = "semantic"
+IDS = ("auto", "raw", "class")
+
+
+def evaluate(
+    run: Annotated[
+        str | None, typer.Argument(help="A run: its folder, SCENE, SCENE/BACKEND, or latest.", metavar="[RUN]")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="Score files instead of a run: semantickitti, nuscenes-panoptic, nuscenes-lidarseg, scannet, s3dis, 3d-ovs, "
+            "lerf-ovs, or a YAML file of the same form.",
+            metavar="NAME",
+        ),
+    ] = None,
+    ground_truth: Annotated[
+        Path | None, typer.Option("--ground-truth", help="Folder of true labels or masks.", metavar="DIR")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", help="Folder of predicted labels or masks.", metavar="DIR")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol", help="panoptic, semantic, lidarseg, 3d-ovs or langsplat.  [default: the data set's]"
+        ),
+    ] = None,
+    subset: Annotated[
+        str | None, typer.Option("--subset", help="train, val, test or all.  [default: the data set's]")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Base/novel split.  [default: the data set's]", metavar="NAME")
+    ] = None,
+    scans: Annotated[
+        Path | None, typer.Option("--list", help="Score only the scans named in this file, one a line.", metavar="FILE")
+    ] = None,
+    truth_ids: Annotated[
+        str, typer.Option("--truth-ids", help="Ids in the truth: raw, class, or auto.", metavar="KIND")
+    ] = "auto",
+    prediction_ids: Annotated[
+        str, typer.Option("--prediction-ids", help="Ids in the predictions: raw, class, or auto.", metavar="KIND")
+    ] = "auto",
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes that read and count.  [default: by number of scans]")
+    ] = None,
+    scene: Annotated[
+        Path | None, typer.Option("--scene", help="A run's scene, where it has moved or several are.", metavar="SCENE")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="Classes to ask a run for, by commas.  [default: all with truth]")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="Cosine from which a run's class is there.  [default: encoder's]"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for report.json, scores.csv, confusion.png.", metavar="DIR"),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the scores as CSV on stdout, and nothing else.")] = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    device: DeviceOption = "auto",
+    outputs: OutputsOption = None,
+    cache: CacheOption = None,
+) -> None:
+    """Score a run against its scene's truth, or anybody's prediction files with the official numbers.
+
+    With --dataset: PQ, SQ, RQ, PQ-dagger and mIoU as the official tools compute them, per class, for base and novel things and
+    stuff. docs/protocols.md says how folders are laid out. Files that are missing, too many or damaged are all listed.
+
+    Example: ov3d eval --dataset semantickitti --ground-truth dataset --predictions mine
+    """
+    use_cache(cache)
+    if as_csv and as_json:
+        raise UsageError("--csv and --json both want stdout.", "Choose one; -o DIR writes both.")
+    console = Console(as_json=as_json, quiet=quiet)
+    if dataset is None:
+        _refuse_without_dataset(ground_truth, predictions, subset, split, scans)
+        reports = _evaluate_run(run or "latest", protocol, scene, classes, threshold, device, outputs, console)
+        _finish(reports, output, as_csv, console)
+        return
+    if run is not None:
+        raise UsageError("A run and --dataset cannot be scored together.", "Leave one out.")
+    if ground_truth is None or predictions is None:
+        raise UsageError("--dataset needs --ground-truth DIR and --predictions DIR.")
+    wanted = None if scans is None else _read_list(scans)
+    report = _evaluate_files(
+        dataset,
+        ground_truth,
+        predictions,
+        protocol,
+        subset,
+        split,
+        wanted,
+        (truth_ids, prediction_ids),
+        workers,
+        console,
+    )
+    _finish(report, output, as_csv, console)
+
+
+def _refuse_without_dataset(*values: object) -> None:
+    names = ("--ground-truth", "--predictions", "--subset", "--split", "--list")
+    for name, value in zip(names, values, strict=True):
+        if value is not None:
+            raise UsageError(f"{name} goes with --dataset NAME.", "Name the data set, or leave it out to score a run.")
+
+
+def _read_list(path: Path) -> list[str]:
+    if not path.is_file():
+        raise DataError(f"There is no list of scans at {path}.", "Check the path given to --list.")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    names = [line for line in lines if line and not line.startswith("#")]
+    if not names:
+        raise DataError(f"{path} names no scan.", "Write one name a line, for example 08/000000.")
+    return names
+
+
+def _evaluate_files(
+    dataset: str,
+    ground_truth: Path,
+    predictions: Path,
+    protocol: str | None,
+    subset: str | None,
+    split: str | None,
+    wanted: list[str] | None,
+    ids: tuple[str, str],
+    workers: int | None,
+    console: Console,
+) -> EvalReport:
+    from ov3d.common.datasets import load_dataset
+    from ov3d.common.metrics.label_files import FaultyFilesError
+
+    for option, value in zip(("--truth-ids", "--prediction-ids"), ids, strict=True):
+        if value not in IDS:
+            raise UsageError(f"{option} is {value!r}.", f"Choose one of {', '.join(IDS)}.")
+    spec = load_dataset(dataset)
+    try:
+        if not spec.classes:
+            from ov3d.common.metrics.view_folders import evaluate_views
+
+            return evaluate_views(spec, ground_truth, predictions, protocol=protocol, wanted=wanted, progress=console)
+        from ov3d.common.metrics.folders import evaluate_folders
+
+        return evaluate_folders(
+            spec,
+            ground_truth,
+            predictions,
+            protocol=protocol,
+            subset=subset,
+            wanted=wanted,
+            split=split,
+            truth_ids=ids[0],  # type: ignore[arg-type]
+            prediction_ids=ids[1],  # type: ignore[arg-type]
+            workers=workers,
+            progress=console,
+        )
+    except FaultyFilesError as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)
+        raise
+
+
+def _evaluate_run(
+    name: str,
+    protocol: str | None,
+    scene: Path | None,
+    classes: str | None,
+    threshold: float | None,
+    device: str,
+    outputs: Path | None,
+    console: Console,
+) -> list[EvalReport]:
+    """One report for each table of the run's one scene: its points, then its teacher's views."""
+    if protocol not in (None, RUN_PROTOCOL):
+        raise UsageError(f"A run is scored by protocol {RUN_PROTOCOL}, not {protocol!r}.", "Leave --protocol out.")
+    from ov3d.backends import get_backend
+    from ov3d.common.device import pick_device
+    from ov3d.common.index import read_index
+    from ov3d.common.metrics.report import run_reports
+    from ov3d.common.readers import load_scene
+    from ov3d.common.runs import find_run
+
+    run = find_run(name, outputs)
+    if run.chosen:
+        console.say(f"Scoring {run.path} ({run.chosen}).")
+    backend = get_backend(str(run.manifest["backend"]))
+    names = sorted(run.indexes)
+    if scene is not None and scene.resolve().name in names:
+        names = [scene.resolve().name]
+    elif scene is not None and len(names) != 1:
+        raise UsageError(f"Run {run.path} has no scene {scene.resolve().name!r}.", f"It has: {', '.join(names)}.")
+    prompted = tuple(part.strip() for part in (classes or "").split(",") if part.strip())
+    reports: list[EvalReport] = []
+    for one in names:
+        place = scene if scene is not None else Path(read_index(run.indexes[one]).scene_path)
+        found = backend.evaluate(
+            run,
+            load_scene(place),
+            device=pick_device(device),
+            classes=prompted,
+            threshold=threshold,
+            progress=console,
+        )
+        reports += run_reports(found.to_json())
+    return reports
+
+
+def _finish(found: EvalReport | list[EvalReport], output: Path | None, as_csv: bool, console: Console) -> None:
+    """Write the files, and print the result in the form asked for."""
+    from ov3d.common.exporters.tables import print_report, report_csv, write_report
+
+    reports = found if isinstance(found, list) else [found]
+    files: list[Path] = []
+    for idx, report in enumerate(reports):
+        if output is not None:
+            files += write_report(output if idx == 0 else output / report.slug, report)
+    if as_csv:
+        sys.stdout.write("\n".join(report_csv(report) for report in reports))
+        return
+    data: dict[str, Any] = {"files": [str(path) for path in files]}
+    data |= {"reports": [report.to_json() for report in reports]} if isinstance(found, list) else reports[0].to_json()
+
+    def show(out: RichConsole) -> None:
+        for idx, report in enumerate(reports):
+            if idx:
+                out.print()
+            print_report(out, report)
+        for path in files:
+            out.print(f"Wrote {path}", highlight=False, markup=False, soft_wrap=True)
+
+    console.result(data, show)

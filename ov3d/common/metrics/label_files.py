@@ -1,0 +1,248 @@
+"""Label files as people have them: which truth belongs to which prediction, and what one file holds.
+
+Nothing is guessed. A scan without a prediction, a prediction without a scan, a file that is cut short or of the wrong shape:
+each becomes a `Fault`, all of them are gathered, and together they are one error.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ov3d.common.datasets import DatasetSpec
+from ov3d.common.errors import DataError, UsageError, did_you_mean
+from ov3d.common.shapes import Array, Integer
+
+ALL = "all"
+"""The subset that is every sequence of the truth."""
+
+POINT_ENDINGS = ("_vh_clean_2.labels.ply", ".labels.ply", "_vh_clean_2.ply", ".ply", ".txt", ".npy")
+"""Endings of per-point label files, longest first; what is before them names the scene."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One file that cannot be scored, and why."""
+
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.why}"
+
+
+class FaultyFilesError(DataError):
+    """Some files cannot be scored; `faults` holds every one of them."""
+
+    def __init__(self, faults: Sequence[Fault], hint: str = "Mend them or take them out; nothing was guessed.") -> None:
+        kinds: dict[str, int] = {}
+        for fault in faults:
+            kinds[fault.why] = kinds.get(fault.why, 0) + 1
+        if len(kinds) <= 3:
+            summary = "; ".join(f"{count} x {why}" if count > 1 else why for why, count in kinds.items())
+        else:
+            summary = f"{len(kinds)} kinds of fault"
+        super().__init__(f"{len(faults)} file(s) cannot be scored, first {faults[0].path}: {summary}.", hint)
+        self.faults = tuple(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPair:
+    """The two files of one scan.
+
+    Attributes:
+        name: the scan, for example `08/000012`.
+        truth, prediction: the files.
+    """
+
+    name: str
+    truth: Path
+    prediction: Path
+
+
+def pair_files(
+    spec: DatasetSpec,
+    truth_root: Path,
+    prediction_root: Path,
+    *,
+    subset: str | None = None,
+    wanted: Iterable[str] | None = None,
+) -> tuple[list[LabelPair], list[Fault]]:
+    """Find the truth and the prediction of every scan.
+
+    Args:
+        spec: the data set, for its layout and subsets.
+        truth_root, prediction_root: folders, laid out as `docs/protocols.md` says.
+        subset: train, val or test where the data set has them, or `all`; none takes the data set's default.
+        wanted: names of the scans to score; none takes all of the subset.
+
+    Returns:
+        The pairs in order of their names, and what is missing or too many.
+
+    Raises:
+        DataError: a folder is not there, or holds no label file.
+        UsageError: no such subset.
+    """
+    for root, what in ((truth_root, "ground truth"), (prediction_root, "predictions")):
+        if not root.is_dir():
+            raise DataError(f"There is no folder of {what} at {root}.", "Check the path.")
+    if spec.layout == "semantickitti":
+        sequences = _sequences(spec, truth_root, subset or (ALL if wanted is not None else None))
+        truth, faults = _sequence_files(truth_root, "labels", sequences)
+        prediction, more = _sequence_files(prediction_root, "predictions", sequences)
+        faults += more
+        looked_for = "sequences/XX/labels/*.label", "sequences/XX/predictions/*.label"
+    else:
+        if subset not in (None, ALL):
+            raise UsageError(f"{spec.title} has no subset {subset!r} here.", "Name the scans with --list FILE.")
+        truth, faults = _files_by_name(truth_root, spec.layout)
+        prediction, more = _files_by_name(prediction_root, spec.layout)
+        faults += more
+        looked_for = (_pattern(spec.layout),) * 2
+    if not truth:
+        raise DataError(f"No label file in {truth_root} (looked for {looked_for[0]}).", "Check --ground-truth.")
+    if not prediction:
+        raise DataError(f"No label file in {prediction_root} (looked for {looked_for[1]}).", "Check --predictions.")
+    if wanted is not None:
+        return _wanted_pairs(truth, prediction, list(wanted))
+    faults += [
+        Fault(str(truth[name]), "its prediction is missing") for name in sorted(truth.keys() - prediction.keys())
+    ]
+    faults += [
+        Fault(str(prediction[name]), "there is no truth for it") for name in sorted(prediction.keys() - truth.keys())
+    ]
+    both = sorted(truth.keys() & prediction.keys())
+    return [LabelPair(name, truth[name], prediction[name]) for name in both], faults
+
+
+def read_labels(path: Path, layout: str) -> Integer[Array, " n"]:
+    """The labels of one file, as they stand in it.
+
+    Raises:
+        DataError: it is cut short, of another shape, or holds no integers; the message does not repeat the path.
+    """
+    try:
+        if layout == "semantickitti":
+            if path.stat().st_size % 4:
+                raise DataError(f"its size of {path.stat().st_size} bytes is no multiple of 4: cut short")
+            return np.fromfile(path, "<u4")
+        if layout == "nuscenes-lidarseg":
+            return np.fromfile(path, np.uint8)
+        labels = _read_array(path)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"it cannot be read ({' '.join(str(error).split()) or type(error).__name__})") from None
+    if labels.ndim != 1:
+        raise DataError(f"it has shape {'x'.join(map(str, labels.shape))}, not one label a point")
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"it holds {labels.dtype}, not integers")
+    return labels
+
+
+def _read_array(path: Path) -> Array:
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            if "data" not in archive:
+                raise DataError("it has no array named data")
+            return archive["data"]
+    if path.suffix == ".npy":
+        return np.load(path, allow_pickle=False)
+    if path.suffix == ".ply":
+        return _read_ply(path)
+    return np.loadtxt(path, dtype=np.int64, ndmin=1, comments=None)
+
+
+def _read_ply(path: Path) -> Array:
+    from plyfile import PlyData, PlyParseError
+
+    try:
+        vertices = PlyData.read(str(path))["vertex"]
+    except PlyParseError as error:
+        raise DataError(f"it is no complete PLY file ({error})") from None
+    names = [one.name for one in vertices.properties]
+    if "label" not in names:
+        raise DataError(f"its vertices have no property label, only {', '.join(names)}")
+    return np.asarray(vertices["label"])
+
+
+def _sequences(spec: DatasetSpec, root: Path, subset: str | None) -> list[str]:
+    """The sequences to score, by the subset's name."""
+    folder = _sequences_folder(root)
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if not found:
+        raise DataError(f"No label file in {root} (looked for sequences/XX/labels/*.label).", "Check --ground-truth.")
+    chosen = subset or spec.default_subset or ALL
+    if chosen == ALL:
+        return found
+    if chosen not in spec.subsets:
+        raise UsageError(f"{spec.title} has no subset {chosen!r}.", did_you_mean(chosen, [*spec.subsets, ALL]))
+    sequences = list(spec.subsets[chosen])
+    if not set(sequences) & set(found):
+        raise DataError(
+            f"{folder} has none of the sequences of {chosen} ({', '.join(sequences)}), only {', '.join(found)}.",
+            "To score what is there: --subset all",
+        )
+    return sequences
+
+
+def _sequences_folder(root: Path) -> Path:
+    return root if root.name == "sequences" else root / "sequences"
+
+
+def _sequence_files(root: Path, kind: str, sequences: Sequence[str]) -> tuple[dict[str, Path], list[Fault]]:
+    files: dict[str, Path] = {}
+    faults: list[Fault] = []
+    for sequence in sequences:
+        folder = _sequences_folder(root) / sequence / kind
+        if not folder.is_dir():
+            faults.append(Fault(str(folder), "there is no such folder"))
+            continue
+        for path in folder.iterdir():
+            if path.suffix == ".label":
+                files[f"{sequence}/{path.stem}"] = path
+    return files, faults
+
+
+def _pattern(layout: str) -> str:
+    patterns = {"nuscenes-panoptic": "*_panoptic.npz", "nuscenes-lidarseg": "*_lidarseg.bin"}
+    return patterns.get(layout, "*.txt, *.npy or *.ply")
+
+
+def _files_by_name(root: Path, layout: str) -> tuple[dict[str, Path], list[Fault]]:
+    """Label files anywhere below a folder, by the scan they belong to."""
+    endings: tuple[str, ...] = (_pattern(layout)[1:],)
+    candidates = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    if layout == "points":
+        # ScanNet keeps the coloured mesh beside the labels: where there are .labels.ply files, other .ply are no labels.
+        only_labels = any(path.name.endswith(".labels.ply") for path in candidates)
+        endings = tuple(end for end in POINT_ENDINGS if not (only_labels and end in ("_vh_clean_2.ply", ".ply")))
+    files: dict[str, Path] = {}
+    faults: list[Fault] = []
+    for path in candidates:
+        ending = next((end for end in endings if path.name.endswith(end)), None)
+        if ending is None:
+            continue
+        name = path.name.removesuffix(ending)
+        if name in files:
+            faults.append(Fault(str(path), f"{files[name].name} is of the same scan"))
+        else:
+            files[name] = path
+    return files, faults
+
+
+def _wanted_pairs(
+    truth: Mapping[str, Path], prediction: Mapping[str, Path], wanted: Sequence[str]
+) -> tuple[list[LabelPair], list[Fault]]:
+    """The scans of a list; what is not on it is left alone."""
+    pairs, faults = [], []
+    for name in dict.fromkeys(wanted):
+        if name not in truth:
+            faults.append(Fault(name, "it is on the list, and has no truth"))
+        elif name not in prediction:
+            faults.append(Fault(str(truth[name]), "its prediction is missing"))
+        else:
+            pairs.append(LabelPair(name, truth[name], prediction[name]))
+    return pairs, faults

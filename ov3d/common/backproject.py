@@ -29,7 +29,10 @@ PIXELS_A_VOXEL = 4.0
 """Where units are arbitrary, a voxel is so many median pixel footprints wide: what 2 cm are in a room of 3 m at 640 pixels."""
 
 FLYING_STEP = 0.02
-"""Share of the depth by which a pixel must differ from both of its neighbours to be taken for flying."""
+"""Least share of its depth by which a pixel must differ from both of its neighbours to be taken for flying."""
+
+GRAZING = 11.4
+"""Tangent of 85 degrees: a plane so aslant changes by GRAZING / f of its depth from a pixel to the next (f in pixels)."""
 
 _BITS = 21
 _HALF_RANGE = 1 << (_BITS - 1)
@@ -39,9 +42,7 @@ _BUFFER_ROWS = 4_000_000
 def with_cloud(scene: Scene, *, voxel_size: float | None = None, progress: Progress | None = None) -> Scene:
     """The scene with a cloud: its own where it has one, else one made from its frames' depth.
 
-    Flying pixels, which hang between an edge and what is behind it, are dropped: those whose depth lies between their two
-    opposite neighbours', more than `FLYING_STEP` of it from either. A clean edge loses nothing, and of a plane only parts
-    seen at less than about 5 degrees do.
+    Flying pixels, which hang between an edge and what is behind it, are dropped: see `flying`.
 
     Args:
         scene: with a cloud, or with frames that have depth. Points get the truth of frames that have labels: the class of
@@ -117,7 +118,7 @@ def _pixels(frame: Frame) -> _Pixels:
     """The valid depth pixels of a frame that its photograph sees too."""
     assert frame.depth is not None
     image, depth = frame.load_image(), frame.depth.load()
-    keep = np.flatnonzero((depth > 0) & ~flying(depth))
+    keep = np.flatnonzero((depth > 0) & ~flying(depth, frame.depth.camera.fx))
     z = depth.ravel()[keep]
     local = frame.depth.camera.unproject(frame.depth.camera.pixel_centres()[keep], z)
     uv, _ = frame.camera.project(local)
@@ -139,15 +140,24 @@ def _nearest(ids: Int32[Array, "h w"], uv: Float64[Array, "n 2"], shape: tuple[i
     return ids[rows.clip(0, ids.shape[0] - 1), columns.clip(0, ids.shape[1] - 1)]
 
 
-def flying(depth: Float32[Array, "h w"]) -> Bool[Array, "h w"]:
-    """Pixels that hang between foreground and background: along their row or column, their depth lies between both
-    neighbours', more than `FLYING_STEP` of it from each. Missing neighbours prove nothing."""
+def flying(depth: Float32[Array, "h w"], focal: float) -> Bool[Array, "h w"]:
+    """Pixels that hang between foreground and background.
+
+    Along its row or its column, such a pixel's depth lies between its two neighbours', and farther from each than a plane
+    seen at 5 degrees would bring it, `FLYING_STEP` of the depth at least. A clean edge loses nothing, and a missing
+    neighbour proves nothing.
+
+    Args:
+        depth: 0 where missing.
+        focal: focal length, pixels.
+    """
+    share = max(FLYING_STEP, GRAZING / focal)
     out = np.zeros(depth.shape, np.bool_)
     for before, here, after, target in (
         (depth[:, :-2], depth[:, 1:-1], depth[:, 2:], out[:, 1:-1]),
         (depth[:-2], depth[1:-1], depth[2:], out[1:-1]),
     ):
-        rise, step = (here - before), FLYING_STEP * here
+        rise, step = here - before, share * here
         fall = after - here
         between = (rise * fall > 0) & (np.minimum(np.abs(rise), np.abs(fall)) > step)
         target |= between & (before > 0) & (here > 0) & (after > 0)

@@ -14,8 +14,11 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from ov3d.common.cameras import Camera
+from ov3d.common.distortion import Distortion, straighten, straighten_nearest
 from ov3d.common.errors import DataError
-from ov3d.common.shapes import Array, Float32, Float64, Int32, UInt8
+from ov3d.common.files import hash_text
+from ov3d.common.images import load_raster, load_rgb
+from ov3d.common.shapes import Array, Bool, Float32, Float64, Int32, UInt8
 
 IGNORE = -1
 """The label of a pixel or point whose class is unknown; metrics leave it out."""
@@ -44,11 +47,19 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class DepthImage:
-    """A depth image on disk: 16-bit (or float) values times `scale` are depths along the optical axis; 0 is missing."""
+    """A depth image on disk: 16-bit (or float) values times `scale` are depths along the optical axis; 0 is missing.
+
+    Attributes:
+        path: an image of one channel, or a .npy array.
+        scale: scene units a step.
+        camera: its intrinsics, undistorted; it shares its pose with the photograph's.
+        distortion: what the lens did to the file, or none; the file then has the size of its camera.
+    """
 
     path: Path
     scale: float
     camera: Camera
+    distortion: Distortion | None = None
 
     def load(self) -> Float32[Array, "h w"]:
         """Depth in scene units, 0 where missing.
@@ -57,11 +68,14 @@ class DepthImage:
             DataError: the file cannot be read or is not of the camera's size.
         """
         values = load_raster(self.path, "depth image")
-        if values.ndim != 2 or values.shape != (self.camera.height, self.camera.width):
+        stored = self.distortion.camera if self.distortion else self.camera
+        if values.ndim != 2 or values.shape != (stored.height, stored.width):
             raise DataError(
-                f"Depth image {self.path} has shape {values.shape}, its camera {self.camera.height}x{self.camera.width}.",
+                f"Depth image {self.path} has shape {values.shape}, its camera {stored.height}x{stored.width}.",
                 "Depth must be one channel of the size its intrinsics are for.",
             )
+        if self.distortion is not None:
+            values = straighten_nearest(values, self.distortion, self.camera, outside=0)
         depth = values.astype(np.float32) * np.float32(self.scale)
         return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
 
@@ -83,6 +97,45 @@ class LabelImage:
         return np.where((ids >= 0) & (ids < self.count) & (ids != self.void), ids, np.int32(IGNORE))
 
 
+@dataclass(frozen=True, slots=True)
+class ClassMasks:
+    """Class ids from one black-and-white image a class, on disk.
+
+    Attributes:
+        paths: one a class, in the order of the scene's classes; none where a class has no image (it is nowhere).
+        width, height: the size they are brought to (nearest pixel): the photograph's.
+    """
+
+    paths: tuple[Path | None, ...]
+    width: int
+    height: int
+
+    def load_masks(self) -> Bool[Array, "classes h w"]:
+        """Which pixels each class has. White (255) counts; in a JPEG, which blurs, what is nearer to white than to black.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        from PIL import Image
+
+        masks = np.zeros((len(self.paths), self.height, self.width), np.bool_)
+        for idx, path in enumerate(self.paths):
+            if path is not None:
+                grey = (
+                    Image.fromarray(load_rgb(path))
+                    .convert("L")
+                    .resize((self.width, self.height), Image.Resampling.NEAREST)
+                )
+                least = 128 if path.suffix.lower() in (".jpg", ".jpeg") else 255
+                masks[idx] = np.asarray(grey) >= least
+        return masks
+
+    def load(self) -> Int32[Array, "h w"]:
+        """Ids a pixel, `IGNORE` where no class or more than one is."""
+        masks = self.load_masks()
+        return np.where(masks.sum(axis=0) == 1, masks.argmax(axis=0), IGNORE).astype(np.int32)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One posed photograph.
@@ -90,11 +143,14 @@ class Frame:
     Attributes:
         name: unique in its scene; files about the frame are named after it.
         image_path: the photograph.
-        camera: its intrinsics, undistorted, at the size of the file.
+        camera: its intrinsics, undistorted: at the size of the file once upright.
         world_from_camera: 4x4 pose, fp64, relative to the world's origin.
         depth: measured depth, or none.
         labels: class ids a pixel, or none.
         instances: object ids a pixel, or none.
+        distortion: what the lens did to the file, or none: `load_image` takes it out.
+        mask_path: an image that is black where the photograph is to be left out of training, or none.
+        depth_range: least and greatest depth of what is seen, scene units, where the capture says so.
     """
 
     name: str
@@ -102,23 +158,43 @@ class Frame:
     camera: Camera
     world_from_camera: Float64[Array, "4 4"]
     depth: DepthImage | None = None
-    labels: LabelImage | None = None
+    labels: LabelImage | ClassMasks | None = None
     instances: LabelImage | None = None
+    distortion: Distortion | None = None
+    mask_path: Path | None = None
+    depth_range: tuple[float, float] | None = None
 
     def load_image(self) -> UInt8[Array, "h w 3"]:
-        """The photograph as RGB, 8 bits a channel.
+        """The photograph as the pinhole `camera` sees it: RGB, 8 bits a channel, upright, without distortion.
 
         Raises:
             DataError: it cannot be read, is cut short, or is not of the camera's size.
         """
-        image = load_rgb(self.image_path)
-        if image.shape[:2] != (self.camera.height, self.camera.width):
-            raise DataError(
-                f"Image {self.image_path} is {image.shape[1]}x{image.shape[0]}, "
-                f"its intrinsics are for {self.camera.width}x{self.camera.height}.",
-                "Resize one to the other.",
-            )
-        return image
+        return load_photograph(self.image_path, self.camera, self.distortion)
+
+    @property
+    def pixels_key(self) -> str:
+        """What, beside the file's bytes, decides the pixels of `load_image`; empty where the file alone does.
+
+        A cache of anything made from the pixels is keyed by the file's content and this.
+        """
+        if self.distortion is None:
+            return ""
+        return hash_text("straightened-1", repr(self.distortion), repr(self.camera))
+
+    def load_mask(self) -> Bool[Array, "h w"]:
+        """Which pixels of `load_image` may be used; all where there is no mask.
+
+        Raises:
+            DataError: the mask cannot be read or is not of the photograph's size.
+        """
+        if self.mask_path is None:
+            return np.ones((self.camera.height, self.camera.width), np.bool_)
+        mask = load_photograph(self.mask_path, self.distortion.camera if self.distortion else self.camera, None)
+        used = mask.max(axis=2) > 0
+        if self.distortion is None:
+            return used
+        return straighten_nearest(used, self.distortion, self.camera, outside=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,6 +235,7 @@ class Scene:
         cloud: points, or none: `ov3d.common.backproject.with_cloud` makes one from depth.
         world: units, up, origin.
         classes: names of the class ids in labels; empty when nothing is labelled.
+        splits: names of splits (`train`, `test`, …) to the names of the frames in them, where the capture says so.
         notes: what the reader found worth saying (frames left out, a guess it made).
     """
 
@@ -170,6 +247,7 @@ class Scene:
     world: World = field(default_factory=World)
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def frame(self, name: str) -> Frame:
         """The frame of that name."""
@@ -184,7 +262,9 @@ class Scene:
         missing = wanted - {frame.name for frame in self.frames}
         if missing:
             raise DataError(f"Scene {self.name} has no frame {sorted(missing)[0]!r}.", "See: ov3d doctor SCENE")
-        return replace(self, frames=tuple(frame for frame in self.frames if frame.name in wanted))
+        frames = tuple(frame for frame in self.frames if frame.name in wanted)
+        splits = {split: tuple(name for name in members if name in wanted) for split, members in self.splits.items()}
+        return replace(self, frames=frames, splits=splits)
 
 
 @runtime_checkable
@@ -225,35 +305,22 @@ class LazyScenes:
         return (self.load(name) for name in self.ids)
 
 
-def load_rgb(path: Path) -> UInt8[Array, "h w 3"]:
-    """An image file as RGB, 8 bits a channel.
+def load_photograph(path: Path, camera: Camera, distortion: Distortion | None) -> UInt8[Array, "h w 3"]:
+    """An image file as a pinhole camera sees it.
+
+    Args:
+        path: the file.
+        camera: the pinhole.
+        distortion: what the lens did to the file, or none.
 
     Raises:
-        DataError: no such file, no image, or cut short.
+        DataError: it cannot be read, is cut short, or is not of the camera's size.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError:
-        raise DataError(f"There is no image at {path}.", "Put it back, or take its pose out.") from None
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
-        raise DataError(f"Image {path} cannot be read: {_one_line(error)}.", "Replace the file.") from None
-
-
-def load_raster(path: Path, what: str) -> Array:
-    """An image of ids or depths, in the type it is stored in; `what` names it in the error."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image)
-    except FileNotFoundError:
-        raise DataError(f"There is no {what} at {path}.", "Put it back.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"The {what} {path} cannot be read: {_one_line(error)}.", "Replace the file.") from None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    image = load_rgb(path)
+    stored = distortion.camera if distortion is not None else camera
+    if image.shape[:2] != (stored.height, stored.width):
+        raise DataError(
+            f"Image {path} is {image.shape[1]}x{image.shape[0]}, its intrinsics are for {stored.width}x{stored.height}.",
+            "Resize one to the other.",
+        )
+    return image if distortion is None else straighten(image, distortion, camera)

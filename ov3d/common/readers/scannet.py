@@ -18,12 +18,12 @@ import numpy as np
 
 from ov3d.common.cameras import Camera, orthonormalised, pose_fault
 from ov3d.common.errors import DataError
+from ov3d.common.images import IMAGE_ENDINGS, read_header
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.ply import read_ply
 from ov3d.common.scene import DepthImage, Frame, LabelImage, Scene, World
 from ov3d.common.shapes import Array, Float64
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 DEPTH_SCALE = 0.001
 NUM_INSTANCES = 1 << 16
 CLOUD_NAME = "cloud.ply"
@@ -180,14 +180,9 @@ def _nothing_posed(path: Path, images: dict[str, Path], poses: dict[str, Path]) 
 
 
 def _image_size(path: Path) -> tuple[int, int] | None:
-    """Width and height from the header alone; none where it is no image."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises for broken files
-        return None
+    """Width and height, upright, from the header alone; none where it is no image."""
+    header = read_header(path)
+    return None if header is None else header.size
 
 
 def _numbers(path: Path) -> Float64[Array, "rows columns"]:

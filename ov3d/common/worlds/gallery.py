@@ -19,6 +19,7 @@ from ov3d.common.errors import DataError, UsageError, did_you_mean
 from ov3d.common.files import write_text
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.readers import load_scene
+from ov3d.common.readers.scannet import read_posed_folder
 from ov3d.common.scene import Scene
 from ov3d.common.shapes import Array, Float64
 from ov3d.common.worlds.furniture import FURNITURE
@@ -185,8 +186,10 @@ def write_gallery(folder: str | Path, config: GalleryConfig, progress: Progress 
         for number, view in enumerate(gallery.views()):
             write_view(folder, str(number), view)
             task.advance()
-        (folder / "cloud.ply").unlink(missing_ok=True)
-        scene = with_cloud(load_scene(folder, layout="scannet"), voxel_size=CLOUD_VOXEL)
+        # Not `load_scene`: a cloud of an earlier writing may stand there, and stays until the new one takes its place.
+        frames, classes, _ = read_posed_folder(folder)
+        bare = Scene(folder.name, folder, "scannet", tuple(frames), classes=classes)
+        scene = with_cloud(bare, voxel_size=CLOUD_VOXEL)
         assert scene.cloud is not None
         write_cloud(folder / "cloud.ply", scene.cloud)
         task.advance()

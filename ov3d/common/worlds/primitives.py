@@ -93,20 +93,20 @@ def bounds(parts: list[Primitive]) -> tuple[Float64[Array, " 3"], Float64[Array,
 
 
 def intersect(
-    primitive: Primitive, origin: Float64[Array, " 3"], directions: Float64[Array, "n 3"]
+    primitive: Primitive, origins: Float64[Array, "_k 3"], directions: Float64[Array, "n 3"]
 ) -> Float64[Array, " n"]:
-    """Where rays from one eye first enter a solid.
+    """Where rays first enter a solid.
 
     Args:
-        primitive: the solid; the eye is outside of it.
-        origin: the eye, world.
+        primitive: the solid; the eyes are outside of it.
+        origins: the eye of each ray, or the one of all, world.
         directions: of any length, world.
 
     Returns:
-        t of the first hit origin + t direction, inf where there is none.
+        t of the first hit, origin + t direction, inf where there is none.
     """
     local_from_world = np.linalg.inv(primitive.world_from_local)
-    o = local_from_world[:3, :3] @ origin + local_from_world[:3, 3]
+    o = transform(local_from_world, origins).T
     # Axes first, since NumPy reduces long rows far faster than short ones; einsum, since a product with a 3x3 matrix is not
     # worth waking the threads of a BLAS, which on a busy machine take longer than the work.
     d = np.einsum("ij,nj->in", local_from_world[:3, :3], directions)
@@ -151,27 +151,27 @@ def _first(*candidates: Float64[Array, " n"]) -> Float64[Array, " n"]:
     return np.where(stacked > NEAR, stacked, np.inf).min(axis=0)
 
 
-def _meet_box(o: Float64[Array, " 3"], d: Float64[Array, "3 n"]) -> Float64[Array, " n"]:
+def _meet_box(o: Float64[Array, "3 _k"], d: Float64[Array, "3 n"]) -> Float64[Array, " n"]:
     """Slabs (Kay & Kajiya, SIGGRAPH 1986)."""
     d = np.where(d == 0, 1e-300, d)  # a ray along a slab: its two distances become ± huge, never 0 * inf
-    low, high = (-1 - o[:, None]) / d, (1 - o[:, None]) / d
+    low, high = (-1 - o) / d, (1 - o) / d
     enter = np.minimum(low, high).max(axis=0)
     leave = np.maximum(low, high).min(axis=0)
     return np.where((enter <= leave) & (enter > NEAR), enter, np.inf)
 
 
-def _meet_ellipsoid(o: Float64[Array, " 3"], d: Float64[Array, "3 n"]) -> Float64[Array, " n"]:
+def _meet_ellipsoid(o: Float64[Array, "3 _k"], d: Float64[Array, "3 n"]) -> Float64[Array, " n"]:
     a = (d * d).sum(axis=0)
-    b = o @ d
-    root = np.sqrt(b * b - a * (o @ o - 1))  # NaN where the ray passes by
+    b = (o * d).sum(axis=0)
+    root = np.sqrt(b * b - a * ((o * o).sum(axis=0) - 1))  # NaN where the ray passes by
     return _first((-b - root) / a)
 
 
-def _meet_frustum(o: Float64[Array, " 3"], d: Float64[Array, "3 n"], taper: float) -> Float64[Array, " n"]:
+def _meet_frustum(o: Float64[Array, "3 _k"], d: Float64[Array, "3 n"], taper: float) -> Float64[Array, " n"]:
     middle, slope = (1 + taper) / 2, (taper - 1) / 2
     radius = middle + slope * o[2]
     a = d[0] ** 2 + d[1] ** 2 - slope**2 * d[2] ** 2
-    b = o[:2] @ d[:2] - slope * radius * d[2]
+    b = o[0] * d[0] + o[1] * d[1] - slope * radius * d[2]
     root = np.sqrt(b * b - a * (o[0] ** 2 + o[1] ** 2 - radius**2))
     hits = []
     for side in ((-b - root) / a, (-b + root) / a):
@@ -184,7 +184,7 @@ def _meet_frustum(o: Float64[Array, " 3"], d: Float64[Array, "3 n"], taper: floa
     return _first(*hits)
 
 
-def _meet_rectangle(o: Float64[Array, " 3"], d: Float64[Array, "3 n"]) -> Float64[Array, " n"]:
+def _meet_rectangle(o: Float64[Array, "3 _k"], d: Float64[Array, "3 n"]) -> Float64[Array, " n"]:
     t = -o[2] / d[2]
     x, y = o[0] + t * d[0], o[1] + t * d[1]
     return _first(np.where((np.abs(x) <= 1) & (np.abs(y) <= 1), t, np.inf))

@@ -61,17 +61,17 @@ class View:
     instances: Int32[Array, "h w"]
 
 
-def cast(primitives: Sequence[Primitive], origin: Float64[Array, " 3"], directions: Float64[Array, "n 3"]) -> Hits:
-    """First hits of rays from one eye, every primitive tried on every ray."""
-    return _cast(primitives, origin, directions, [slice(0, len(directions))] * len(primitives))
+def cast(primitives: Sequence[Primitive], origins: Float64[Array, "_k 3"], directions: Float64[Array, "n 3"]) -> Hits:
+    """First hits of rays, every primitive tried on every ray; `origins` is the eye of each ray, or the one of all."""
+    return _cast(primitives, origins, directions, [slice(0, len(directions))] * len(primitives))
 
 
 def rays(
     camera: Camera, world_from_camera: Float64[Array, "4 4"], uv: Float64[Array, "n 2"]
-) -> tuple[Float64[Array, " 3"], Float64[Array, "n 3"]]:
+) -> tuple[Float64[Array, "1 3"], Float64[Array, "n 3"]]:
     """Eye and directions of the rays through pixels; t along them is the depth along the optical axis."""
     ahead = camera.unproject(uv, np.ones(len(uv)))
-    return world_from_camera[:3, 3].copy(), np.einsum("ij,nj->ni", world_from_camera[:3, :3], ahead)
+    return world_from_camera[None, :3, 3].copy(), np.einsum("ij,nj->ni", world_from_camera[:3, :3], ahead)
 
 
 def render(primitives: Sequence[Primitive], camera: Camera, world_from_camera: Float64[Array, "4 4"]) -> View:
@@ -140,7 +140,7 @@ def _screen_rows(
 
 def _cast(
     primitives: Sequence[Primitive],
-    origin: Float64[Array, " 3"],
+    origins: Float64[Array, "_k 3"],
     directions: Float64[Array, "n 3"],
     rows: Sequence[slice | Int64[Array, " _m"]],
 ) -> Hits:
@@ -150,7 +150,7 @@ def _cast(
         reached = best[mine]
         if len(reached) == 0:
             continue
-        t = intersect(primitive, origin, directions[mine])
+        t = intersect(primitive, origins if len(origins) == 1 else origins[mine], directions[mine])
         closer = t < reached
         best[mine] = np.where(closer, t, reached)
         which[mine] = np.where(closer, np.int32(number), which[mine])
@@ -159,7 +159,7 @@ def _cast(
 
 def _shade(
     primitives: Sequence[Primitive],
-    origin: Float64[Array, " 3"],
+    origin: Float64[Array, "1 3"],
     directions: Float64[Array, "n 3"],
     hits: Hits,
     pixel_angle: float,

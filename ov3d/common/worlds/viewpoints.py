@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ov3d.common.cameras import Camera, invert_pose, look_at, transform
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.shapes import Array, Bool, Float64
 from ov3d.common.worlds.furniture import Random
 from ov3d.common.worlds.raycast import cast
 from ov3d.common.worlds.rooms import Picture, Room, Thing, wall_pose
@@ -42,7 +42,7 @@ def choose_views(rng: Random, room: Room, camera: Camera, num_views: int) -> lis
         `world_from_camera` of each view, or none where no choice among the candidates shows every photograph
         `SIGHTINGS` times.
     """
-    candidates = [_judge(room, camera, pose) for pose in _candidates(rng, room)]
+    candidates = _judge(room, camera, _candidates(rng, room))
     chosen: list[_Candidate] = []
     while len(chosen) < num_views and candidates:
         gains = [_gain(candidate, chosen) for candidate in candidates]
@@ -111,27 +111,39 @@ def _distance_to(rectangle: Float64[Array, "4 2"], place: Float64[Array, " 2"]) 
     return float(np.linalg.norm(np.maximum(np.maximum(-local, local - size), 0)))
 
 
-def _judge(room: Room, camera: Camera, pose: Float64[Array, "4 4"]) -> _Candidate:
-    """Which photographs and pieces a pose shows."""
-    eye = pose[:3, 3]
-    pictures = [p for p in room.pictures if _faces(room, camera, p, pose)]
-    targets = [(p.instance, _picture_points(room, p), 1.0) for p in pictures]
-    targets += [(t.instance, _part_centres(t), 0.5) for t in room.things]
-    points = np.concatenate([np.zeros((0, 3)), *(t[1] for t in targets)])
-    hits = cast(room.primitives, eye, points - eye)
-    instances = np.array([p.instance for p in room.primitives])
-    ahead = transform(invert_pose(pose), points)
-    uv, z = camera.project(ahead)
+def _judge(room: Room, camera: Camera, poses: list[Float64[Array, "4 4"]]) -> list[_Candidate]:
+    """Which photographs and pieces each pose shows: those of whose points it sees enough, with nothing in between."""
+    points_of = {p.instance: _picture_points(room, p) for p in room.pictures}
+    points_of.update({t.instance: _part_centres(t) for t in room.things})
+    targets, eyes, points = [], [np.zeros((0, 3))], [np.zeros((0, 3))]
+    for number, pose in enumerate(poses):
+        facing = [p.instance for p in room.pictures if _faces(room, camera, p, pose)]
+        for instance in [*facing, *(t.instance for t in room.things)]:
+            inside = _inside(camera, pose, points_of[instance])
+            # A photograph must be seen whole, of a piece half is enough.
+            if inside.mean() >= (1.0 if instance in facing else 0.5):
+                targets.append((number, instance, int(inside.sum()), instance in facing))
+                points.append(points_of[instance][inside])
+                eyes.append(np.broadcast_to(pose[:3, 3], points[-1].shape))
+    origins = np.concatenate(eyes)
+    hits = cast(room.primitives, origins, np.concatenate(points) - origins)
+    met = np.array([p.instance for p in room.primitives])[hits.primitive]
+    seen: list[set[int]] = [set() for _ in poses]
+    start = 0
+    for number, instance, count, is_picture in targets:
+        share = (met[start : start + count] == instance).sum() / len(points_of[instance])
+        start += count
+        if share >= (1.0 if is_picture else 0.5):
+            seen[number].add(instance)
+    hung = frozenset(p.instance for p in room.pictures)
+    return [_Candidate(pose, hung & found, frozenset(found - hung)) for pose, found in zip(poses, seen, strict=True)]
+
+
+def _inside(camera: Camera, pose: Float64[Array, "4 4"], points: Float64[Array, "n 3"]) -> Bool[Array, " n"]:
+    """Points that fall well inside a camera's picture."""
+    uv, z = camera.project(transform(invert_pose(pose), points))
     edge = np.array([camera.width, camera.height]) - _MARGIN_PX
-    inside = (z > 0.3) & (uv > _MARGIN_PX).all(axis=1) & (uv < edge).all(axis=1)
-    seen, start = set(), 0
-    for instance, mine, share in targets:
-        rows = slice(start, start + len(mine))
-        start += len(mine)
-        if (inside[rows] & (instances[hits.primitive[rows]] == instance)).mean() >= share:
-            seen.add(instance)
-    of_pictures = frozenset(p.instance for p in room.pictures) & seen
-    return _Candidate(pose, of_pictures, frozenset(seen - of_pictures))
+    return (z > 0.3) & (uv > _MARGIN_PX).all(axis=1) & (uv < edge).all(axis=1)
 
 
 def _faces(room: Room, camera: Camera, picture: Picture, pose: Float64[Array, "4 4"]) -> bool:

@@ -41,6 +41,10 @@ def create_encoder(spec: str, *, device: torch.device, dtype: str = "auto") -> I
         from ov3d.common.encoders.offline import OfflineEncoder
 
         return OfflineEncoder(rest, device=device, dtype=dtype)
+    if family == "openclip":
+        from ov3d.common.encoders.openclip import OpenClipEncoder
+
+        return OpenClipEncoder(rest, device=device, dtype=dtype)
     raise UsageError(f"Unknown encoder {spec!r}.", did_you_mean(family, FAMILIES))
 
 

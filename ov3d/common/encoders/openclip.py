@@ -1,0 +1,203 @@
+"""`openclip:`: CLIP, SigLIP and their kin through open_clip: one vector a crop, and text with templates.
+
+Text runs in fp32 whatever the images run in, so that cached text fits on every device. Neither presence threshold below is
+calibrated on fused scenes, as the offline encoder's is: cosines of present things differ between models and tags, so
+give `--threshold` where it matters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ov3d.common.encoders.openclip_weights import (
+    LOCAL_DIR,
+    OFFLINE_HINT,
+    OpenClipSpec,
+    find_weights,
+    first_line,
+    hub_from_cache,
+    parse_openclip,
+)
+from ov3d.common.encoders.pixels import resize
+from ov3d.common.encoders.precision import dtype_name, pick_dtype
+from ov3d.common.encoders.templates import CLIP_TEMPLATES, fill
+from ov3d.common.encoders.torchvision_shim import import_torchvision
+from ov3d.common.encoders.weights import sha256_of
+from ov3d.common.encoding import EncoderCard, Identity
+from ov3d.common.errors import DataError, MissingModelError
+from ov3d.common.files import hash_text
+from ov3d.common.shapes import Array, Float, Float32, UInt8
+
+SOFTMAX_PRESENCE_THRESHOLD = 0.24
+"""For models trained with a softmax (CLIP): matching pairs lie about 0.25 to 0.35, others mostly below 0.22."""
+
+SIGMOID_PRESENCE_PROBABILITY = 0.1
+"""For models trained with a sigmoid (SigLIP): the threshold is the cosine that their own scale and bias make this likely."""
+
+
+class OpenClipEncoder:
+    """Whole crops and templated prompts into a model's joint space.
+
+    Args:
+        rest: what stands behind `openclip:`; see openclip_weights.py.
+        device: where it runs.
+        dtype: of the image tower; see `pick_dtype`.
+
+    Raises:
+        UsageError: no such model, tag or type.
+        MissingModelError: open_clip or the weights are not on this machine.
+        DataError: a checkpoint that is not there, or does not fit the model.
+    """
+
+    def __init__(self, rest: str, *, device: torch.device, dtype: str = "auto") -> None:
+        open_clip = import_open_clip()
+        spec = parse_openclip(rest, open_clip)
+        self._device, self._dtype = device, pick_dtype(dtype, device)
+        self._tokenizer = _tokenizer(spec, open_clip)
+        model, weights = _load(spec, open_clip)
+        self._model: Any = model.eval().requires_grad_(False).to(device)
+        preprocess = open_clip.get_model_preprocess_cfg(self._model)
+        size = preprocess["size"]
+        self._size: tuple[int, int] = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        self._mean = torch.tensor(preprocess["mean"], device=device).view(3, 1, 1) * 255
+        self._std = torch.tensor(preprocess["std"], device=device).view(3, 1, 1) * 255
+        dim = self.encode_text(["a thing"]).shape[1]
+        # Only now: text stays fp32, and the image tower alone runs in the smaller type.
+        self._model.visual.to(self._dtype)
+        self._card = self._make_card(spec, weights, preprocess, dim)
+
+    @property
+    def card(self) -> EncoderCard:
+        """What the encoder declares about itself."""
+        return self._card
+
+    @torch.inference_mode()
+    def encode_crops(self, crops: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """The image tower's unit vector of each crop."""
+        resized = resize(crops.to(self._device), self._size).float()
+        vectors = self._model.encode_image(((resized - self._mean) / self._std).to(self._dtype))
+        return F.normalize(vectors.float(), dim=-1)
+
+    @torch.inference_mode()
+    def encode_text(self, prompts: Sequence[str]) -> Float32[Array, "k d"]:
+        """For each prompt the mean of its templates' unit vectors, scaled to unit length."""
+        rows = []
+        for prompt in prompts:
+            tokens = self._tokenizer(fill(CLIP_TEMPLATES, prompt)).to(self._device)
+            rows.append(F.normalize(self._model.encode_text(tokens).float(), dim=-1).mean(0))
+        return F.normalize(torch.stack(rows), dim=-1).cpu().numpy()
+
+    def num_tokens_lost(self, prompt: str) -> int:
+        """How many tokens of the prompt's longest templated sentence lie beyond the model's context."""
+        sentences = fill(CLIP_TEMPLATES, prompt)
+        inner = getattr(self._tokenizer, "tokenizer", None)  # a Hugging Face tokenizer adds its marks by itself
+        if inner is not None:
+            lengths = [len(inner(sentence)["input_ids"]) for sentence in sentences]
+        else:
+            lengths = [len(self._tokenizer.encode(sentence)) + 2 for sentence in sentences]
+        return max(max(lengths) - int(self._tokenizer.context_length), 0)
+
+    def _make_card(self, spec: OpenClipSpec, weights: str, preprocess: dict[str, Any], dim: int) -> EncoderCard:
+        mean, std = ([round(float(value), 5) for value in preprocess[name]] for name in ("mean", "std"))
+        name = f"open_clip {spec.model}" if not spec.model.startswith(LOCAL_DIR) else "open_clip local-dir"
+        image = Identity(
+            model=f"{name}, image tower",
+            weights=weights,
+            preprocessing=f"{self._size[0]}x{self._size[1]} px, bicubic antialiased, mean {mean}, std {std}",
+            dtype=dtype_name(self._dtype),
+        )
+        text = Identity(f"{name}, text tower", weights, f"templates {hash_text(*CLIP_TEMPLATES)[:12]}", "float32")
+        scale = float(self._model.logit_scale.exp())
+        return EncoderCard(spec.spec, image, text, dim, scale, self._threshold(scale), knows_attributes=True)
+
+    def _threshold(self, scale: float) -> float:
+        bias = getattr(self._model, "logit_bias", None)
+        if bias is None:
+            return SOFTMAX_PRESENCE_THRESHOLD
+        probability = torch.tensor(SIGMOID_PRESENCE_PROBABILITY)
+        return (float(torch.logit(probability)) - float(bias)) / scale
+
+
+def import_open_clip() -> Any:
+    """open_clip, with torchvision made importable first.
+
+    Raises:
+        MissingModelError: it is not installed, or what it needs does not import.
+    """
+    import_torchvision()
+    try:
+        import open_clip
+    except ImportError as error:
+        raise MissingModelError(f"open_clip cannot be imported: {error}.", "pip install open_clip_torch") from error
+    return open_clip
+
+
+def _load(spec: OpenClipSpec, open_clip: Any) -> tuple[Any, str]:
+    """The model in fp32 on the CPU, and what its weights are."""
+    if spec.seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed)
+            return _create(spec, open_clip, pretrained_text=False), f"seed:{spec.seed}"
+    path = find_weights(spec, open_clip)
+    options: dict[str, Any] = {"require_pretrained": True}
+    if not spec.model.startswith(LOCAL_DIR):  # such a folder says by itself which file
+        options["pretrained"] = str(path)
+    if spec.tag is not None:
+        # By path, open_clip knows neither the activation nor the normalisation that a tag was trained with.
+        config = open_clip.get_pretrained_cfg(spec.model, spec.tag)
+        kept = ("mean", "std", "interpolation", "resize_mode")
+        options["force_preprocess_cfg"] = {name: config[name] for name in kept if name in config}
+        options["quick_gelu"] = bool(config.get("quick_gelu", False))
+    return _create(spec, open_clip, **options), sha256_of(path)
+
+
+def _create(spec: OpenClipSpec, open_clip: Any, **options: Any) -> Any:
+    hub = _text_config(spec, open_clip).get("hf_model_name")
+    with hub_from_cache(hub) as reason, _quiet():
+        try:
+            return open_clip.create_model(spec.model, precision="fp32", weights_only=True, **options)
+        except OSError as error:
+            raise _not_here(f"The text tower of {spec.spec}", reason, error) from error
+        except (RuntimeError, KeyError, ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+            first = first_line(error)
+            raise DataError(f"The weights of {spec.spec} do not load: {first}.", "Check model and file.") from error
+
+
+def _tokenizer(spec: OpenClipSpec, open_clip: Any) -> Any:
+    hub = _text_config(spec, open_clip).get("hf_tokenizer_name")
+    with hub_from_cache(hub) as reason, _quiet():
+        try:
+            return open_clip.get_tokenizer(spec.model)
+        except Exception as error:  # whatever a hub's client raises, the tokenizer is not here
+            raise _not_here(f"The tokenizer of {spec.spec}", reason, error) from error
+
+
+def _text_config(spec: OpenClipSpec, open_clip: Any) -> dict[str, Any]:
+    config = open_clip.get_model_config(spec.model) or {}
+    return dict(config.get("text_cfg", {}))
+
+
+def _not_here(what: str, reason: str, error: Exception) -> MissingModelError:
+    return MissingModelError(f"{what} is not on this machine, and {reason or first_line(error)}.", OFFLINE_HINT)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without open_clip's log lines: what matters of them is an error here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

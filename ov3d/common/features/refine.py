@@ -21,7 +21,7 @@ from torch import Tensor
 from ov3d.common.encoding import Identity, PatchEncoder
 from ov3d.common.errors import MissingModelError, UsageError
 from ov3d.common.features.crops import bounded_size, channels_first, resized
-from ov3d.common.features.views import TINY, ViewFeatures
+from ov3d.common.features.views import ViewFeatures
 from ov3d.common.files import hash_text
 from ov3d.common.shapes import Array, Float, Float16, Float64, Int64, UInt8, UInt16
 
@@ -29,6 +29,9 @@ ALGORITHM = "dino-1"
 """Part of every refiner's key: raised when the same parameters would give other numbers."""
 
 _BLOCK = 1024
+
+_TINY = 1e-12
+"""Guards divisions by a sum or a norm that can be zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,7 @@ def refine(
     spread = propagate(features, tokens.reshape(rows * columns, -1).to(device, torch.float32), config)
     segments = superpixels(resized(image, bounded_size(*size, config.image_side)), config)
     means = torch.from_numpy(cell_shares(segments, (rows, columns)).astype(np.float32)).to(device) @ spread
-    unit = means / torch.linalg.vector_norm(means, dim=1, keepdim=True).clamp_min(TINY)
+    unit = means / torch.linalg.vector_norm(means, dim=1, keepdim=True).clamp_min(_TINY)
     return segments, unit.cpu().numpy().astype(np.float16)
 
 
@@ -144,9 +147,8 @@ def propagate(
     for start in range(0, len(tokens), _BLOCK):
         affinity = tokens[start : start + _BLOCK] @ tokens.T
         affinity = torch.where(affinity >= config.affinity_floor, affinity.clamp_min(0), 0).pow_(config.affinity_power)
-        total = affinity.sum(1, keepdim=True).clamp_min_(
-            TINY
-        )  # a token of zero length has no neighbour, not even itself
+        # A token of zero length has no neighbour, not even itself.
+        total = affinity.sum(1, keepdim=True).clamp_min_(_TINY)
         spread[start : start + _BLOCK] = (affinity @ features).div_(total)
     return spread
 

@@ -11,12 +11,14 @@ vectors, brought to unit length again: g = sum_s f_s / |f_s|.
 from __future__ import annotations
 
 import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from torch import Tensor
+from scipy.sparse import csr_array
 
 from ov3d.common.features.crops import CropGrid
 from ov3d.common.shapes import Array, Float16, Float32, Float64, Int32, Int64, UInt16
@@ -24,8 +26,8 @@ from ov3d.common.shapes import Array, Float16, Float32, Float64, Int32, Int64, U
 BLOCK = 1024
 """Pixels gathered at once: their sums stay in the second-level cache until they are brought to unit length."""
 
-TINY = 1e-12
-"""Guards the division by a norm: a sum of zero vectors stays zero."""
+TINY = 1e-24
+"""Least squared norm that is divided by: a sum of zero vectors stays zero."""
 
 
 @runtime_checkable
@@ -133,21 +135,30 @@ class CropFeatures:
     def features_at(self, pixels: Int64[Array, "n 2"]) -> Float32[Array, "n s d"]:
         """Unit features of every scale at (column, row) pixels."""
         out = np.empty((len(pixels), self.num_scales, self.dim), dtype=np.float32)
-        for start in range(0, len(pixels), BLOCK):
-            block = pixels[start : start + BLOCK]
+
+        def fill(part: slice) -> None:
             for scale in range(self.num_scales):
-                out[start : start + BLOCK, scale] = self._unit_sums(scale, block).numpy()
+                sums, inverse_norms = self._sums(scale, pixels[part])
+                np.multiply(sums, inverse_norms, out=out[part, scale])
+
+        _in_blocks(fill, len(pixels))
         return out
 
     def pixel_features(self, pixels: Int64[Array, "n 2"]) -> Float32[Array, "n d"]:
         """Unit features of the scales' mean at (column, row) pixels."""
         out = np.empty((len(pixels), self.dim), dtype=np.float32)
-        for start in range(0, len(pixels), BLOCK):
-            block = pixels[start : start + BLOCK]
-            total = self._unit_sums(0, block)
-            for scale in range(1, self.num_scales):
-                total += self._unit_sums(scale, block)
-            out[start : start + BLOCK] = (_to_unit(total) if self.num_scales > 1 else total).numpy()
+
+        def fill(part: slice) -> None:
+            total, inverse_norms = self._sums(0, pixels[part])
+            if self.num_scales > 1:
+                total *= inverse_norms
+                for scale in range(1, self.num_scales):
+                    sums, inverse_norms = self._sums(scale, pixels[part])
+                    total += np.multiply(sums, inverse_norms, out=sums)
+                inverse_norms = _inverse_norms(total)
+            np.multiply(total, inverse_norms, out=out[part])
+
+        _in_blocks(fill, len(pixels))
         return out
 
     def relevancy(self, text: Float32[Array, " d"], step: int) -> Float32[Array, "rows columns"]:
@@ -167,18 +178,18 @@ class CropFeatures:
         for start in range(0, len(scores), 256):  # bounded memory for a full map of a large image
             rows = [weights[start : start + 256] for weights in down]
             dots = {(s, z): _row_products(rows[s], rows[z]) @ pairs[s, z] @ columns[s, z] for s, z in pairs}
-            norms = [np.sqrt(np.maximum(dots[s, s], TINY**2)) for s in scales]
+            norms = [np.sqrt(np.maximum(dots[s, s], TINY)) for s in scales]
             score, square = np.zeros_like(norms[0]), np.zeros_like(norms[0])
             for s in scales:
                 grid = cosines[self._rows[s]].reshape(len(self._grids[s].ys), -1).astype(np.float64)
                 score += rows[s] @ grid @ across[s].T / norms[s]
             for (s, z), dot in dots.items():
                 square += (1 if s == z else 2) * dot / (norms[s] * norms[z])
-            scores[start : start + 256] = score / np.sqrt(np.maximum(square, TINY**2))
+            scores[start : start + 256] = score / np.sqrt(np.maximum(square, TINY))
         return scores
 
-    def _unit_sums(self, scale: int, pixels: Int64[Array, "n 2"]) -> Tensor:
-        """f / |f| of one scale: a sparse-times-dense product, as torch's embedding bag computes it fastest."""
+    def _sums(self, scale: int, pixels: Int64[Array, "n 2"]) -> tuple[Float32[Array, "n d"], Float32[Array, "n 1"]]:
+        """f of one scale and 1 / |f|: a sparse matrix, pixels by crops, times the crops' vectors."""
         across, down = self._across[scale], self._down[scale]
         columns, rows = pixels[:, 0], pixels[:, 1]
         weights = down.weights[rows][:, :, None] * across.weights[columns][:, None, :]
@@ -186,16 +197,12 @@ class CropFeatures:
         crop_columns = across.first[columns][:, None] + np.arange(across.weights.shape[1], dtype=np.int32)
         crops = crop_rows[:, :, None] * np.int32(across.num_starts) + crop_columns[:, None, :]
         used = weights > 0
-        ends = np.cumsum(used.sum((1, 2)), dtype=np.int32)
-        sums = torch.nn.functional.embedding_bag(
-            torch.from_numpy(crops[used]),
-            torch.from_numpy(self._vectors[self._rows[scale]]),
-            torch.from_numpy(np.concatenate([np.zeros(1, dtype=np.int32), ends])),
-            per_sample_weights=torch.from_numpy(weights[used].astype(np.float32)),
-            mode="sum",
-            include_last_offset=True,
-        )
-        return _to_unit(sums)
+        ends = np.zeros(len(pixels) + 1, dtype=np.int32)
+        np.cumsum(used.sum((1, 2)), out=ends[1:])
+        table = self._vectors[self._rows[scale]]
+        sparse = csr_array((weights[used].astype(np.float32), crops[used], ends), shape=(len(pixels), len(table)))
+        sums = sparse @ table
+        return sums, _inverse_norms(sums)
 
     def _paired_gram(self, first: int, second: int) -> Float64[Array, "rr cc"]:
         """Dot products of the crops of two scales, as (pairs of rows) x (pairs of columns)."""
@@ -219,7 +226,8 @@ class SegmentFeatures:
 
     def __init__(self, segments: UInt16[Array, "sh sw"], vectors: Float16[Array, "m d"], size: tuple[int, int]) -> None:
         self._segments = segments
-        self._vectors = _to_unit(torch.from_numpy(vectors.astype(np.float32))).numpy()
+        self._vectors = vectors.astype(np.float32)
+        self._vectors *= _inverse_norms(self._vectors)
         self._columns, self._rows = (
             ((np.arange(length) + 0.5) * (own / length)).astype(np.int64)
             for length, own in zip(size, segments.shape[::-1], strict=True)
@@ -244,9 +252,25 @@ class SegmentFeatures:
         return cosines[self._segments[self._rows[::step]][:, self._columns[::step]]]
 
 
-def _to_unit(rows: Tensor) -> Tensor:
-    """The rows brought to unit length, in place."""
-    return rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(TINY))
+def _inverse_norms(rows: Float32[Array, "n d"]) -> Float32[Array, "n 1"]:
+    squares = np.einsum("nd,nd->n", rows, rows)[:, None]
+    return 1 / np.sqrt(np.maximum(squares, np.float32(TINY)))
+
+
+def _in_blocks(fill: Callable[[slice], None], num_pixels: int) -> None:
+    """Call `fill` on blocks of pixels, on every core where there are many.
+
+    Blocks are handed to threads, each computing alone: torch's and BLAS's own threads meet after every operation, and on
+    a machine that is busy with something else such a meeting waits for the slowest: 20 times slower was measured.
+    """
+    parts = [slice(start, min(start + BLOCK, num_pixels)) for start in range(0, num_pixels, BLOCK)]
+    if len(parts) < 8:
+        for part in parts:
+            fill(part)
+        return
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        for _ in pool.map(fill, parts):
+            pass
 
 
 def _row_products(first: Float64[Array, "m r"], second: Float64[Array, "m z"]) -> Float64[Array, "m rz"]:

@@ -10,13 +10,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ov3d.common.cameras import Camera
+from ov3d.common.distortion import Distortion
 from ov3d.common.errors import DataError
 from ov3d.common.files import hash_file, read_tensors, write_tensors
-from ov3d.common.scene import Frame, Scene, load_rgb
+from ov3d.common.scene import Frame, Scene, load_photograph
 from ov3d.common.shapes import Array, Float16, Float64, Int32, UInt8
 
 KIND = "view-set"
@@ -39,6 +41,7 @@ class ViewSet:
         world_from_camera: poses, relative to the world's origin.
         code: language codes of pixels, the views' grids one after the other, or none: in the basis of the index beside it.
         code_sizes: width, height of each view's grid of codes, or none.
+        distortions: what each view's lens did to its image file, or none; empty where no view has any.
         fallback_path: where else the scene's folder may be; set when the set is read.
     """
 
@@ -52,6 +55,7 @@ class ViewSet:
     world_from_camera: Float64[Array, "v 4 4"]
     code: Float16[Array, "p r"] | None = None
     code_sizes: Int32[Array, "v 2"] | None = None
+    distortions: tuple[Distortion | None, ...] = ()
     fallback_path: str = ""
 
     def __post_init__(self) -> None:
@@ -59,6 +63,10 @@ class ViewSet:
         if lengths | {len(self.world_from_camera)} != {len(self.names)} or len(set(self.names)) != len(self.names):
             raise DataError(
                 f"The views of {self.scene} do not fit together: {len(self.names)} names, {lengths} values."
+            )
+        if len(self.distortions) not in (0, len(self.names)):
+            raise DataError(
+                f"The views of {self.scene} have {len(self.distortions)} distortions, not {len(self.names)}."
             )
         if (self.code is None) != (self.code_sizes is None):
             raise DataError(f"The views of {self.scene} have codes without sizes, or sizes without codes.")
@@ -83,6 +91,7 @@ class ViewSet:
         known = hashes or {}
         cameras = [frame.camera for frame in scene.frames]
         poses = [frame.world_from_camera for frame in scene.frames]
+        lenses = [frame.distortion for frame in scene.frames]
         return cls(
             scene=scene.name,
             scene_path=folder.as_posix(),
@@ -92,6 +101,7 @@ class ViewSet:
             intrinsics=np.array([(c.fx, c.fy, c.cx, c.cy) for c in cameras], np.float64).reshape(-1, 4),
             sizes=np.array([(c.width, c.height) for c in cameras], np.int32).reshape(-1, 2),
             world_from_camera=np.array(poses, np.float64).reshape(-1, 4, 4),
+            distortions=tuple(lenses) if any(lenses) else (),
         )
 
     def camera(self, idx: int) -> Camera:
@@ -119,7 +129,7 @@ class ViewSet:
         )
 
     def load_image(self, idx: int) -> UInt8[Array, "h w 3"]:
-        """The image of a view.
+        """The image of a view as its camera sees it, upright and without distortion.
 
         Raises:
             DataError: it is not there, cannot be read, or is not the one the index was made from.
@@ -130,11 +140,7 @@ class ViewSet:
                 f"Image {path} has changed since the index of {self.scene} was made.",
                 "Put the old one back, or train again.",
             )
-        image = load_rgb(path)
-        width, height = self.sizes[idx]
-        if image.shape[:2] != (height, width):
-            raise DataError(f"Image {path} is {image.shape[1]}x{image.shape[0]}, its view {width}x{height}.")
-        return image
+        return load_photograph(path, self.camera(idx), self.distortions[idx] if self.distortions else None)
 
     def view_code(self, idx: int) -> Float16[Array, "h w r"] | None:
         """The language codes of a view's pixels, or none."""
@@ -151,7 +157,7 @@ def write_views(path: str | Path, views: ViewSet) -> Path:
     for name in ("code", "code_sizes"):
         if getattr(views, name) is not None:
             tensors[name] = getattr(views, name)
-    metadata = {
+    metadata: dict[str, Any] = {
         "scene": views.scene,
         "scene_path": views.scene_path,
         "scene_from_file": _relative(views.scene_path, Path(path).resolve().parent),
@@ -159,6 +165,8 @@ def write_views(path: str | Path, views: ViewSet) -> Path:
         "image_paths": list(views.image_paths),
         "image_hashes": list(views.image_hashes),
     }
+    if views.distortions:
+        metadata["distortions"] = [lens.to_json() if lens else None for lens in views.distortions]
     return write_tensors(path, tensors, kind=KIND, version=VERSION, metadata=metadata)
 
 
@@ -177,6 +185,7 @@ def read_views(path: str | Path) -> ViewSet:
         world_from_camera=tensors["world_from_camera"],
         code=tensors.get("code"),
         code_sizes=tensors.get("code_sizes"),
+        distortions=tuple(lens and Distortion.from_json(lens) for lens in meta.get("distortions", ())),
     )
     beside = meta["scene_from_file"]
     return (

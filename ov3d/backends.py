@@ -79,3 +79,8 @@ def train_run(
     name = source.ids[0] if len(source) == 1 else Path(path).resolve().name
     folder = run if run is not None else new_run(name, backend.name, outputs)
     return backend.train(source, config, run=folder, device=chosen, extract=extract, progress=progress)
+
+
+def train(backend: str, scene: str | Path, *settings: str, outputs: Path | None = None, device: str = "auto") -> Run:
+    """Train a backend by name; `settings` are texts like `refine=dino`."""
+    return train_run(get_backend(backend), scene, overrides=settings, outputs=outputs, device=device)

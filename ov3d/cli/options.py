@@ -12,8 +12,11 @@ QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and 
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
 EncoderOption = Annotated[
-    str | None,
+    str,
     typer.Option("--encoder", help="offline, offline:lite2, or openclip:MODEL/TAG-OR-PATH.", metavar="SPEC"),
+]
+RefineOption = Annotated[
+    str, typer.Option("--refine", help="none, or dino: smooth over what DINOv2 finds alike.", metavar="NAME")
 ]
 OutputsOption = Annotated[
     Path | None, typer.Option("--outputs", help="Folder of runs.  [default: $OV3D_OUTPUTS or ./outputs]", metavar="DIR")

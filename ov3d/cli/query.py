@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
     from ov3d.common.asking import Answer
-    from ov3d.common.index import LanguageIndex
 
 
 def query(
@@ -64,35 +63,13 @@ def query(
         console.say(f"Ignored, the encoder {answer.encoder} cannot see it: {', '.join(answer.ignored_words)}.")
     for note in answer.notes:
         console.say(f"Note: {note}.")
-    files = _write(output, index, answer, path.parent, console) if output is not None else []
+    files: list[Path] = []
+    if output is not None:
+        from ov3d.common.exporters.answers import write_answer
+
+        files = write_answer(output, index, answer, path.parent, progress=console)
     data = {**answer.to_json(), "run": str(found.path), "files": [str(path) for path in files]}
     console.result(data, lambda out: _show(out, answer, files))
-
-
-def _write(folder: Path, index: LanguageIndex, answer: Answer, beside: Path, console: Console) -> list[Path]:
-    """Write the PLY and the pictures; photographs that are gone are told, and the rest is written."""
-    from ov3d.common.exporters.images import top_down_picture, write_overlays, write_png
-    from ov3d.common.exporters.ply import write_answer_ply
-    from ov3d.common.views import FILE_NAME, read_views
-
-    files = [write_answer_ply(folder / "points.ply", index, answer)]
-    files.append(write_png(folder / "top-down.png", top_down_picture(index, answer)))
-    views_path = beside / FILE_NAME
-    if not views_path.is_file():
-        console.say(f"No overlays: there are no views at {views_path}.")
-        return files
-    views = read_views(views_path)
-    lost = []
-    with console.task("Drawing views", len(views)) as task:
-        for written in write_overlays(folder, index, answer, views):
-            if isinstance(written, Path):
-                files.append(written)
-            else:
-                lost.append(written)
-            task.advance()
-    if lost:
-        console.say(f"{len(lost)} of {len(views)} views without a picture; the first: {lost[0]}")
-    return files
 
 
 def _show(out: RichConsole, answer: Answer, files: list[Path]) -> None:

@@ -1,0 +1,95 @@
+"""`ov3d extract-features`: encode photographs once, into the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ov3d.cli.console import Console
+from ov3d.cli.options import (
+    CacheOption,
+    DeviceOption,
+    EncoderOption,
+    JsonFlag,
+    LayoutOption,
+    OfflineFlag,
+    QuietFlag,
+    RefineOption,
+    go_offline,
+    use_cache,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+
+def extract_features(
+    scenes: Annotated[list[Path], typer.Argument(help="Scenes, or folders of scenes.", metavar="SCENE...")],
+    encoder: EncoderOption = "offline",
+    refine: RefineOption = "none",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and do nothing.")] = False,
+    layout: LayoutOption = None,
+    device: DeviceOption = "auto",
+    cache: CacheOption = None,
+    offline: OfflineFlag = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Encode the photographs of scenes, and keep the features in the cache.
+
+    What is stored already is skipped; a run that was cut off goes on where it was. Features are kept by the content of each
+    image, so the same photograph is never encoded twice.
+
+    Example: ov3d extract-features my-room
+    """
+    go_offline(offline)
+    use_cache(cache)
+    console = Console(as_json=as_json, quiet=quiet)
+    from ov3d.common.device import pick_device
+    from ov3d.common.readers import open_source
+    from ov3d.common.teacher import Teacher
+
+    sources = [open_source(scene, layout=layout) for scene in scenes]  # all paths are checked before the long work
+    teacher = Teacher.open(encoder, refine=refine, device=pick_device(device))
+    rows: list[dict[str, Any]] = []
+    for source in sources:
+        for idx in range(len(source)):
+            scene = source[idx]
+            for note in scene.notes:
+                console.say(f"{scene.name}: {note}")
+            if dry_run:
+                row = teacher.plan(scene).to_json()
+            else:
+                row = teacher.extract(scene, progress=console).to_json()
+            rows.append({"scene": scene.name, **row})
+    card = teacher.card
+    data = {"encoder": card.spec, "dtype": card.image.dtype, "refine": refine, "dry_run": dry_run, "scenes": rows}
+    console.result(data, lambda out: _show(out, data, str(teacher.store.root)))
+
+
+def _show(out: RichConsole, data: dict[str, Any], root: str) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    columns = [("scene", "left")]
+    columns += [(name, "right") for name in data["scenes"][0] if name not in {"scene", "failed"}]
+    for name, justify in columns:
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in data["scenes"]:
+        table.add_row(*(_cell(name, row[name]) for name, _ in columns))
+    out.print(table)
+    for row in data["scenes"]:
+        for name, why in row.get("failed", []):
+            out.print(f"left out: {row['scene']}/{name}: {why}", highlight=False, markup=False)
+    done = "would be kept" if data["dry_run"] else "are kept"
+    out.print(f"Features of {data['encoder']} ({data['dtype']}) {done} in {root}", highlight=False, markup=False)
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "bytes":
+        return f"{value / 1e6:.1f} MB"
+    if name == "seconds":
+        return f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

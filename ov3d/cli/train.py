@@ -1,0 +1,116 @@
+"""`ov3d train`: learn where words live in a scene, with one of the backends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ov3d.cli.console import Console
+from ov3d.cli.options import (
+    CacheOption,
+    ConfigOption,
+    DeviceOption,
+    JsonFlag,
+    LayoutOption,
+    OfflineFlag,
+    OutputsOption,
+    QuietFlag,
+    SetOption,
+    go_offline,
+    use_cache,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+    from ov3d.common.runs import Run
+
+
+def train(
+    backend: Annotated[str, typer.Argument(help="points (nerf and lidar come in later versions).")],
+    scene: Annotated[Path, typer.Argument(help="A scene, or a folder of scenes.")],
+    stages: Annotated[
+        str | None, typer.Option("--stages", help="Stages to run, by commas; a prefix of all.  [default: all]")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option("--encoder", help="As --set encoder=SPEC.", metavar="SPEC")] = None,
+    refine: Annotated[str | None, typer.Option("--refine", help="As --set refine=NAME: none or dino.")] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    no_extract: Annotated[
+        bool, typer.Option("--no-extract", help="Refuse when features are missing, instead of extracting them.")
+    ] = False,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with the unfinished run in this folder.", metavar="RUN")
+    ] = None,
+    layout: LayoutOption = None,
+    outputs: OutputsOption = None,
+    device: DeviceOption = "auto",
+    seed: Annotated[int | None, typer.Option("--seed", help="As --set seed=N.", min=0)] = None,
+    cache: CacheOption = None,
+    offline: OfflineFlag = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Train a backend on a scene, and write a run that `ov3d query` can ask.
+
+    The run is a new folder OUTPUTS/SCENE/BACKEND/TIME with its settings and one LanguageIndex a scene.
+
+    Example: ov3d train points my-room --stages fuse
+    """
+    go_offline(offline)
+    use_cache(cache)
+    console = Console(as_json=as_json, quiet=quiet)
+    overrides = _overrides(stages=stages, encoder=encoder, refine=refine, seed=seed) + (settings or [])
+    from ov3d.backends import get_backend, train_run
+
+    run = train_run(
+        get_backend(backend),
+        scene,
+        config_path=_resumed_config(resume, config),
+        overrides=overrides,
+        run=resume,
+        outputs=outputs,
+        layout=layout,
+        device=device,
+        extract=not no_extract,
+        progress=console,
+    )
+    data = {"run": str(run.path), "manifest": run.manifest}
+    console.result(data, lambda out: _show(out, run))
+
+
+def _overrides(*, stages: str | None, **values: object) -> list[str]:
+    texts = [f"{name}={value}" for name, value in values.items() if value is not None]
+    return texts + ([f"stages=[{stages}]"] if stages is not None else [])
+
+
+def _resumed_config(resume: Path | None, config: Path | None) -> Path | None:
+    if resume is None or config is not None:
+        return config
+    from ov3d.common.errors import DataError
+
+    written = resume / "config.yaml"
+    if not written.is_file():
+        raise DataError(f"{resume} is no run to go on with (looked for config.yaml).", "Leave --resume out.")
+    return written
+
+
+def _show(out: RichConsole, run: Run) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in _lines(run.manifest):
+        table.add_row(name, value)
+    out.print(table)
+    out.print(f"Run: {run.path}", highlight=False, markup=False, soft_wrap=True)
+    out.print('Ask it: ov3d query "a cat"', highlight=False)
+
+
+def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = [("backend", str(manifest["backend"])), ("stages", ", ".join(manifest["stages"]))]
+    lines.append(("scenes", ", ".join(manifest["indexes"])))
+    seconds = manifest.get("seconds", {})
+    lines.append(("seconds", ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())))
+    return lines

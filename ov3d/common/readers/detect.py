@@ -110,4 +110,4 @@ def _splits(root: Path, ids: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 def _no_scene(root: Path, layouts: tuple[Layout, ...]) -> DataError:
     looked_for = "; or ".join(layout.looks_for for layout in layouts)
     where = "in it and in its sub-folders" if root.is_dir() else "there and beside it"
-    return DataError(f"{root} is no scene: looked {where} for {looked_for}.", "Check the path, or see docs/formats.md.")
+    return DataError(f"{root} is no scene: looked {where} for {looked_for}.", "Check the path to the scene.")

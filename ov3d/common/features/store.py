@@ -96,7 +96,7 @@ class FeatureStore:
             DataError: the image cannot be read.
         """
         refinement = self.refiner.key if self.refiner else ""
-        image = self.hasher.hash(frame.image_path)
+        image = self.hasher.hash(frame.image_path) + frame.pixels_key
         return hash_text(f"features-{VERSION}", image, self.card.image.key, self.plan.key, refinement)
 
     def path(self, frame: Frame) -> Path:

@@ -7,11 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ov3d.common.errors import DataError, UsageError, did_you_mean
-from ov3d.common.readers import cloud, scannet
+from ov3d.common.readers import blender, cloud, colmap, llff, nerfstudio, scannet
 from ov3d.common.readers.layout import Layout, scene_name
 from ov3d.common.scene import LazyScenes, Scene, SceneSource
 
-LAYOUTS: tuple[Layout, ...] = (scannet.LAYOUT, cloud.LAYOUT)
+LAYOUTS: tuple[Layout, ...] = (
+    scannet.LAYOUT,
+    cloud.LAYOUT,
+    nerfstudio.LAYOUT,
+    blender.LAYOUT,
+    llff.LAYOUT,
+    colmap.LAYOUT,
+)
 """Known layouts; the first that matches a path reads it."""
 
 SPLITS_FOLDER = "splits"
@@ -69,7 +76,8 @@ def _layouts(name: str | None) -> tuple[Layout, ...]:
 
 
 def _matching(path: Path, layouts: tuple[Layout, ...]) -> Layout | None:
-    return next((layout for layout in layouts if layout.matches(path)), None)
+    named = len(layouts) == 1
+    return next((layout for layout in layouts if layout.matches(path) and (named or not layout.yields_to(path))), None)
 
 
 def _scenes_below(root: Path, layouts: tuple[Layout, ...]) -> dict[str, tuple[Path, Layout]]:

@@ -24,12 +24,14 @@ class Layout:
         looks_for: what tells it apart, in words for an error.
         matches: whether a path is a scene of this layout; looks at names only.
         load: reads one scene.
+        yields_to: where this is true too, another layout fits better, unless the user names this one.
     """
 
     name: str
     looks_for: str
     matches: Callable[[Path], bool]
     load: Callable[[Path], Scene]
+    yields_to: Callable[[Path], bool] = lambda path: False
 
 
 def scene_name(path: Path) -> str:

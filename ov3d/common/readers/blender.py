@@ -1,0 +1,58 @@
+"""The synthetic NeRF scenes, rendered with Blender: one transforms file a split.
+
+    transforms_train.json, transforms_val.json, transforms_test.json: camera_angle_x,
+    frames: [{file_path (without ending), transform_matrix (camera-to-world, OpenGL axes)}]
+
+Files with nerfstudio's members (fl_x, k1, …) are read too. A frame is named after its split and its image: `train_r_0`.
+Photographs are RGBA; their transparent background becomes white. Units are arbitrary, z is up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ov3d.common.errors import DataError
+from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
+from ov3d.common.readers.nerfstudio import read_transforms, shots_of
+from ov3d.common.readers.posed import frames_from, natural_order
+from ov3d.common.scene import Frame, Scene, World
+
+SPLITS = ("train", "val", "test")
+
+
+def load(path: Path) -> Scene:
+    """Read a scene of this layout; raises `DataError` with the file that is at fault."""
+    files = {split: path / f"transforms_{split}.json" for split in SPLITS}
+    if not files["train"].is_file():
+        raise DataError(f"There is no {files['train']}.", "Check the path.")
+    frames: list[Frame] = []
+    notes: list[str] = []
+    splits = {}
+    for split, file in files.items():
+        if not file.is_file():
+            continue
+        shots = [replace(shot, name=f"{split}_{shot.name}") for shot in shots_of(read_transforms(file), file)]
+        found = sorted(frames_from(shots, file, notes), key=lambda frame: natural_order(frame.name))
+        splits[split] = tuple(frame.name for frame in found)
+        frames += found
+    origin = choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames]))
+    return Scene(
+        name=scene_name(path),
+        path=path,
+        layout=LAYOUT.name,
+        frames=relative_to(frames, origin),
+        world=World(units="arbitrary", origin=origin),
+        notes=tuple(notes),
+        splits=splits,
+    )
+
+
+LAYOUT = Layout(
+    name="blender",
+    looks_for="transforms_train.json",
+    matches=lambda path: (path / "transforms_train.json").is_file(),
+    load=load,
+)

@@ -1,0 +1,268 @@
+"""From what a capture says about a photograph to a `Frame`: shared by the readers whose poses were computed from the images.
+
+A structure-from-motion tool sees the pixels as they are stored in the file, ov3d looks at them upright. Where EXIF turns an
+image, the camera is turned with it: x right and y down as one looks at it, so intrinsics, lens and pose change together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ov3d.common.cameras import Camera, orthonormalised, pose_fault
+from ov3d.common.distortion import Distortion
+from ov3d.common.errors import DataError
+from ov3d.common.images import IMAGE_ENDINGS, QUARTER_TURNS, ImageHeader, read_header
+from ov3d.common.scene import DepthImage, Frame
+from ov3d.common.shapes import Array, Float64
+
+OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+"""Camera axes: OpenGL's y is up and z backward, OpenCV's y is down and z forward. It is its own inverse."""
+
+SNAP_COSINE = np.cos(np.radians(10))
+"""A world whose cameras stand upright to within this keeps the direction that its layout calls up."""
+
+_EXACT = 1e-9
+_QUARTER = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # (x, y) -> (-y, x): clockwise, as y is down
+_CLOCKWISE = np.block([[_QUARTER, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]])
+
+
+@dataclass(frozen=True, slots=True)
+class Lens:
+    """Intrinsics as a capture states them.
+
+    Attributes:
+        camera: focal lengths and principal point (pixel centres at +0.5) for the size it states.
+        model: `pinhole`, or a model of `ov3d.common.distortion`.
+        coefficients: of that model.
+        of_stored_pixels: whether they are for the pixels as they lie in the file, before EXIF turns them.
+    """
+
+    camera: Camera
+    model: Literal["pinhole", "opencv", "fisheye"] = "pinhole"
+    coefficients: tuple[float, ...] = ()
+    of_stored_pixels: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shot:
+    """One photograph as a capture states it.
+
+    Attributes:
+        name: of the frame.
+        path: the photograph.
+        lens: intrinsics for an image of the header's size; called only for images that are there.
+        world_from_camera: OpenCV axes; as in the file otherwise.
+        stated_in: what to name in an error: the file and the place in it.
+        depth_path, depth_scale: a depth image of the same lens, and scene units a step.
+        mask_path: an image that is black where the photograph is not to be used.
+        depth_range: near and far.
+    """
+
+    name: str
+    path: Path
+    lens: Callable[[ImageHeader], Lens]
+    world_from_camera: Float64[Array, "4 4"]
+    stated_in: str
+    depth_path: Path | None = None
+    depth_scale: float = 0.001
+    mask_path: Path | None = None
+    depth_range: tuple[float, float] | None = None
+
+
+def frames_from(shots: Sequence[Shot], listed_in: Path, notes: list[str]) -> list[Frame]:
+    """Frames of the photographs that can be used, in the order given; what is left out is counted in `notes`.
+
+    Args:
+        shots: what the capture states.
+        listed_in: its file.
+        notes: appended to.
+
+    Raises:
+        DataError: none can be used, or intrinsics or a pose contradict an image; the message names it.
+    """
+    if not shots:
+        raise DataError(f"{listed_in} lists no photograph.", "Export the capture again.")
+    missing = [shot for shot in shots if not shot.path.is_file()]
+    there = [shot for shot in shots if shot.path.is_file()]
+    if not there:
+        raise DataError(
+            f"None of the {len(shots)} photographs that {listed_in} lists is there (first: {shots[0].path}).",
+            "Put the images where the file says, or correct the paths in it.",
+        )
+    add_note(
+        notes, len(missing), f"of {len(shots)} listed photographs", "missing", [shot.path.name for shot in missing]
+    )
+    lost = [shot for shot in there if not np.isfinite(shot.world_from_camera).all()]
+    add_note(notes, len(lost), "photographs with poses that are not finite", "left out", [s.path.name for s in lost])
+    headers = [(shot, read_header(shot.path)) for shot in there if np.isfinite(shot.world_from_camera).all()]
+    broken = [shot.path.name for shot, header in headers if header is None]
+    add_note(notes, len(broken), "photographs that cannot be read", "left out", broken)
+    frames = [_frame(shot, header, notes) for shot, header in headers if header is not None]
+    if not frames:
+        raise DataError(
+            f"None of the {len(there)} photographs of {listed_in} can be used: {'; '.join(notes)}.",
+            "Export the capture again.",
+        )
+    masked = sum(frame.mask_path is not None for frame in frames)
+    if masked:
+        notes.append(f"{masked} photographs have masks: training rays keep to them, lifting does not")
+    return frames
+
+
+def _frame(shot: Shot, header: ImageHeader, notes: list[str]) -> Frame:
+    pose = _clean_pose(shot)
+    lens = shot.lens(header)
+    camera, distortion, turns = _fitted(shot, lens, header)
+    for _ in range(turns):
+        pose = pose @ _CLOCKWISE.T
+    depth_path, mask_path = shot.depth_path, shot.mask_path
+    if turns and (depth_path or mask_path):
+        depth_path = mask_path = None
+        notes.append(f"{shot.path.name} is turned by EXIF: its depth and mask, which say no such thing, are left out")
+    if mask_path is not None and not mask_path.is_file():
+        raise DataError(f"{shot.stated_in} names the mask {mask_path}, which is not there.", "Put it back.")
+    return Frame(
+        name=shot.name,
+        image_path=shot.path,
+        camera=camera,
+        world_from_camera=pose,
+        depth=None if depth_path is None else _depth(shot, depth_path, camera, distortion),
+        distortion=distortion,
+        mask_path=mask_path,
+        depth_range=shot.depth_range,
+    )
+
+
+def _clean_pose(shot: Shot) -> Float64[Array, "4 4"]:
+    pose = np.asarray(shot.world_from_camera, dtype=np.float64)
+    if fault := pose_fault(pose):
+        raise DataError(
+            f"The pose of {shot.path.name} in {shot.stated_in} cannot be used: {fault}.", "Export the poses again."
+        )
+    rounding = np.abs(pose[:3, :3] @ pose[:3, :3].T - np.eye(3)).max()
+    return orthonormalised(pose) if rounding > _EXACT else pose
+
+
+def _fitted(shot: Shot, lens: Lens, header: ImageHeader) -> tuple[Camera, Distortion | None, int]:
+    """The pinhole camera, the distortion, and how many quarter turns clockwise were needed."""
+    stated = (lens.camera.width, lens.camera.height)
+    upright, stored = header.size, header.stored_size
+    fits_upright, fits_stored = _same_shape(stated, upright), _same_shape(stated, stored)
+    if not (fits_upright or fits_stored):
+        raise DataError(
+            f"Image {shot.path} is {upright[0]}x{upright[1]}, its intrinsics in {shot.stated_in} are for "
+            f"{stated[0]}x{stated[1]}.",
+            "Crop neither: resize the image to that shape, or correct w and h.",
+        )
+    turned = header.orientation != 1 and fits_stored and (lens.of_stored_pixels or not fits_upright)
+    if turned and header.orientation not in QUARTER_TURNS:
+        raise DataError(
+            f"Image {shot.path} is mirrored by its EXIF orientation ({header.orientation}).",
+            "Write the pixels upright: magick mogrify -auto-orient.",
+        )
+    model: Literal["opencv", "fisheye"] = "fisheye" if lens.model == "fisheye" else "opencv"
+    whole = Distortion(model, lens.coefficients, lens.camera.resized(*(stored if turned else upright)))
+    turns = QUARTER_TURNS[header.orientation] if turned else 0
+    for _ in range(turns):
+        whole = whole.turned()
+    if lens.model == "pinhole" or (lens.model == "opencv" and not any(lens.coefficients)):
+        return whole.camera, None, turns
+    return whole.pinhole(), whole, turns
+
+
+def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether one size is the other one resized, its sides rounded to whole pixels."""
+    (small_w, small_h), (w, h) = sorted((a, b))
+    return abs(small_w * h / w - small_h) < 1.5 or abs(small_h * w / h - small_w) < 1.5
+
+
+def _depth(shot: Shot, path: Path, camera: Camera, distortion: Distortion | None) -> DepthImage:
+    size = _raster_size(path)
+    if size is None:
+        raise DataError(f"{shot.stated_in} names the depth image {path}, which cannot be read.", "Export it again.")
+    if not _same_shape(size, (camera.width, camera.height)):
+        raise DataError(
+            f"Depth image {path} is {size[0]}x{size[1]}, its photograph {camera.width}x{camera.height}: "
+            "they do not show the same.",
+            "Depth must be of the photograph's shape, at any size.",
+        )
+    return DepthImage(path, shot.depth_scale, camera.resized(*size), distortion.resized(*size) if distortion else None)
+
+
+def _raster_size(path: Path) -> tuple[int, int] | None:
+    if path.suffix.lower() != ".npy":
+        header = read_header(path)
+        return header.stored_size if header else None
+    try:
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except (OSError, ValueError, EOFError):
+        return None
+    return (shape[1], shape[0]) if len(shape) == 2 else None
+
+
+# ------------------------------------------------------------------------------------------------------------- names
+
+
+def natural_order(name: str) -> tuple[Any, ...]:
+    """A sort key under which frame_2 comes before frame_10."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((int(part), "") if part.isascii() and part.isdigit() else (-1, part) for part in parts)
+
+
+def unique_names(paths: Sequence[str], listed_in: Path) -> list[str]:
+    """A frame's name for each relative path: its stem, or where stems repeat the whole path with _ for /.
+
+    Raises:
+        DataError: a path is there twice.
+    """
+    plain = [path.replace("\\", "/").removeprefix("./").strip("/") for path in paths]
+    seen: set[str] = set()
+    for path in plain:
+        if path in seen:
+            raise DataError(f"{listed_in} lists {path} twice.", "Take one of them out.")
+        seen.add(path)
+    for choice in (
+        lambda p: Path(p).stem,
+        lambda p: "_".join(Path(p).with_suffix("").parts),
+        lambda p: p.replace("/", "_"),
+    ):
+        names = [choice(path) for path in plain]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{idx}_{Path(path).stem}" for idx, path in enumerate(plain)]
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The photographs of a folder in the order of their file names; hidden files do not count."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith("."))
+
+
+def add_note(notes: list[str], count: int, what: str, state: str, names: Iterable[str]) -> None:
+    """Say how many of something are in a state, and name the first three; nothing where there are none."""
+    if count:
+        first = list(names)[:3]
+        more = ", …" if count > len(first) else ""
+        notes.append(f"{count} {what}: {state} ({', '.join(first)}{more})")
+
+
+def estimated_up(frames: Sequence[Frame], nominal: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Which way is up where nobody measured it: the mean of the cameras' up directions.
+
+    Args:
+        frames: posed photographs.
+        nominal: what the layout calls up: kept where the mean is near to it, or where the cameras do not agree.
+    """
+    mean = np.mean([-frame.world_from_camera[:3, 1] for frame in frames], axis=0)
+    length = float(np.linalg.norm(mean))
+    if length < 0.3 or float(mean @ np.asarray(nominal)) / length > SNAP_COSINE:
+        return nominal
+    x, y, z = (mean / length).tolist()
+    return (x, y, z)

@@ -7,7 +7,7 @@ the run needs to know which backend made it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ov3d.common.config import Config
 from ov3d.common.progress import Progress
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     import torch
 
 
+@runtime_checkable
 class Report(Protocol):
     """What an evaluation found."""
 
     def to_json(self) -> dict[str, Any]: ...
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A way of learning.
 

@@ -72,10 +72,13 @@ class PointsBackend:
         return read_run(run)
 
     def scores(self, run: Run, scene: str, text: Float[Array, "k d"]) -> Float32[Array, "n k"]:
-        """Raw cosine of all points with unit text vectors, at full rank; 0 for points that no camera saw."""
+        """Raw scores of all points for unit text vectors, at full rank; 0 for points that no camera saw."""
+        config = load_config(PointsConfig, run.path / CONFIG_NAME)
         lifted = read_lifted(index_path(run, scene).with_name(LIFTED_NAME))
         scores = np.zeros((lifted.num_points, len(text)), np.float32)
         scores[lifted.point_row] = lifted.scores(text)
+        if config.score == "mean":
+            scores[lifted.point_row] *= lifted.norms[:, None]
         return scores
 
     def evaluate(

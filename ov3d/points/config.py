@@ -24,6 +24,8 @@ class PointsConfig(Config):
     """Side of the voxels that a cloud made from depth is thinned to, scene units; none lets the scene decide."""
     lift: LiftConfig = LiftConfig()
     """How features get from photographs onto points."""
+    score: Literal["mean", "cosine"] = "mean"
+    """What a point's score is: the mean of its views' cosines (disagreement lowers it) or the cosine of their mean."""
     score_tolerance: float = Field(default=1e-3, gt=0, lt=1)
     """Largest change of a score that the index's low-rank basis may make."""
     stages: tuple[str, ...] = STAGES

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ov3d.common.asking import SPACING_FACT
 from ov3d.common.backproject import with_cloud
 from ov3d.common.errors import CorruptFileError, DataError
@@ -21,6 +23,7 @@ from ov3d.common.lowrank import compress
 from ov3d.common.progress import Progress
 from ov3d.common.projection import median_spacing
 from ov3d.common.scene import Frame, PointCloud, Scene
+from ov3d.common.shapes import Array, Float16
 from ov3d.common.teacher import Teacher
 from ov3d.common.view_check import check_views
 from ov3d.common.views import FILE_NAME as VIEWS_NAME
@@ -30,6 +33,7 @@ from ov3d.points.probes import PROBES
 
 LIFTED_NAME = "lifted.safetensors"
 INDEX_NAME = "index.safetensors"
+BLOCK_ROWS = 1 << 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ def fuse_scene(
     Raises:
         DataError: nothing to fuse, missing features that must not be extracted, or frames that see next to no point.
     """
+    if not scene.frames:
+        raise DataError(f"Scene {scene.name} has no posed photographs to fuse.", "Give images with poses.")
     scene = with_cloud(scene, voxel_size=config.voxel_size, progress=progress)
     cloud = _points(scene)
     check_views(scene.name, cloud, scene.frames, config.lift)
@@ -80,6 +86,21 @@ def fuse_scene(
     write_index(folder / INDEX_NAME, index)
     write_views(folder / VIEWS_NAME, ViewSet.from_scene(replace(scene, frames=frames)))
     return Fused(folder / INDEX_NAME, {"points": len(cloud), "share_seen": lifted.share_seen, **index.facts})
+
+
+def point_features(lifted: LiftedFeatures, config: PointsConfig) -> Float16[Array, "v d"]:
+    """What a point's score is a dot product with: the unit mean of its views, or the mean itself.
+
+    A mean of unit vectors is the shorter the less the views agree, and its dot product with a text vector is the mean of the
+    views' own cosines: one view that takes a wall for a cat is outvoted instead of being brought back to full length.
+    """
+    if config.score == "cosine":
+        return lifted.code
+    features = np.empty_like(lifted.code)
+    for start in range(0, len(lifted), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        features[rows] = lifted.code[rows].astype(np.float32) * lifted.norms[rows, None]
+    return features
 
 
 def _points(scene: Scene) -> PointCloud:
@@ -115,12 +136,13 @@ def _index(
     scene: Scene, cloud: PointCloud, lifted: LiftedFeatures, teacher: Teacher, config: PointsConfig
 ) -> LanguageIndex:
     probes = teacher.text(tuple(dict.fromkeys((*PROBES, *scene.classes))))
-    low = compress(lifted.code, probes, tolerance=config.score_tolerance)
+    low = compress(point_features(lifted, config), probes, tolerance=config.score_tolerance)
     facts = {
         SPACING_FACT: median_spacing(cloud.xyz),
         "lifted": lifted.key,
         "frames": len(scene.frames),
         "refine": config.refine,
+        "score": config.score,
         "basis_energy": low.energy_kept,
         "basis_score_error": low.max_error,
     }

@@ -1,0 +1,145 @@
+"""What every backend must do, whichever way it learns: run over the list in `ov3d.backends`, on a small scene on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ov3d.backends import BACKENDS, get_backend
+from ov3d.common.backend import Backend
+from ov3d.common.config import load_config
+from ov3d.common.errors import UsageError
+from ov3d.common.index import read_index, write_index
+from ov3d.common.querying import index_path
+from ov3d.common.runs import Run, read_run
+from ov3d.common.scene import LazyScenes, Scene
+from tests.colour_encoder import ColourEncoder, colour_encoder
+from tests.common.scenes import CLASSES, box_scene
+
+__all__ = ["colour_encoder"]
+
+CPU = torch.device("cpu")
+SETTINGS = {"points": ["lift.border=2"]}
+"""What makes a backend fit the tiny scene: its images are 64 pixels wide."""
+
+
+@pytest.fixture(params=sorted(BACKENDS))
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return get_backend(request.param)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return box_scene(tmp_path / "scene", 5)
+
+
+def _train(backend: Backend, scene: Scene, run: Path) -> Run:
+    config = load_config(backend.config_type, None, SETTINGS[backend.name])
+    return backend.train(LazyScenes((scene.name,), lambda name: scene), config, run=run, device=CPU)
+
+
+def _files(run: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in sorted(run.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"  # it holds seconds
+    }
+
+
+def test_declares_itself(backend: Backend) -> None:
+    assert backend.name in BACKENDS
+    assert backend.stages
+    assert backend.config_type().model_dump()  # its defaults are valid
+
+
+@pytest.mark.usefixtures("colour_encoder")
+def test_fits_and_beats_chance(backend: Backend, scene: Scene, tmp_path: Path) -> None:
+    run = _train(backend, scene, tmp_path / "run")
+    assert read_run(tmp_path / "run").manifest == run.manifest
+    assert run.manifest["backend"] == backend.name
+    report = backend.evaluate(run, scene, device=CPU, classes=CLASSES, threshold=-1.0).to_json()
+    assert report["tables"][0]["mean_iou"] > 0.75  # chance: a third
+    assert scene.cloud is not None
+    assert scene.cloud.labels is not None
+    index = read_index(index_path(run, scene.name))
+    np.testing.assert_array_equal(index.xyz, scene.cloud.xyz)
+    text = ColourEncoder().encode_text(CLASSES)
+    right = index.scores(text).argmax(axis=1)[index.seen] == scene.cloud.labels[index.seen]
+    assert index.seen.mean() > 0.6
+    assert right.mean() > 0.9
+
+
+@pytest.mark.usefixtures("colour_encoder")
+def test_the_index_scores_as_the_backend_does(backend: Backend, scene: Scene, tmp_path: Path) -> None:
+    run = _train(backend, scene, tmp_path / "run")
+    index = read_index(index_path(run, scene.name))
+    text = ColourEncoder().encode_text(["a floor", "a box", "the sea", "quite", "another", "thing"])
+    own = backend.scores(run, scene.name, text)
+    assert own.shape == (len(index), 6)
+    assert np.abs(own - index.scores(text)).max() < 1e-3
+    assert np.abs(own).max() > 0.9
+
+
+@pytest.mark.usefixtures("colour_encoder")
+def test_save_and_load_are_bit_equal(backend: Backend, scene: Scene, tmp_path: Path) -> None:
+    run = _train(backend, scene, tmp_path / "run")
+    path = index_path(run, scene.name)
+    written = path.read_bytes()
+    assert write_index(tmp_path / "again.safetensors", read_index(path)).read_bytes() == written
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    backend: Backend, scene: Scene, tmp_path: Path, colour_encoder: ColourEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies at every file that a run writes, one after the other; each time the run goes on."""
+    whole = _train(backend, scene, tmp_path / "whole")
+    broken = tmp_path / "broken"
+    module = importlib.import_module("ov3d.common.files")
+    write_bytes, files_left = module.write_bytes, 0
+
+    class Died(BaseException):
+        """Stands for a killed process: nothing may catch it."""
+
+    def dying(path: Path, data: bytes) -> Path:
+        nonlocal files_left
+        if broken in Path(path).parents:
+            files_left -= 1
+            if files_left < 0:
+                raise Died
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(module, "write_bytes", dying)
+    deaths = 0
+    for allowed in (0, 1, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89):
+        files_left = allowed
+        try:
+            resumed = _train(backend, scene, broken)
+            break
+        except Died:
+            deaths += 1
+    assert deaths >= 4
+    assert _files(broken) == _files(tmp_path / "whole")
+    unstable = {"seconds"}
+    for name in set(whole.manifest) - unstable:
+        assert whole.manifest[name] == resumed.manifest[name]
+
+
+@pytest.mark.usefixtures("colour_encoder")
+def test_a_run_is_not_gone_on_with_under_other_settings(backend: Backend, scene: Scene, tmp_path: Path) -> None:
+    _train(backend, scene, tmp_path / "run")
+    config = load_config(backend.config_type, None, [*SETTINGS[backend.name], "seed=7"])
+    source = LazyScenes((scene.name,), lambda name: replace(scene))
+    with pytest.raises(UsageError, match="other settings"):
+        backend.train(source, config, run=tmp_path / "run", device=CPU)
+
+
+def test_unknown_backends_are_named() -> None:
+    with pytest.raises(UsageError, match=r"nerf is not in this version yet; it has: .*points"):
+        get_backend("nerf")
+    with pytest.raises(UsageError, match=r"Unknown backend 'point'\. Did you mean points\?"):
+        get_backend("point")

@@ -148,9 +148,9 @@ def _is_absent(row: ClassRow) -> bool:
     return not any(row.counts.values()) and not any(row.scores.values())
 
 
-def _percent(value: float | None) -> str:
+def _percent(value: float | int | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def _exact(value: float | None) -> str:
+def _exact(value: float | int | None) -> str:
     return "" if value is None else repr(value)

@@ -103,9 +103,8 @@ class PairCounter:
         """The number of points with each true label (row) and predicted label (column).
 
         Raises:
-            DataError: lengths differ, or a label is none of those allowed.
+            DataError: a label is none of those allowed.
         """
-        check_same_length(prediction=prediction, truth=truth)
         if self._num_bits > MAX_BITS:
             row, column = self.positions(truth, prediction)
             return np.bincount(row * len(self._columns) + column, minlength=self._cells.size).reshape(self._cells.shape)
@@ -223,12 +222,7 @@ class Overlaps(NamedTuple):
 
 
 def count_overlaps(prediction: UInt32[Array, " n"], truth: UInt32[Array, " n"]) -> Overlaps:
-    """Count the points of each pair of labels as they stand in files: a class map is then read once a pair, not once a point.
-
-    Raises:
-        DataError: lengths differ.
-    """
-    check_same_length(prediction=prediction, truth=truth)
+    """Count the points of each pair of labels as they stand in files: a class map is then read once a pair, not a point."""
     (true, predicted), lengths = fold_runs(truth, prediction)
     pair = np.empty((len(true), 2), np.uint32)
     low, high = (0, 1) if np.little_endian else (1, 0)

@@ -63,7 +63,7 @@ class EvalReport:
     means: Mapping[str, float | None]
     groups: Mapping[str, Mapping[str, float | None]]
     classes: Sequence[ClassRow]
-    facts: Mapping[str, float | None]
+    facts: Mapping[str, float | int | None]
     notes: tuple[str, ...] = ()
     matrix: Int64[Array, "c c"] | None = None
     matrix_names: tuple[str, ...] = field(default=())
@@ -246,7 +246,7 @@ def group_means(rows: Sequence[ClassRow]) -> dict[str, dict[str, float | None]]:
     }
 
 
-def finite(value: float | None) -> float | None:
+def finite(value: float | int | None) -> float | int | None:
     """The value, or None where it is not a number."""
     return None if value is None or not math.isfinite(value) else value
 
@@ -263,7 +263,7 @@ def _report(
     num_scans: int,
     means: Mapping[str, float],
     rows: Sequence[ClassRow],
-    facts: Mapping[str, float],
+    facts: Mapping[str, float | int],
     notes: Sequence[str],
     matrix: Int64[Array, "c c"],
 ) -> EvalReport:

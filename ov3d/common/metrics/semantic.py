@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ov3d.common.errors import UsageError
-from ov3d.common.metrics.counting import PairCounter, as_labels
+from ov3d.common.metrics.counting import PairCounter, as_labels, check_same_length
 from ov3d.common.shapes import Array, Bool, Float64, Int64
 
 
@@ -37,6 +37,7 @@ class SemanticScores:
         coverage: share of points of known truth that have a prediction; NaN without points.
         num_points: points of known truth.
         num_ignored: points left out because their truth is unknown.
+        matrix: points of each (true class, predicted class).
     """
 
     iou: Float64[Array, " c"]
@@ -53,6 +54,7 @@ class SemanticScores:
     coverage: float
     num_points: int
     num_ignored: int
+    matrix: Int64[Array, "c c"]
 
 
 class SemanticConfusion:
@@ -111,6 +113,7 @@ class SemanticConfusion:
                 counted then.
         """
         predicted, true = as_labels("prediction", prediction), as_labels("truth", truth)
+        check_same_length(prediction=predicted, truth=true)
         self._counts += self._count(true, predicted)
 
     def update_pairs(
@@ -193,6 +196,7 @@ def scores_from_matrix(
         coverage=num_answered / num_points if num_points else float("nan"),
         num_points=num_points,
         num_ignored=num_ignored,
+        matrix=matrix,
     )
 
 

@@ -1,0 +1,374 @@
+"""Folders of label files: right numbers for every layout, every fault named, the same bits for any number of processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ov3d.common.datasets import load_dataset
+from ov3d.common.errors import DataError, UsageError
+from ov3d.common.metrics import PanopticQuality, SemanticConfusion
+from ov3d.common.metrics.folders import CHUNK, evaluate_folders
+from ov3d.common.metrics.label_files import FaultyFilesError
+from tests.common.metrics.panoptic_twin import official_tool
+
+KITTI_RAW = np.array([0, 10, 11, 15, 18, 30, 40, 44, 48, 50, 60, 70, 72, 252], np.uint32)
+
+
+def kitti_tree(root: Path, *, scans: int = 4, sequence: str = "08", seed: int = 0) -> tuple[Path, Path]:
+    """A small tree in the official layout, with noise in the predictions."""
+    rng = np.random.default_rng(seed)
+    truth, found = root / "truth/sequences" / sequence / "labels", root / "found/sequences" / sequence / "predictions"
+    truth.mkdir(parents=True)
+    found.mkdir(parents=True)
+    for idx in range(scans):
+        labels = np.repeat(rng.choice(KITTI_RAW, 20) | (rng.integers(0, 4, 20) << 16), 60).astype(np.uint32)
+        labels.tofile(truth / f"{idx:06d}.label")
+        noise = np.repeat(rng.random(240) < 0.3, 5)
+        np.where(noise, np.uint32(40), labels).astype(np.uint32).tofile(found / f"{idx:06d}.label")
+    return root / "truth", root / "found"
+
+
+def rewrite(path: Path, labels: object, dtype: type = np.uint32) -> None:
+    np.asarray(labels, dtype).tofile(path)
+
+
+# ------------------------------------------------------------------------------------------------------ SemanticKITTI
+
+
+def test_semantickitti_equals_the_official_tool(tmp_path: Path) -> None:
+    truth, found = kitti_tree(tmp_path)
+    official = official_tool()(20, [0], min_points=50)
+    table = load_dataset("semantickitti").id_table("truth")
+    for path in sorted(truth.rglob("*.label")):
+        true = np.fromfile(path, np.uint32)
+        predicted = np.fromfile(found / "sequences/08/predictions" / path.name, np.uint32)
+        classes = [table[labels & 0xFFFF] for labels in (predicted, true)]
+        official.addBatch(classes[0], predicted.astype(np.int64), classes[1], true.astype(np.int64))
+    report = evaluate_folders(load_dataset("semantickitti"), truth, found)
+    mean_pq, mean_sq, mean_rq, _, _, _ = official.getPQ()
+    assert [report.means[name] for name in ("PQ", "SQ", "RQ")] == pytest.approx([mean_pq, mean_sq, mean_rq], abs=1e-12)
+    assert report.means["mIoU"] == pytest.approx(official.getSemIoU()[0], abs=1e-15)
+    assert [row.counts["TP"] for row in report.classes] == official.pan_tp[1:].tolist()
+    assert report.num_scans == 4
+
+
+def test_any_number_of_processes_gives_the_same_bits(tmp_path: Path) -> None:
+    truth, found = kitti_tree(tmp_path, scans=2 * CHUNK + 3)
+    spec = load_dataset("semantickitti")
+    documents = [
+        json.dumps(evaluate_folders(spec, truth, found, workers=workers).to_json(), sort_keys=True)
+        for workers in (1, 3)
+    ]
+    assert documents[0] == documents[1]
+
+
+def test_base_and_novel_groups(tmp_path: Path) -> None:
+    truth, found = kitti_tree(tmp_path)
+    report = evaluate_folders(load_dataset("semantickitti"), truth, found)
+    by_name = {row.name: row for row in report.classes}
+    novel = [by_name[name].scores["PQ"] for name in ("sidewalk", "building", "trunk")]
+    assert report.groups["novel stuff"]["PQ"] == pytest.approx(np.mean(novel))
+    assert by_name["truck"].group == "novel"
+    assert set(report.groups) == {
+        "things", "stuff", "base", "novel", "base things", "base stuff", "novel things", "novel stuff"
+    }  # fmt: skip
+
+
+def test_the_semantic_protocol(tmp_path: Path) -> None:
+    truth, found = kitti_tree(tmp_path)
+    spec = load_dataset("semantickitti")
+    report = evaluate_folders(spec, truth, found, protocol="semantic")
+    metric, table = SemanticConfusion(20, ignore_label=0), spec.id_table("truth")
+    for path in sorted(truth.rglob("*.label")):
+        predicted = np.fromfile(found / "sequences/08/predictions" / path.name, np.uint32)
+        metric.update(table[predicted & 0xFFFF], table[np.fromfile(path, np.uint32) & 0xFFFF])
+    assert report.means["mIoU"] == metric.compute().mean_iou
+
+
+def test_a_subset_that_is_not_there_names_the_way_out(tmp_path: Path) -> None:
+    truth, found = kitti_tree(tmp_path, sequence="00")
+    spec = load_dataset("semantickitti")
+    with pytest.raises(DataError, match=r"none of the sequences of val \(08\), only 00.* --subset all"):
+        evaluate_folders(spec, truth, found)
+    assert evaluate_folders(spec, truth, found, subset="all").num_scans == 4
+    with pytest.raises(UsageError, match="no subset 'vall'.* Did you mean val"):
+        evaluate_folders(spec, truth, found, subset="vall")
+
+
+def test_a_list_of_scans(tmp_path: Path) -> None:
+    truth, found = kitti_tree(tmp_path, sequence="00")
+    (found / "sequences/00/predictions/000003.label").unlink()
+    report = evaluate_folders(load_dataset("semantickitti"), truth, found, wanted=["00/000001", "00/000002"])
+    assert report.num_scans == 2
+    with pytest.raises(FaultyFilesError) as caught:
+        evaluate_folders(load_dataset("semantickitti"), truth, found, wanted=["00/000003", "00/9"])
+    assert [fault.why for fault in caught.value.faults] == [
+        "its prediction is missing",
+        "it is on the list, and has no truth",
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------------- faults
+
+
+def test_every_fault_is_listed(tmp_path: Path) -> None:
+    truth, found = kitti_tree(tmp_path, scans=8)
+    folder = found / "sequences/08/predictions"
+    (folder / "000000.label").unlink()
+    rewrite(folder / "000099.label", [40])
+    (folder / "000001.label").write_bytes((folder / "000001.label").read_bytes()[:-3])
+    rewrite(folder / "000002.label", [40] * 7)
+    rewrite(folder / "000003.label", [2] * 1200)
+    rewrite(folder / "000004.label", [-1] * 1200, np.int32)
+    (truth / "sequences/08/labels/000005.label").write_bytes(b"")
+    with pytest.raises(FaultyFilesError) as caught:
+        evaluate_folders(load_dataset("semantickitti"), truth, found)
+    faults = {Path(fault.path).name: fault.why for fault in caught.value.faults}
+    assert faults == {
+        "000000.label": "its prediction is missing",
+        "000099.label": "there is no truth for it",
+        "000001.label": "its size of 4797 bytes is no multiple of 4: cut short",
+        "000002.label": "it holds 7 labels, the truth 1200",
+        "000003.label": "it holds ids that the class map does not know: 2",
+        "000004.label": "it holds the label 4294967295, which is no id",
+        "000005.label": "it holds 1200 labels, the truth 0",
+    }
+    assert caught.value.exit_code == 1
+    assert "7 file(s) cannot be scored" in caught.value.message
+
+
+def test_learning_ids_are_detected_and_the_fix_is_said(tmp_path: Path) -> None:
+    truth, found = kitti_tree(tmp_path)
+    spec = load_dataset("semantickitti")
+    table = spec.id_table("truth")
+    expected = evaluate_folders(spec, truth, found, protocol="semantic")
+    for path in (found / "sequences/08/predictions").iterdir():
+        labels = np.fromfile(path, np.uint32)
+        rewrite(path, table[labels & 0xFFFF] | (labels >> 16 << 16))
+    with pytest.raises(DataError, match=r"class \(learning\) ids where raw ids are expected.*--prediction-ids class"):
+        evaluate_folders(spec, truth, found)
+    report = evaluate_folders(spec, truth, found, protocol="semantic", prediction_ids="class")
+    assert report.means == expected.means
+    with pytest.raises(FaultyFilesError, match="ids that the class map does not know"):
+        evaluate_folders(spec, truth, found, prediction_ids="raw")
+
+
+def test_empty_and_missing_folders(tmp_path: Path) -> None:
+    spec = load_dataset("semantickitti")
+    truth, found = kitti_tree(tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match=r"No label file in .*empty \(looked for sequences/XX/labels"):
+        evaluate_folders(spec, empty, found)
+    with pytest.raises(DataError, match=r"No label file in .*empty \(looked for sequences/XX/predictions"):
+        evaluate_folders(spec, truth, empty)
+    with pytest.raises(DataError, match="no folder of predictions"):
+        evaluate_folders(spec, truth, tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="no protocol 'lidarseg'.* It has: panoptic, semantic"):
+        evaluate_folders(spec, truth, found, protocol="lidarseg")
+    with pytest.raises(UsageError, match="--workers is 0"):
+        evaluate_folders(spec, truth, found, workers=0)
+
+
+# ------------------------------------------------------------------------------------------------------------- nuScenes
+
+
+def nuscenes_tree(root: Path) -> tuple[Path, Path, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    truth, found = root / "truth/panoptic/v1.0-mini", root / "found/panoptic/mini_val"
+    truth.mkdir(parents=True)
+    found.mkdir(parents=True)
+    labels = np.repeat(rng.choice([17, 24, 28, 30, 2, 9, 0], 30) * 1000 + rng.integers(0, 3, 30), 20).astype(np.uint16)
+    table = load_dataset("nuscenes-panoptic").id_table("truth")
+    predicted = (table[labels // 1000] * 1000 + labels % 1000).astype(np.uint16)
+    predicted[rng.random(600) < 0.2] = 11000
+    np.savez_compressed(truth / "token_panoptic.npz", data=labels)
+    np.savez_compressed(found / "token_panoptic.npz", data=predicted)
+    return root / "truth", root / "found", labels, predicted
+
+
+def test_panoptic_nuscenes(tmp_path: Path) -> None:
+    truth, found, labels, predicted = nuscenes_tree(tmp_path)
+    spec = load_dataset("nuscenes-panoptic")
+    report = evaluate_folders(spec, truth, found)
+    metric = PanopticQuality(17, range(1, 11), ignore=[0], min_points=15)
+    metric.update(predicted // 1000, predicted, spec.id_table("truth")[labels // 1000], labels)
+    assert report.means["PQ"] == metric.compute().mean_pq
+    assert report.means["mIoU"] == metric.compute().mean_iou
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: np.savez(path, other=np.zeros(600, np.uint16)), "it has no array named data"),
+        (lambda path: np.savez(path, data=np.zeros((600, 2), np.uint16)), "it has shape 600x2, not one label a point"),
+        (lambda path: np.savez(path, data=np.zeros(600)), "it holds float64, not integers"),
+        (lambda path: path.write_bytes(path.read_bytes()[:90]), "it cannot be read"),
+        (
+            lambda path: np.savez(path, data=np.full(600, -1, np.int16)),
+            "it holds the label -1: negative labels are no class",
+        ),
+    ],
+)
+def test_damaged_npz(tmp_path: Path, damage: object, said: str) -> None:
+    truth, found, _, _ = nuscenes_tree(tmp_path)
+    damage(found / "panoptic/mini_val/token_panoptic.npz")  # type: ignore[operator]
+    with pytest.raises(FaultyFilesError) as caught:
+        evaluate_folders(load_dataset("nuscenes-panoptic"), truth, found)
+    assert said in caught.value.faults[0].why
+
+
+def test_general_ids_in_nuscenes_predictions(tmp_path: Path) -> None:
+    truth, found, labels, _ = nuscenes_tree(tmp_path)
+    np.savez(found / "panoptic/mini_val/token_panoptic.npz", data=labels)
+    with pytest.raises(DataError, match="beyond 16, the last challenge class.* general category ids"):
+        evaluate_folders(load_dataset("nuscenes-panoptic"), truth, found)
+
+
+def test_challenge_ids_in_nuscenes_truth(tmp_path: Path) -> None:
+    truth, found, _, predicted = nuscenes_tree(tmp_path)
+    np.savez(truth / "panoptic/v1.0-mini/token_panoptic.npz", data=predicted)
+    spec = load_dataset("nuscenes-panoptic")
+    with pytest.raises(DataError, match="All ids in the files of the truth are below 17.*--truth-ids class"):
+        evaluate_folders(spec, truth, found)
+    report = evaluate_folders(spec, truth, found, truth_ids="class")
+    assert report.means["SQ"] == pytest.approx(sum(row.scores["SQ"] for row in report.classes) / 16)  # type: ignore[misc]
+    assert {row.scores["PQ"] for row in report.classes} == {0.0, 1.0}
+
+
+def test_lidarseg(tmp_path: Path) -> None:
+    truth, found = tmp_path / "truth", tmp_path / "found"
+    truth.mkdir()
+    found.mkdir()
+    rewrite(truth / "t_lidarseg.bin", [0] * 50 + [17] * 40 + [24] * 40, np.uint8)
+    rewrite(found / "t_lidarseg.bin", [4] * 50 + [4] * 30 + [11] * 50, np.uint8)
+    spec = load_dataset("nuscenes-lidarseg")
+    report = evaluate_folders(spec, truth, found)
+    assert report.means["mIoU"] == pytest.approx((30 / 40 + 40 / 50) / 2)
+    assert next(row for row in report.classes if row.name == "bus").scores["IoU"] is None
+    rewrite(found / "t_lidarseg.bin", [4] * 50 + [4] * 30 + [0] * 50, np.uint8)
+    with pytest.raises(FaultyFilesError, match="does not know: 0"):
+        evaluate_folders(spec, truth, found)
+
+
+# ------------------------------------------------------------------------------------------------------- ScanNet, S3DIS
+
+
+def write_points(path: Path, labels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".txt":
+        path.write_text("\n".join(map(str, labels.tolist())) + "\n")
+    elif path.suffix == ".npy":
+        np.save(path, labels)
+    else:
+        head = f"ply\nformat ascii 1.0\nelement vertex {len(labels)}\nproperty float x\nproperty ushort label\nend_header\n"
+        path.write_text(head + "".join(f"0 {label}\n" for label in labels.tolist()))
+
+
+@pytest.mark.parametrize("name", ["scene0000_00.txt", "scene0000_00.npy", "scene0000_00.ply"])
+def test_scannet_files(tmp_path: Path, name: str) -> None:
+    truth = np.array([1, 1, 2, 39, 39, 0, 40, 13])
+    found = np.array([1, 2, 2, 39, 0, 5, 5, 5])
+    write_points(tmp_path / "truth/scans/scene0000_00/scene0000_00_vh_clean_2.labels.ply", truth)
+    (tmp_path / "truth/scans/scene0000_00/scene0000_00_vh_clean_2.ply").write_text("ply: the mesh, no labels")
+    write_points(tmp_path / "found" / name, found)
+    report = evaluate_folders(load_dataset("scannet"), tmp_path / "truth", tmp_path / "found")
+    rows = {row.name: row for row in report.classes}
+    assert [rows[one].scores["IoU"] for one in ("wall", "floor", "otherfurniture")] == [0.5, 0.5, 0.5]
+    assert report.means["mIoU"] == pytest.approx(1.5 / 20)
+    assert report.means["mIoU present"] == pytest.approx(0.5)
+    assert report.facts == {"coverage": 0.8, "points": 5, "ignored points": 3}
+
+
+def test_scannet_class_ids_are_detected(tmp_path: Path) -> None:
+    write_points(tmp_path / "truth/s.txt", np.array([1, 2, 39, 39]))
+    write_points(tmp_path / "found/s.txt", np.array([0, 1, 19, 19]))
+    spec = load_dataset("scannet")
+    with pytest.raises(DataError, match="--prediction-ids class"):
+        evaluate_folders(spec, tmp_path / "truth", tmp_path / "found")
+    report = evaluate_folders(spec, tmp_path / "truth", tmp_path / "found", prediction_ids="class")
+    assert report.means["mIoU present"] == 1.0
+    write_points(tmp_path / "truth/s.txt", np.array([0, 1, 19, -1]))
+    both = evaluate_folders(spec, tmp_path / "truth", tmp_path / "found", prediction_ids="class", truth_ids="class")
+    assert both.facts["ignored points"] == 1
+
+
+def test_s3dis_refuses_unknown_predictions(tmp_path: Path) -> None:
+    write_points(tmp_path / "truth/Area_5_office_1.npy", np.array([0, 12, -1, 255]))
+    write_points(tmp_path / "found/Area_5_office_1.npy", np.array([0, 12, 3, 4]))
+    spec = load_dataset("s3dis")
+    assert evaluate_folders(spec, tmp_path / "truth", tmp_path / "found").means["mIoU present"] == 1.0
+    for wrong, said in ((-1, "holds the label -1"), (13, "does not know: 13"), (255, "does not know: 255")):
+        write_points(tmp_path / "found/Area_5_office_1.npy", np.array([0, 12, 3, wrong]))
+        with pytest.raises(FaultyFilesError, match=said):
+            evaluate_folders(spec, tmp_path / "truth", tmp_path / "found")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("s.txt", "1\n2.5\n", "it cannot be read"),
+        ("s.txt", "1 2\n2 3\n", "it has shape 2x2"),
+        (
+            "s.ply",
+            "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n0\n",
+            "no property label, only x",
+        ),
+        (
+            "s.ply",
+            "ply\nformat ascii 1.0\nelement vertex 9\nproperty int label\nend_header\n0\n",
+            "no complete PLY file",
+        ),
+        ("s.npy", "nothing", "it cannot be read"),
+    ],
+)
+def test_damaged_point_files(tmp_path: Path, name: str, content: str, said: str) -> None:
+    write_points(tmp_path / "truth/s.txt", np.array([1, 2]))
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / name).write_text(content)
+    with pytest.raises(FaultyFilesError) as caught:
+        evaluate_folders(load_dataset("scannet"), tmp_path / "truth", tmp_path / "found")
+    assert said in caught.value.faults[0].why
+
+
+def test_two_files_of_one_scan(tmp_path: Path) -> None:
+    write_points(tmp_path / "truth/s.txt", np.array([1]))
+    write_points(tmp_path / "found/s.txt", np.array([1]))
+    write_points(tmp_path / "found/s.npy", np.array([1]))
+    with pytest.raises(FaultyFilesError, match="s.npy is of the same scan"):
+        evaluate_folders(load_dataset("scannet"), tmp_path / "truth", tmp_path / "found")
+
+
+# ------------------------------------------------------------------------------------------------------------ real scans
+
+
+@pytest.mark.shared_data
+def test_real_scans_against_themselves(shared_data: Path, tmp_path: Path) -> None:
+    """Truth as prediction: every segment of at least one point matches, and nothing is wrong."""
+    truth = shared_data / "lidar/semantickitti"
+    found = tmp_path / "sequences/00/predictions"
+    found.mkdir(parents=True)
+    for path in (truth / "sequences/00/labels").iterdir():
+        (found / path.name).write_bytes(path.read_bytes())
+    report = evaluate_folders(load_dataset("semantickitti"), truth, tmp_path, subset="all")
+    assert all(row.scores["PQ"] in (0.0, 1.0) for row in report.classes)
+    assert {row.name for row in report.classes if row.scores["PQ"] == 1.0} >= {"car", "road", "building", "vegetation"}
+    assert sum(row.counts["FP"] + row.counts["FN"] for row in report.classes) == 0
+
+
+@pytest.mark.shared_data
+def test_trap_five_panoptic_truth_is_not_lidarseg_truth(shared_data: Path) -> None:
+    """Two truth files of one keyframe differ only where boxes overlap or points lie outside of them: there one is 0."""
+    root = shared_data / "lidar/nuscenes"
+    with np.load(next((root / "panoptic").rglob("*_panoptic.npz")), allow_pickle=False) as archive:
+        panoptic = archive["data"] // 1000
+    lidarseg = np.fromfile(next((root / "lidarseg").rglob("*_lidarseg.bin")), np.uint8)
+    table = load_dataset("nuscenes-panoptic").id_table("truth")
+    differ = table[panoptic] != table[lidarseg]
+    assert (table[panoptic][differ] == 0).all()
+    assert load_dataset("nuscenes-panoptic").min_points == 15
+    assert "not the truth of nuscenes-lidarseg" in load_dataset("nuscenes-panoptic").note

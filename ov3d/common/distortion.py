@@ -149,7 +149,7 @@ def straighten(image: UInt8[Array, "h w c"], distortion: Distortion, camera: Cam
 
 
 def straighten_nearest(
-    values: Shaped[Array, "h w"], distortion: Distortion, camera: Camera, *, outside: float
+    values: Shaped[Array, "h w"], distortion: Distortion, camera: Camera, *, outside: int | float
 ) -> Shaped[Array, "h2 w2"]:
     """An image of depths or ids as a pinhole camera would have taken it: each pixel takes its nearest one's value.
 

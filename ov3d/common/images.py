@@ -25,7 +25,7 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 QUARTER_TURNS = {1: 0, 6: 1, 3: 2, 8: 3}
 """How many quarter turns clockwise make an EXIF orientation upright; the others (2, 4, 5, 7) mirror as well."""
 
-_ORIENTATION_TAG = 0x0112
+_WIDTH_TAG, _HEIGHT_TAG, _ORIENTATION_TAG = 0x0100, 0x0101, 0x0112
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,14 @@ class ImageHeader:
 
 def read_header(path: Path) -> ImageHeader | None:
     """Size and orientation of an image without decoding it; none where it is no image, or not there."""
-    from PIL import Image
+    from PIL import Image, TiffImagePlugin
 
     try:
         with Image.open(path) as image:
-            return ImageHeader(image.size, _orientation(image))
+            stored_size = image.size
+            if isinstance(image, TiffImagePlugin.TiffImageFile):  # some Pillows give it turned, others do not
+                stored_size = (image.tag_v2[_WIDTH_TAG], image.tag_v2[_HEIGHT_TAG])
+            return ImageHeader(stored_size, _orientation(image))
     except _broken():
         return None
 
@@ -71,7 +74,8 @@ def load_rgb(path: Path) -> UInt8[Array, "h w 3"]:
 
     try:
         with Image.open(path) as image:
-            turn = _TRANSPOSITIONS.get(_orientation(image))
+            # Pillow itself turns a TIFF, and nothing else, when it decodes it.
+            turn = None if image.format == "TIFF" else _TRANSPOSITIONS.get(_orientation(image))
             upright = image if turn is None else image.transpose(Image.Transpose[turn])
             return _as_rgb(upright)
     except FileNotFoundError:

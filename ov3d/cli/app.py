@@ -26,17 +26,11 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _version(
-    ctx: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
-) -> None:
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
     if version:
         from ov3d import __version__
 
         print(f"ov3d {__version__}")
-        raise typer.Exit
-    if ctx.invoked_subcommand is None:
-        print(ctx.get_help())
         raise typer.Exit
 
 
@@ -52,7 +46,7 @@ app.add_typer(cache.app, name="cache")
 def main() -> None:
     """Run the command line; the entry point of the package."""
     try:
-        app()
+        app(prog_name="ov3d")
     except Ov3dError as error:
         print_error(error)
         sys.exit(error.exit_code)

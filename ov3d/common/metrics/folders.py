@@ -161,10 +161,10 @@ def score_pairs(
     """
     chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
     total = score_chunk(scoring, [])
-    with (progress or Silent()).task("Scoring scans", len(pairs)) as task:
+    with (progress or Silent()).task("Scoring scans", float(len(pairs))) as task:
         for chunk, part in zip(chunks, _scored(scoring, chunks, _num_workers(workers, len(pairs))), strict=True):
             total.merge(part)
-            task.advance(len(chunk))
+            task.advance(float(len(chunk)))
     return total
 
 

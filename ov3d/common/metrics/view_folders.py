@@ -82,7 +82,7 @@ def evaluate_views(
         ]
         views = [view for view in views if _name(view) in names]
     metric = ViewIoU()
-    with (progress or Silent()).task("Scoring views", len(views)) as task:
+    with (progress or Silent()).task("Scoring views", float(len(views))) as task:
         for view in views:
             try:
                 _score_view(view, chosen, spec.layout, metric, faults)
@@ -205,6 +205,8 @@ def _read_prediction(
     try:
         if maps:
             labels = _read_image(maps[0])
+            if labels.ndim != 2:
+                raise DataError(f"it has shape {'x'.join(map(str, labels.shape))}, not one class a pixel")
             known = (labels < len(view.classes)) & (labels >= 0) | (labels == NO_LABEL)
             if labels.dtype.kind not in "iu" or not known.all():
                 raise DataError(f"it holds {labels[~known].flat[0]}, which is no class 0 to {len(view.classes) - 1}")
@@ -251,6 +253,8 @@ def _read_truth_mask(folder: Path, name: str) -> Bool[Array, "h w"]:
 def _read_mask(path: Path) -> Bool[Array, "h w"]:
     """A mask from an image (white is foreground), or LangSplat's mask of a relevancy in .npy."""
     values = _read_image(path)
+    if values.ndim < 2:
+        raise DataError(f"{path.name} has shape {values.shape}, not one value a pixel")
     if path.suffix == ".npy" and values.dtype.kind == "f":
         return mask_of_relevancy(values)
     if values.ndim == 3:  # grey in three channels, with or without an opaque fourth

@@ -128,9 +128,9 @@ def mask_of_relevancy(
         threshold: on the stretched relevancy, 0 to 1.
 
     Raises:
-        DataError: not two or three axes, or values that are not finite.
+        DataError: more than three axes, no pixel, or values that are not finite.
     """
-    if relevancy.ndim not in (2, 3) or not np.isfinite(relevancy).all():
+    if relevancy.ndim > 3 or not relevancy.size or not np.isfinite(relevancy).all():
         raise DataError(f"a relevancy of shape {relevancy.shape} must be [h, w] or [levels, h, w] and finite")
     levels = relevancy.reshape(-1, *relevancy.shape[-2:]).astype(np.float64)
     best = levels[levels.reshape(len(levels), -1).max(axis=1).argmax()]

@@ -360,15 +360,40 @@ def test_real_scans_against_themselves(shared_data: Path, tmp_path: Path) -> Non
     assert sum(row.counts["FP"] + row.counts["FN"] for row in report.classes) == 0
 
 
+def test_trap_five_each_data_set_has_its_own_truth(tmp_path: Path) -> None:
+    """Thing points in overlapping boxes are 0 in panoptic truth and cars in lidarseg truth; both files lie in one folder.
+
+    The prediction says truck there: free in panoptic nuScenes, wrong in lidarseg.
+    """
+    folder = tmp_path / "both"
+    folder.mkdir()
+    lidarseg = np.repeat([17, 24], [80, 40])
+    panoptic = lidarseg * 1000 + 1
+    panoptic[60:80] = 0
+    predicted = np.repeat([4, 10, 11], [60, 20, 40])
+    np.savez(tmp_path / "both/t_panoptic.npz", data=panoptic.astype(np.uint16))
+    rewrite(tmp_path / "both/t_lidarseg.bin", lidarseg, np.uint8)
+    found = tmp_path / "found"
+    found.mkdir()
+    np.savez(found / "t_panoptic.npz", data=(predicted * 1000 + 1).astype(np.uint16))
+    rewrite(found / "t_lidarseg.bin", predicted, np.uint8)
+    reports = [evaluate_folders(load_dataset(f"nuscenes-{name}"), folder, found) for name in ("panoptic", "lidarseg")]
+    cars = [next(row.scores["IoU"] for row in report.classes if row.name == "car") for report in reports]
+    assert cars == [1.0, 0.75]
+    assert [report.facts["ignored points"] for report in reports] == [20, 0]
+    assert "not the truth of nuscenes-lidarseg" in reports[0].notes[0]
+
+
 @pytest.mark.shared_data
-def test_trap_five_panoptic_truth_is_not_lidarseg_truth(shared_data: Path) -> None:
-    """Two truth files of one keyframe differ only where boxes overlap or points lie outside of them: there one is 0."""
+def test_real_nuscenes_keyframe(shared_data: Path, tmp_path: Path) -> None:
+    """Both truth files as predictions, mapped to challenge classes: nothing is wrong, and only ignored points are left out."""
     root = shared_data / "lidar/nuscenes"
-    with np.load(next((root / "panoptic").rglob("*_panoptic.npz")), allow_pickle=False) as archive:
-        panoptic = archive["data"] // 1000
-    lidarseg = np.fromfile(next((root / "lidarseg").rglob("*_lidarseg.bin")), np.uint8)
     table = load_dataset("nuscenes-panoptic").id_table("truth")
-    differ = table[panoptic] != table[lidarseg]
-    assert (table[panoptic][differ] == 0).all()
-    assert load_dataset("nuscenes-panoptic").min_points == 15
-    assert "not the truth of nuscenes-lidarseg" in load_dataset("nuscenes-panoptic").note
+    truth = next((root / "panoptic").rglob("*_panoptic.npz"))
+    with np.load(truth, allow_pickle=False) as archive:
+        labels = archive["data"]
+    np.savez(tmp_path / truth.name, data=(table[labels // 1000] * 1000 + labels % 1000).astype(np.uint16))
+    report = evaluate_folders(load_dataset("nuscenes-panoptic"), root, tmp_path)
+    assert report.facts["points"] == (table[labels // 1000] > 0).sum()
+    assert sum(row.counts["FP"] + row.counts["FN"] for row in report.classes) == 0
+    assert sum(row.counts["TP"] for row in report.classes) == len(np.unique(labels[table[labels // 1000] > 0]))

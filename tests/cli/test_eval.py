@@ -1,0 +1,148 @@
+"""`ov3d eval` as people type it: tables, JSON, CSV, files, and one line for everything that is wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ov3d.common.files import read_json
+from tests.cli.conftest import Ov3d
+from tests.common.metrics.test_label_folders import kitti_tree, rewrite
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> list[object]:
+    truth, found = kitti_tree(tmp_path)
+    return ["eval", "--dataset", "semantickitti", "--ground-truth", truth, "--predictions", found]
+
+
+def test_the_table_has_classes_groups_and_means(ov3d: Ov3d, tree: list[object]) -> None:
+    done = ov3d(*tree)
+    assert done.code == 0
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["class", "kind", "split", "PQ", "SQ", "RQ", "IoU", "TP", "FP", "FN"] in rows
+    assert any(row[:3] == ["truck", "thing", "novel"] for row in rows)
+    assert any(row[:2] == ["novel", "stuff"] and len(row) == 6 for row in rows)
+    assert "PQ† " in done.out
+    assert "coverage 100.00 %" in done.out
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_the_table_fits(ov3d: Ov3d, tree: list[object], monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    wide = ov3d(*tree)
+    monkeypatch.setattr("rich.console.Console.width", int(columns), raising=False)
+    done = ov3d(*tree)
+    assert max(map(len, done.out.splitlines())) <= int(columns)
+    assert len(done.out.split()) == len(wide.out.split())  # nothing was cut away
+
+
+def test_json_is_the_only_thing_on_stdout(ov3d: Ov3d, tree: list[object]) -> None:
+    done = ov3d(*tree, "--json")
+    data = json.loads(done.out)
+    assert data["protocol"] == "panoptic"
+    assert data["dataset_version"] == 1
+    assert len(data["classes"]) == 19
+    assert 0 < data["means"]["PQ"] < 1
+    assert np.sum(data["confusion"]["rows_truth"]) == 4 * 1200
+
+
+def test_csv_holds_every_digit(ov3d: Ov3d, tree: list[object]) -> None:
+    data = json.loads(ov3d(*tree, "--json").out)
+    rows = list(csv.DictReader(io.StringIO(ov3d(*tree, "--csv", "--quiet").out)))
+    by_name = {row["name"]: row for row in rows}
+    assert float(by_name["car"]["PQ"]) == data["classes"][0]["PQ"]
+    assert float(by_name["PQ"]["value"]) == data["means"]["PQ"]
+    assert by_name["novel things"]["level"] == "group"
+    done = ov3d(*tree, "--csv", "--json")
+    assert done.code == 2
+    assert "both want stdout" in done.error
+
+
+def test_output_folder(ov3d: Ov3d, tree: list[object], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = ov3d(*tree, "-o", out)
+    assert {path.name for path in out.iterdir()} == {"report.json", "scores.csv", "confusion.png"}
+    assert read_json(out / "report.json", kind="evaluation-report", version=1)["num_scans"] == 4
+    with Image.open(out / "confusion.png") as image:
+        assert image.mode == "RGB"
+        pixels = np.asarray(image)
+    # A blue diagonal: the mean colour of the picture's bluest cells is the one that stands for "right".
+    blue = (pixels[..., 2].astype(int) - pixels[..., 0]) > 100
+    assert blue.sum() > 10 * 30 * 30
+    assert str(out / "confusion.png") in done.out
+
+
+def test_every_fault_is_on_stderr_and_one_line_sums_up(ov3d: Ov3d, tree: list[object]) -> None:
+    folder = Path(str(tree[-1])) / "sequences/08/predictions"
+    (folder / "000000.label").unlink()
+    rewrite(folder / "000002.label", [40] * 7)
+    done = ov3d(*tree, "--json")
+    assert done.code == 1
+    assert done.out == ""
+    assert "labels/000000.label: its prediction is missing" in done.err
+    assert "predictions/000002.label: it holds 7 labels, the truth 1200" in done.err
+    assert done.error.startswith("2 file(s) cannot be scored")
+
+
+def test_learning_ids(ov3d: Ov3d, tree: list[object]) -> None:
+    for path in (Path(str(tree[-1])) / "sequences/08/predictions").iterdir():
+        rewrite(path, [9] * 1200)
+    done = ov3d(*tree)
+    assert done.code == 1
+    assert "--prediction-ids class" in done.error
+    assert ov3d(*tree, "--prediction-ids", "class").code == 0
+
+
+@pytest.fixture
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["--dataset", "semantickity", "--ground-truth", ".", "--predictions", "."], 2, "Did you mean semantickitti"),
+        (["--dataset", "semantickitti"], 2, "--dataset needs --ground-truth DIR and --predictions DIR"),
+        (["--ground-truth", "."], 2, "--ground-truth goes with --dataset"),
+        (["latest", "--dataset", "s3dis"], 2, "cannot be scored together"),
+        (["--dataset", "s3dis", "--ground-truth", "x", "--predictions", "."], 1, "no folder of ground truth at x"),
+        (
+            ["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--list", "x"],
+            1,
+            "no list of scans at x",
+        ),
+        (
+            ["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--truth-ids", "x"],
+            2,
+            "auto, raw, class",
+        ),
+        (["--protocol", "panoptic"], 2, "A run is scored by protocol semantic"),
+        (["nowhere"], 1, "There is no run at nowhere"),
+    ],
+)
+def test_wrong_calls(
+    ov3d: Ov3d, args: list[str], code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = ov3d("eval", *args)
+    assert (done.code, said in done.error) == (code, True), done.err
+
+
+def test_an_empty_folder(ov3d: Ov3d, tree: list[object], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = ov3d(*tree[:-1], tmp_path / "empty")
+    assert done.code == 1
+    assert "No label file in" in done.error
+
+
+def test_an_empty_list(ov3d: Ov3d, tree: list[object], tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("# nothing\n\n")
+    assert "names no scan" in ov3d(*tree, "--list", tmp_path / "list.txt").error
+    (tmp_path / "list.txt").write_text("08/000001\n")
+    assert json.loads(ov3d(*tree, "--list", tmp_path / "list.txt", "--json").out)["num_scans"] == 1

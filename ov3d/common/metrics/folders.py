@@ -205,9 +205,11 @@ def _score_pair(
 ) -> None:
     """Count one pair of files, or note what is wrong with them."""
     sides: list[UInt32[Array, ...]] = []
+    signed: list[bool] = []
     for side, path in (("truth", pair.truth), ("prediction", pair.prediction)):
         try:
             labels = read_labels(path, scoring.spec.layout)
+            signed.append(labels.dtype.kind == "i")
             sides.append(_unsigned(labels, _negative_ids(scoring, side)))
         except DataError as error:
             part.faults.append(Fault(str(path), error.message))
@@ -221,8 +223,8 @@ def _score_pair(
     overlaps = count_overlaps(prediction, truth)
     raw_truth = _raw_ids(scoring, overlaps.truth)
     raw_prediction = _raw_ids(scoring, overlaps.prediction)
-    truth_class = _look_up(raw_truth, truth_table, part.truth_seen)
-    prediction_class = _look_up(raw_prediction, prediction_table, part.prediction_seen)
+    truth_class = _look_up(raw_truth, truth_table, part.truth_seen, signed[0])
+    prediction_class = _look_up(raw_prediction, prediction_table, part.prediction_seen, signed[1])
     unknown = [
         (pair.truth, raw_truth[truth_class == UNKNOWN_ID]),
         (pair.prediction, raw_prediction[prediction_class == UNKNOWN_ID]),
@@ -243,6 +245,8 @@ def _unsigned(labels: Integer[Array, " n"], negative: Sequence[int]) -> UInt32[A
     """Labels as 32 unsigned bits; the negative ids that are allowed become `NEGATIVE`."""
     if not len(labels):
         return np.zeros(0, np.uint32)
+    if labels.dtype.kind == "u" and labels.dtype.itemsize <= 4:
+        return labels.astype(np.uint32, copy=False)
     low, high = int(labels.min()), int(labels.max())
     if high >= NEGATIVE:
         raise DataError(f"it holds the label {high}, which is no id")
@@ -269,19 +273,23 @@ def _raw_ids(scoring: Scoring, labels: Int64[Array, " u"]) -> Int64[Array, " u"]
     return labels
 
 
-def _look_up(raw: Int64[Array, " u"], table: Int64[Array, " t"], seen: Bool[Array, " s"]) -> Int64[Array, " u"]:
-    """Class of each raw id; remembers which ids there were."""
+def _look_up(
+    raw: Int64[Array, " u"], table: Int64[Array, " t"], seen: Bool[Array, " s"], signed: bool
+) -> Int64[Array, " u"]:
+    """Class of each raw id; remembers which ids there were. `signed`: `NEGATIVE` stands for a negative id of the file."""
     beyond = len(table)
     inside = np.where(raw < beyond, raw, beyond)
-    seen[inside[raw != NEGATIVE]] = True
+    negative = (raw == NEGATIVE) & signed
+    seen[inside[~negative]] = True
     found = np.append(table, UNKNOWN_ID)[inside]
-    found[raw == NEGATIVE] = NO_CLASS
+    found[negative] = NO_CLASS
     return found
 
 
 def _unknown_ids(ids: Int64[Array, " u"]) -> str:
     unique = np.unique(ids)
-    listed = ", ".join(map(str, unique[:6].tolist())) + (", ..." if len(unique) > 6 else "")
+    names = [f"{idx} (-1 as unsigned)" if idx in (0xFFFF, NEGATIVE) else str(idx) for idx in unique[:6].tolist()]
+    listed = ", ".join(names) + (", ..." if len(unique) > 6 else "")
     return f"it holds ids that the class map does not know: {listed}"
 
 

@@ -134,7 +134,7 @@ def test_every_fault_is_listed(tmp_path: Path) -> None:
         "000001.label": "its size of 4797 bytes is no multiple of 4: cut short",
         "000002.label": "it holds 7 labels, the truth 1200",
         "000003.label": "it holds ids that the class map does not know: 2",
-        "000004.label": "it holds the label 4294967295, which is no id",
+        "000004.label": "it holds ids that the class map does not know: 65535 (-1 as unsigned)",
         "000005.label": "it holds 1200 labels, the truth 0",
     }
     assert caught.value.exit_code == 1
@@ -306,6 +306,9 @@ def test_s3dis_refuses_unknown_predictions(tmp_path: Path) -> None:
         write_points(tmp_path / "found/Area_5_office_1.npy", np.array([0, 12, 3, wrong]))
         with pytest.raises(FaultyFilesError, match=said):
             evaluate_folders(spec, tmp_path / "truth", tmp_path / "found")
+    with pytest.raises(FaultyFilesError, match=r"4294967295 \(-1 as unsigned\)"):
+        write_points(tmp_path / "found/Area_5_office_1.npy", np.array([0, 12, 3, 2**32 - 1], np.uint32))
+        evaluate_folders(spec, tmp_path / "truth", tmp_path / "found")
 
 
 @pytest.mark.parametrize(

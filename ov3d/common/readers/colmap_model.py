@@ -51,6 +51,7 @@ NUM_PARAMETERS = {
 }
 """Models that can be straightened, and how many parameters each has."""
 
+_POINT_BYTES = 51  # of a point3D without its track
 _AGAIN = "It is cut short or of another kind: export the model again."
 
 
@@ -125,14 +126,13 @@ def read_points(path: Path) -> tuple[Float64[Array, "n 3"], UInt8[Array, "n 3"]]
         DataError: cut short, or a line that is none.
     """
     if path.suffix == ".bin":
-        rows: list[tuple[float, ...]] = [row for _, row in _whole(path, _binary_point)]
-    else:
-        rows = []
-        for number, fields in _lines(path):
-            with _Line(path, number, "ID X Y Z RED GREEN BLUE ERROR TRACK"):
-                rows.append((*map(float, fields[1:4]), *map(int, fields[4:7])))
-                if len(rows[-1]) != 6 or not all(0 <= value <= 255 for value in rows[-1][3:]):
-                    raise ValueError
+        return _binary_points(path)
+    rows = []
+    for number, fields in _lines(path):
+        with _Line(path, number, "ID X Y Z RED GREEN BLUE ERROR TRACK"):
+            rows.append((*map(float, fields[1:4]), *map(int, fields[4:7])))
+            if len(rows[-1]) != 6 or not all(0 <= value <= 255 for value in rows[-1][3:]):
+                raise ValueError
     table = np.array(rows, dtype=np.float64).reshape(-1, 6)
     return table[:, :3], table[:, 3:].astype(np.uint8)
 
@@ -144,11 +144,11 @@ class _Cursor:
     """Reads records off bytes, and never behind their end."""
 
     def __init__(self, path: Path) -> None:
-        self._data, self._at, self._path = _read_bytes(path), 0, path
+        self.data, self._at, self._path = _read_bytes(path), 0, path
 
     def take(self, form: str) -> tuple[Any, ...]:
         try:
-            values = struct.unpack_from("<" + form, self._data, self._at)
+            values = struct.unpack_from("<" + form, self.data, self._at)
         except struct.error:
             self.fail()
         self._at += struct.calcsize("<" + form)
@@ -156,22 +156,26 @@ class _Cursor:
 
     def skip(self, count: int, size: int) -> None:
         self._at += count * size
-        if self._at > len(self._data):
+        if self._at > len(self.data):
             self.fail()
 
     def text(self) -> str:
-        end = self._data.find(b"\0", self._at)
+        end = self.data.find(b"\0", self._at)
         if end < 0:
             self.fail()
-        value, self._at = self._data[self._at : end], end + 1
+        value, self._at = self.data[self._at : end], end + 1
         return value.decode("utf-8", errors="replace")
 
     @property
     def left(self) -> int:
-        return len(self._data) - self._at
+        return len(self.data) - self._at
+
+    def finish(self, count: int) -> None:
+        if self.left:
+            raise DataError(f"{self._path} says {count} records and has {self.left} bytes behind them.", _AGAIN)
 
     def fail(self) -> NoReturn:
-        raise DataError(f"{self._path} ends after {len(self._data)} bytes, in the middle of a record.", _AGAIN)
+        raise DataError(f"{self._path} ends after {len(self.data)} bytes, in the middle of a record.", _AGAIN)
 
 
 def _whole(path: Path, read: Callable[[_Cursor, Path], tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
@@ -179,8 +183,7 @@ def _whole(path: Path, read: Callable[[_Cursor, Path], tuple[int, Any]]) -> Iter
     (count,) = cursor.take("Q")
     for _ in range(count):
         yield read(cursor, path)
-    if cursor.left:
-        raise DataError(f"{path} says {count} records and has {cursor.left} bytes behind them.", _AGAIN)
+    cursor.finish(count)
 
 
 def _binary_camera(cursor: _Cursor, path: Path) -> tuple[int, ColmapCamera]:
@@ -200,10 +203,23 @@ def _binary_image(cursor: _Cursor, path: Path) -> tuple[int, ColmapImage]:
     return idx, ColmapImage(name, camera_id, _pose(tuple(numbers)))
 
 
-def _binary_point(cursor: _Cursor, path: Path) -> tuple[int, tuple[float, ...]]:
-    idx, x, y, z, red, green, blue, _, length = cursor.take("QdddBBBdQ")
-    cursor.skip(length, 8)
-    return idx, (x, y, z, red, green, blue)
+def _binary_points(path: Path) -> tuple[Float64[Array, "n 3"], UInt8[Array, "n 3"]]:
+    """Tracks make records of different lengths: where each begins is found one by one, what they hold is read at once."""
+    cursor = _Cursor(path)
+    (count,) = cursor.take("Q")
+    starts = np.empty(min(count, cursor.left // _POINT_BYTES + 1), np.int64)  # a damaged count must not fill the memory
+    track_length = struct.Struct("<Q")
+    data, at = cursor.data, 8
+    for idx in range(count):
+        if at + _POINT_BYTES > len(data):
+            cursor.fail()
+        starts[idx] = at
+        at += _POINT_BYTES + 8 * track_length.unpack_from(data, at + _POINT_BYTES - 8)[0]
+    cursor.skip(at - 8, 1)
+    cursor.finish(count)
+    raw = np.frombuffer(data, np.uint8)
+    xyz = raw[starts[:, None] + np.arange(8, 32)].copy().view("<f8").astype(np.float64)
+    return xyz, raw[starts[:, None] + np.arange(32, 35)]
 
 
 # -------------------------------------------------------------------------------------------------------------- text

@@ -84,7 +84,9 @@ def _shot(row: Float64[Array, " 17"], image: Path, name: str, listed_in: Path) -
 
     def lens(header: ImageHeader) -> Lens:
         if not np.isfinite(matrix[:, 4]).all():
-            raise DataError(f"{listed_in} has a size or focal length for {image.name} that is not finite.")
+            raise DataError(
+                f"{listed_in} has a size or focal length for {image.name} that is not finite.", "Export it again."
+            )
         return Lens(Camera(round(width), round(height), focal, focal, width / 2, height / 2))
 
     depth_range = (near, far) if 0 < near < far < np.inf else None

@@ -131,7 +131,7 @@ def _shot(data: Mapping[str, Any], frame: Mapping[str, Any], name: str, file: Pa
 def _lens(stated: Mapping[str, Any], header: ImageHeader, where: str) -> Lens:
     """Intrinsics of a frame; sizes that are not stated are the image's."""
     sized = "w" in stated and "h" in stated
-    width, height = (_number(stated, key, where) for key in ("w", "h")) if sized else header.size
+    width, height = (_number(stated, key, where) for key in ("w", "h")) if sized else map(float, header.size)
     focal_x = _focal(stated, "x", width, where)
     if focal_x is None:
         focal_x = _focal(stated, "y", height, where)

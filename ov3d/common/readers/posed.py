@@ -28,6 +28,8 @@ SNAP_COSINE = np.cos(np.radians(10))
 """A world whose cameras stand upright to within this keeps the direction that its layout calls up."""
 
 _EXACT = 1e-9
+_TURNED_ABOUT = 0.02  # mean square of the right axes' second direction: headings that differ by some 15 degrees
+_AGREEING = 0.3
 _QUARTER = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # (x, y) -> (-y, x): clockwise, as y is down
 _CLOCKWISE = np.block([[_QUARTER, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]])
 
@@ -254,15 +256,22 @@ def add_note(notes: list[str], count: int, what: str, state: str, names: Iterabl
 
 
 def estimated_up(frames: Sequence[Frame], nominal: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Which way is up where nobody measured it: the mean of the cameras' up directions.
+    """Which way is up where nobody measured it.
+
+    Cameras are tilted up and down but seldom rolled: where they look about, up is the direction that is across all their
+    right axes, the least eigenvector of the sum of x x^T. Where they all face one way it is the mean of their own up.
 
     Args:
         frames: posed photographs.
-        nominal: what the layout calls up: kept where the mean is near to it, or where the cameras do not agree.
+        nominal: what the layout calls up: kept where the estimate is near to it, or where the cameras do not agree.
     """
     mean = np.mean([-frame.world_from_camera[:3, 1] for frame in frames], axis=0)
+    rights = np.array([frame.world_from_camera[:3, 0] for frame in frames])
+    values, vectors = np.linalg.eigh(rights.T @ rights / len(rights))  # ascending
+    if values[1] > _TURNED_ABOUT and values[0] < values[1] / 4:
+        mean = vectors[:, 0] * np.copysign(1.0, vectors[:, 0] @ mean)
     length = float(np.linalg.norm(mean))
-    if length < 0.3 or float(mean @ np.asarray(nominal)) / length > SNAP_COSINE:
+    if length < _AGREEING or float(mean @ np.asarray(nominal)) / length > SNAP_COSINE:
         return nominal
     x, y, z = (mean / length).tolist()
     return (x, y, z)

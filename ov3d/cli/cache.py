@@ -30,10 +30,10 @@ def verify(cache: CacheOption = None, as_json: JsonFlag = False, quiet: QuietFla
     Example: ov3d cache verify
     """
     use_cache(cache)
-    from ov3d.common.features.store import verify_cache
+    from ov3d.common.features.verify import verify_cache
 
-    report = verify_cache(progress=Console(as_json=as_json, quiet=quiet))
     console = Console(as_json=as_json, quiet=quiet)
+    report = verify_cache(progress=console)
 
     def show(out: RichConsole) -> None:
         out.print(f"{report.num_files} files, {report.num_bytes / 1e6:.1f} MB, in {report.root}", highlight=False)

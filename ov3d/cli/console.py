@@ -48,7 +48,7 @@ class Console:
             show(RichConsole(soft_wrap=False))
 
     @contextmanager
-    def task(self, description: str, total: float) -> Iterator[_Task]:
+    def task(self, description: str, total: int | float) -> Iterator[_Task]:
         """A progress bar with the time left, on stderr; bars opened inside each other share one display."""
         if self.quiet:
             yield _Task(None, None)
@@ -72,7 +72,7 @@ class _Task:
     def __init__(self, live: RichProgress | None, bar: TaskID | None) -> None:
         self._live, self._bar = live, bar
 
-    def advance(self, amount: float = 1.0) -> None:
+    def advance(self, amount: int | float = 1) -> None:
         """Move the bar on."""
         if self._live is not None and self._bar is not None:
             self._live.advance(self._bar, amount)

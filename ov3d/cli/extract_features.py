@@ -74,15 +74,17 @@ def _show(out: RichConsole, data: dict[str, Any], root: str) -> None:
 
     table = Table(box=None, pad_edge=False)
     columns = [("scene", "left")]
-    columns += [(name, "right") for name in data["scenes"][0] if name not in {"scene", "failed"}]
+    columns += [(name, "right") for name in data["scenes"][0] if name not in {"scene", "failed", "damaged"}]
     for name, justify in columns:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in data["scenes"]:
         table.add_row(*(_cell(name, row[name]) for name, _ in columns))
     out.print(table)
     for row in data["scenes"]:
-        for name, why in row.get("failed", []):
-            out.print(f"left out: {row['scene']}/{name}: {why}", highlight=False, markup=False)
+        for what, faults in (("left out", row["failed"]), ("made again", row.get("damaged", []))):
+            for fault in faults:
+                line = f"{what}: {row['scene']}, image {fault['image']}: {fault['reason']}"
+                out.print(line, highlight=False, markup=False, soft_wrap=True)
     done = "would be kept" if data["dry_run"] else "are kept"
     out.print(f"Features of {data['encoder']} ({data['dtype']}) {done} in {root}", highlight=False, markup=False)
 

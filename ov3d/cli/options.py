@@ -10,7 +10,7 @@ import typer
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; errors still show.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0, metavar="N")]
 EncoderOption = Annotated[
     str,
     typer.Option("--encoder", help="offline, offline:lite2, or openclip:MODEL/TAG-OR-PATH.", metavar="SPEC"),

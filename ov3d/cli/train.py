@@ -47,7 +47,7 @@ def train(
     layout: LayoutOption = None,
     outputs: OutputsOption = None,
     device: DeviceOption = "auto",
-    seed: Annotated[int | None, typer.Option("--seed", help="As --set seed=N.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="As --set seed=N.", min=0, metavar="N")] = None,
     cache: CacheOption = None,
     offline: OfflineFlag = False,
     as_json: JsonFlag = False,

@@ -62,6 +62,7 @@ _JOINERS = _words("and or but") | _DEGREES
 _COPULAS = _words("is are was were looks being")
 _RELATIVES = _words("that which who")
 _ARTICLES = _words("a an the")
+_NO_THING = _ARTICLES | _JOINERS | _COPULAS | {""}
 _PREPOSITIONS = _words(
     "of on in at by with without under over near beside behind above below from to for made next between against"
 )
@@ -84,7 +85,7 @@ def split_attributes(prompt: str) -> tuple[str, tuple[str, ...]]:
     dropped |= _before_a_thing(bare, _compound_positions(bare) | dropped)
     ignored = tuple(bare[index] for index in sorted(dropped) if _is_attribute(bare, index))
     left = [index for index in range(len(words)) if index not in dropped]
-    if not ignored or all(bare[index] in _ARTICLES for index in left):
+    if not ignored or all(bare[index] in _NO_THING for index in left):
         return prompt, ()
     kept = [_right_article(words, index, dropped) for index in left]
     return " ".join(kept).rstrip(","), ignored

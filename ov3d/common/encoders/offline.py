@@ -32,6 +32,7 @@ from ov3d.common.encoders.efficientnet_lite import (
 )
 from ov3d.common.encoders.imagenet_names import class_vectors, class_vectors_hash
 from ov3d.common.encoders.minilm import MiniLM
+from ov3d.common.encoders.parallel import map_batches
 from ov3d.common.encoders.pixels import resize
 from ov3d.common.encoders.precision import dtype_name, pick_dtype
 from ov3d.common.encoders.templates import noun_phrase
@@ -96,8 +97,11 @@ class OfflineEncoder:
     @torch.inference_mode()
     def encode_crops(self, crops: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """The square root of the classes' posterior, a unit vector a crop."""
-        batches = torch.split(crops, _CPU_BATCH if self._device.type == "cpu" else max(len(crops), 1))
-        return torch.cat([self._posterior(batch.to(self._device)) for batch in batches]).sqrt_()
+        if self._device.type != "cpu":
+            return self._posterior(crops.to(self._device), self._network).sqrt_()
+        network = self._network  # loaded once, before threads ask for it
+        batches = torch.split(crops.cpu(), _CPU_BATCH)
+        return torch.cat(map_batches(lambda batch: self._posterior(batch, network), batches)).sqrt_()
 
     def encode_text(self, prompts: Sequence[str]) -> Float32[Array, "k d"]:
         """The square root of the classes' weights for each prompt, a unit vector each."""
@@ -110,10 +114,10 @@ class OfflineEncoder:
         """How many tokens of the prompt lie beyond what MiniLM reads."""
         return max(self._language.num_tokens(noun_phrase(prompt)) - minilm.MAX_TOKENS, 0)
 
-    def _posterior(self, crops: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        resized = resize(crops, (self._network.size, self._network.size))
+    def _posterior(self, crops: UInt8[Tensor, "b 3 h w"], network: EfficientNetLite) -> Float[Tensor, "b d"]:
+        resized = resize(crops, (network.size, network.size))
         images = resized.to(self._dtype, memory_format=torch.channels_last).mul_(2 / 255).sub_(1)
-        return self._network(images).float().softmax(dim=1)
+        return network(images).float().softmax(dim=1)
 
     def _image_identity(self) -> Identity:
         size = self._variant.size

@@ -72,12 +72,15 @@ def test_each_photograph_answers_to_its_own_prompt_by_a_margin(encoder: ImageTex
     photographs = _photographs()
     vectors = [encoder.encode_crops(_crops(image, 160, 2)).mean(0) for image in photographs.values()]
     scores = F.normalize(torch.stack(vectors), dim=1) @ torch.from_numpy(encoder.encode_text(list(photographs))).T
-    own = scores.diagonal()
-    others = scores.masked_fill(torch.eye(len(scores), dtype=torch.bool), 0).max(1).values
-    margin = own - others
-    assert own[:4].min() > 0.3, scores
-    assert margin[:4].min() > 0.2, scores
-    assert margin[4:].min() > 0.05, scores  # the harder pair: little of the rocket is in these crops
+    for count, least, margin in (
+        (4, 0.3, 0.15),
+        (6, 0.15, 0.05),
+    ):  # the last two are harder: little rocket in these crops
+        table = scores[:count, :count]
+        own = table.diagonal()
+        others = table.masked_fill(torch.eye(count, dtype=torch.bool), 0).max(1).values
+        assert own.min() > least, scores
+        assert (own - others).min() > margin, scores
 
 
 @pytest.mark.offline_weights
@@ -118,6 +121,19 @@ def test_crops_do_not_depend_on_their_batch(encoder: ImageTextEncoder) -> None:
     torch.testing.assert_close(together.norm(dim=1), torch.ones(11), atol=1e-5, rtol=0)
     assert together.dtype == torch.float32
     assert encoder.encode_crops(crops[:0]).shape == (0, 1000)
+
+
+@pytest.mark.offline_weights
+def test_threads_share_the_work_and_change_nothing(encoder: ImageTextEncoder) -> None:
+    crops = torch.randint(0, 256, (17, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    alone = encoder.encode_crops(crops)
+    torch.set_num_threads(2)
+    try:
+        shared = encoder.encode_crops(crops)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    torch.testing.assert_close(shared, alone, atol=0, rtol=0)
 
 
 @pytest.mark.offline_weights

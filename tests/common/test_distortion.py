@@ -15,6 +15,7 @@ from ov3d.common.distortion import Distortion, straighten, straighten_nearest
 from ov3d.common.errors import DataError
 from ov3d.common.scene import DepthImage, Frame, Scene
 from ov3d.common.views import ViewSet, read_views, write_views
+from tests.common.features.fakes import make_store
 
 SOURCE = Camera(60, 44, 50.0, 52.0, 28.5, 23.0)
 OPENCV = Distortion("opencv", (-0.12, 0.05, 0.004, -0.003, 0.01, 0.02, -0.01, 0.003), SOURCE)
@@ -188,3 +189,9 @@ def test_views_remember_the_lens(tmp_path: Path) -> None:
     assert read.distortions == (FISHEYE, None)
     for idx, frame in enumerate(frames):
         np.testing.assert_array_equal(read.load_image(idx), frame.load_image())
+
+
+def test_features_of_a_straightened_image_have_their_own_key(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    keys = [store.key(_frame(tmp_path, lens)) for lens in (None, *LENSES, OPENCV)]
+    assert len(set(keys)) == 4 and keys[1] == keys[4]

@@ -204,13 +204,24 @@ def count_unique(
         found.append((table[used], counts[used]))
         keys, weights = keys[lost], lost_weights
     if len(keys):
-        unique, inverse = np.unique(keys, return_inverse=True)
-        found.append((unique, weighted_bincount(inverse, weights, len(unique))))
+        found.append(_sorted_unique(keys, weights))
     if not found:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
     unique, counts = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(unique)
     return unique[order], counts[order]
+
+
+def _sorted_unique(
+    keys: UInt64[Array, " n"], weights: Int64[Array, " n"] | None
+) -> tuple[UInt64[Array, " u"], Int64[Array, " u"]]:
+    """`count_unique` of at least one key by sorting."""
+    if weights is None:
+        return np.unique(keys, return_counts=True)
+    order = np.argsort(keys)
+    keys = keys.take(order)
+    starts = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(keys[1:] != keys[:-1]) + 1])
+    return keys.take(starts), np.add.reduceat(weights.take(order), starts)
 
 
 class Overlaps(NamedTuple):

@@ -20,7 +20,7 @@ from ov3d.common.datasets import DatasetSpec
 from ov3d.common.datasets.loader import NO_CLASS, UNKNOWN_ID
 from ov3d.common.errors import DataError, UsageError
 from ov3d.common.metrics.counting import count_overlaps
-from ov3d.common.metrics.label_files import Fault, FaultyFilesError, LabelPair, pair_files, read_labels
+from ov3d.common.metrics.label_files import Fault, FaultyFilesError, LabelPair, LabelReader, pair_files
 from ov3d.common.metrics.panoptic import PanopticQuality, SegmentPairs
 from ov3d.common.metrics.report import EvalReport, panoptic_report, semantic_report
 from ov3d.common.metrics.semantic import SemanticConfusion, lidarseg_scores
@@ -175,8 +175,9 @@ def score_chunk(scoring: Scoring, pairs: Sequence[LabelPair]) -> Part:
         scoring.spec.id_table("prediction", class_ids=scoring.prediction_ids == "class"),
     ]
     part = Part(scoring.new_metric(), [], *(np.zeros(len(table) + 1, bool) for table in tables))
+    readers = LabelReader(scoring.spec.layout), LabelReader(scoring.spec.layout)
     for pair in pairs:
-        _score_pair(scoring, pair, tables[0], tables[1], part)
+        _score_pair(scoring, pair, readers, tables[0], tables[1], part)
     return part
 
 
@@ -201,14 +202,19 @@ def _scored(scoring: Scoring, chunks: Sequence[Sequence[LabelPair]], workers: in
 
 
 def _score_pair(
-    scoring: Scoring, pair: LabelPair, truth_table: Int64[Array, " t"], prediction_table: Int64[Array, " p"], part: Part
+    scoring: Scoring,
+    pair: LabelPair,
+    readers: tuple[LabelReader, LabelReader],
+    truth_table: Int64[Array, " t"],
+    prediction_table: Int64[Array, " p"],
+    part: Part,
 ) -> None:
     """Count one pair of files, or note what is wrong with them."""
     sides: list[UInt32[Array, ...]] = []
     signed: list[bool] = []
-    for side, path in (("truth", pair.truth), ("prediction", pair.prediction)):
+    for side, path, reader in zip(("truth", "prediction"), (pair.truth, pair.prediction), readers, strict=True):
         try:
-            labels = read_labels(path, scoring.spec.layout)
+            labels = reader.read(path)
             signed.append(labels.dtype.kind == "i")
             sides.append(_unsigned(labels, _negative_ids(scoring, side)))
         except DataError as error:

@@ -6,6 +6,7 @@ each becomes a `Fault`, all of them are gathered, and together they are one erro
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 
 from ov3d.common.datasets import DatasetSpec
 from ov3d.common.errors import DataError, UsageError, did_you_mean
-from ov3d.common.shapes import Array, Integer
+from ov3d.common.shapes import Array, Integer, UInt8
 
 ALL = "all"
 """The subset that is every sequence of the truth."""
@@ -119,27 +120,52 @@ def pair_files(
     return [LabelPair(name, truth[name], prediction[name]) for name in both], faults
 
 
-def read_labels(path: Path, layout: str) -> Integer[Array, " n"]:
-    """The labels of one file, as they stand in it.
+class LabelReader:
+    """Reads label files one after the other into the same memory.
 
-    Raises:
-        DataError: it is cut short, of another shape, or holds no integers; the message does not repeat the path.
+    A fresh array a file would cost more than the file: the system hands out its pages one by one, each filled with zeros.
+    What `read` gives is valid until the next `read`.
     """
-    try:
-        if layout == "semantickitti":
-            if path.stat().st_size % 4:
-                raise DataError(f"its size of {path.stat().st_size} bytes is no multiple of 4: cut short")
-            return np.fromfile(path, "<u4")
-        if layout == "nuscenes-lidarseg":
-            return np.fromfile(path, np.uint8)
-        labels = _read_array(path)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"it cannot be read ({' '.join(str(error).split()) or type(error).__name__})") from None
-    if labels.ndim != 1:
-        raise DataError(f"it has shape {'x'.join(map(str, labels.shape))}, not one label a point")
-    if labels.dtype.kind not in "iu":
-        raise DataError(f"it holds {labels.dtype}, not integers")
-    return labels
+
+    def __init__(self, layout: str) -> None:
+        self.layout = layout
+        self._buffer = np.empty(1 << 20, np.uint8)
+
+    def read(self, path: Path) -> Integer[Array, " n"]:
+        """The labels of one file, as they stand in it.
+
+        Raises:
+            DataError: it is cut short, of another shape, or holds no integers; the message does not repeat the path.
+        """
+        try:
+            if self.layout == "semantickitti":
+                data = self._read_bytes(path)
+                if len(data) % 4:
+                    raise DataError(f"its size of {len(data)} bytes is no multiple of 4: cut short")
+                return data.view("<u4")
+            if self.layout == "nuscenes-lidarseg":
+                return self._read_bytes(path)
+            labels = _read_array(path)
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"it cannot be read ({' '.join(str(error).split()) or type(error).__name__})") from None
+        if labels.ndim != 1:
+            raise DataError(f"it has shape {'x'.join(map(str, labels.shape))}, not one label a point")
+        if labels.dtype.kind not in "iu":
+            raise DataError(f"it holds {labels.dtype}, not integers")
+        return labels
+
+    def _read_bytes(self, path: Path) -> UInt8[Array, " b"]:
+        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - unbuffered, straight into place
+            size = os.fstat(stream.fileno()).st_size
+            if size > len(self._buffer):
+                self._buffer = np.empty(2 * size, np.uint8)
+            done = 0
+            while done < size:
+                count = stream.readinto(self._buffer[done:size].data)
+                if not count:  # the file became shorter while it was read
+                    break
+                done += count
+        return self._buffer[:done]
 
 
 def _read_array(path: Path) -> Array:

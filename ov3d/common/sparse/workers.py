@@ -1,0 +1,76 @@
+"""Threads that each work off whole blocks with single-threaded operations.
+
+torch's own threads split every small operation and meet at its end: thousands of meetings a convolution, each of which costs
+a time slice when another program holds a core. Here threads meet once a convolution. Blocks are dealt out beforehand, so
+that sums over blocks have the same order, and the same bits, in every run with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from ov3d.common.sparse.schedule import Block
+
+Result = TypeVar("Result")
+
+_lock = threading.Lock()
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def run_blocks(
+    blocks: Sequence[Block], device: torch.device, task: Callable[[Sequence[Block]], Result]
+) -> list[Result]:
+    """`task` on runs of consecutive blocks, one run a thread; results in the order of the blocks.
+
+    Args:
+        blocks: all blocks of a schedule.
+        device: where the tensors are; other devices than the CPU are driven from the calling thread.
+        task: called with a run of blocks, without gradient recording.
+    """
+    num_threads = min(torch.get_num_threads(), len(blocks)) if device.type == "cpu" else 1
+    if num_threads < 2:
+        return [task(blocks)]
+    return list(_pool(num_threads).map(torch.no_grad()(task), deal(blocks, num_threads)))
+
+
+def deal(blocks: Sequence[Block], num_runs: int) -> list[Sequence[Block]]:
+    """Consecutive runs with about equally many products (and rows, for blocks without any)."""
+    weights = [block.num_products + block.last - block.first for block in blocks]
+    total, done, cuts = sum(weights), 0, [0]
+    for number, weight in enumerate(weights):
+        if done >= total * len(cuts) / num_runs and len(cuts) < num_runs:
+            cuts.append(number)
+        done += weight
+    cuts.append(len(blocks))
+    return [blocks[start:end] for start, end in itertools.pairwise(cuts)]
+
+
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    with _lock:
+        if num_threads not in _pools:
+            before = torch.get_num_threads()
+            together = threading.Barrier(num_threads)
+
+            def start() -> None:
+                torch.get_num_threads()  # a thread takes the common number at its first use of torch: let that be now
+                torch.set_num_threads(1)
+                together.wait()
+
+            pool = ThreadPoolExecutor(num_threads, thread_name_prefix="ov3d-sparse")
+            list(pool.map(lambda _: start(), range(num_threads)))
+            # In every thread torch keeps a number of its own; the call above also changed the one new threads begin with.
+            torch.set_num_threads(before)
+            _pools[num_threads] = pool
+        return _pools[num_threads]
+
+
+# A forked process has none of its parent's threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)

@@ -43,11 +43,13 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option(
-            "--protocol", help="panoptic, semantic, lidarseg, 3d-ovs or langsplat.  [default: the data set's]"
+            "--protocol",
+            help="panoptic, semantic, lidarseg, 3d-ovs or langsplat.  [default: the data set's]",
+            metavar="NAME",
         ),
     ] = None,
     subset: Annotated[
-        str | None, typer.Option("--subset", help="train, val, test or all.  [default: the data set's]")
+        str | None, typer.Option("--subset", help="train, val, test or all.  [default: the data set's]", metavar="NAME")
     ] = None,
     split: Annotated[
         str | None, typer.Option("--split", help="Base/novel split.  [default: the data set's]", metavar="NAME")
@@ -62,17 +64,23 @@ def evaluate(
         str, typer.Option("--prediction-ids", help="Ids in the predictions: raw, class, or auto.", metavar="KIND")
     ] = "auto",
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes that read and count.  [default: by number of scans]")
+        int | None,
+        typer.Option("--workers", help="Processes that read and count.  [default: by number of scans]", metavar="N"),
     ] = None,
     scene: Annotated[
         Path | None, typer.Option("--scene", help="A run's scene, where it has moved or several are.", metavar="SCENE")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option("--classes", help="Classes to ask a run for, by commas.  [default: all with truth]")
+        str | None,
+        typer.Option(
+            "--classes", help="Classes to ask a run for, by commas.  [default: all with truth]", metavar="A,B"
+        ),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", help="Cosine from which a run's class is there.  [default: encoder's]"),
+        typer.Option(
+            "--threshold", help="Cosine from which a run's class is there.  [default: encoder's]", metavar="X"
+        ),
     ] = None,
     output: Annotated[
         Path | None,

@@ -80,6 +80,7 @@ class Table:
                 for idx, name in enumerate(names)
                 if self.scores.present[idx]
             },
+            "confusion": {"classes": list(names), "rows_truth": self.scores.matrix.tolist()},
         }
 
 

@@ -154,3 +154,62 @@ def test_an_empty_list(ov3d: Ov3d, tree: list[object], tmp_path: Path) -> None:
     assert "names no scan" in ov3d(*tree, "--list", tmp_path / "list.txt").error
     (tmp_path / "list.txt").write_text("08/000001\n")
     assert json.loads(ov3d(*tree, "--list", tmp_path / "list.txt", "--json").out)["num_scans"] == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ runs
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of one scene with an index, and a backend that reports a known confusion on it."""
+    import ov3d.backends
+    import ov3d.common.readers
+    from ov3d.common.encoding import EncoderCard, Identity
+    from ov3d.common.index import LanguageIndex, write_index
+    from ov3d.common.metrics import SemanticConfusion
+    from ov3d.common.runs import write_manifest
+    from ov3d.common.scene import IGNORE, Scene, World
+    from ov3d.points.evaluate import EvaluationReport, Table
+
+    confusion = SemanticConfusion(3, ignore_label=IGNORE, no_prediction=IGNORE)
+    confusion.update([0, 0, 1, 2, 2, -1], [0, 0, 1, 1, 2, 0])
+    table = Table("points", ("cat", "cup"), confusion.compute())
+
+    class Backend:
+        def evaluate(self, run: object, scene: object, **options: object) -> EvaluationReport:
+            self.options = options
+            return EvaluationReport("room", "points/fuse", "offline", 0.2, 0.9, (table,))
+
+    monkeypatch.setattr(ov3d.backends, "get_backend", lambda name: Backend())
+    monkeypatch.setattr(ov3d.common.readers, "load_scene", lambda path: Scene("room", path, "scannet"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    identity = Identity("m", "w", "p", "fp32")
+    card = EncoderCard("offline", identity, identity, 2, 10.0, 0.2, False)
+    index = LanguageIndex(
+        np.zeros((1, 3), np.float32), np.ones((1, 2), np.float16), np.eye(2, dtype=np.float32), None,
+        "room", str(tmp_path / "room"), World(), "points/fuse", card,
+    )  # fmt: skip
+    write_index(folder / "room.safetensors", index)
+    write_manifest(folder, {"backend": "points", "indexes": {"room": "room.safetensors"}})
+    return folder
+
+
+def test_a_run_is_rendered(ov3d: Ov3d, run: Path, tmp_path: Path) -> None:
+    done = ov3d("eval", run, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["cat", "66.67", "66.67", "3"] in rows
+    assert ["cup", "50.00", "50.00", "2"] in rows
+    assert "mIoU 58.33" in done.out
+    assert "coverage 83.33 %" in done.out
+    assert (tmp_path / "out/confusion.png").is_file()
+
+
+def test_a_run_as_json_and_csv(ov3d: Ov3d, run: Path) -> None:
+    data = json.loads(ov3d("eval", run, "--json").out)
+    assert data["reports"][0]["means"]["mIoU"] == pytest.approx(7 / 12)
+    assert data["reports"][0]["confusion"]["rows_truth"][1] == [0, 1, 1]
+    assert "class,cat,class,," in ov3d("eval", run, "--csv").out
+    done = ov3d("eval", run, "--subset", "val")
+    assert (done.code, "--subset goes with --dataset" in done.error) == (2, True)

@@ -1,0 +1,215 @@
+"""A ScanNet scan as it is downloaded.
+
+    ID.sens   ID_vh_clean_2.ply (mesh)   ID_vh_clean_2.labels.ply (NYU40 ids a vertex)
+    ID_vh_clean_2.*.segs.json, ID.aggregation.json or ID_vh_clean.aggregation.json (objects)
+
+Every `FRAME_STEP`-th frame of the recording is exported once, in the layout of `ov3d.common.readers.scannet`, into ov3d's
+cache; features and overlays need images that are files. The mesh is not axis-aligned, so the poses fit it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ov3d.common.datasets import load_dataset
+from ov3d.common.errors import DataError, Ov3dError
+from ov3d.common.files import cache_root, hash_text, read_json, write_bytes, write_json, write_text
+from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
+from ov3d.common.readers.ply import read_ply
+from ov3d.common.readers.scannet import read_posed_folder
+from ov3d.common.readers.sens import SensFile, SensFrame, open_sens
+from ov3d.common.scene import IGNORE, Frame, PointCloud, Scene, World
+from ov3d.common.shapes import Array, Float64, Int32
+
+FRAME_STEP = 20
+"""Of the recording's 30 frames a second; OpenScene and 3DSS-VLG take as many."""
+
+MARK_KIND, MARK_NAME, MARK_VERSION = "sens-export", "export.json", 1
+
+_NUM_NYU40 = 41
+
+
+def load(path: Path) -> Scene:
+    """Read a scene of this layout; raises `DataError` with the file that is at fault."""
+    recording = _recording(path)
+    frames, notes = _frames(recording)
+    cloud, world, classes = _mesh(recording, notes)
+    if cloud is None:
+        world = World(origin=choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames])))
+    return Scene(
+        name=scene_name(recording),
+        path=path,
+        layout=LAYOUT.name,
+        frames=relative_to(frames, world.origin),
+        cloud=cloud,
+        world=world,
+        classes=classes,
+        notes=tuple(notes),
+    )
+
+
+def _recording(path: Path) -> Path:
+    if path.is_file():
+        return path
+    found = sorted(path.glob("*.sens"))
+    if len(found) != 1:
+        raise DataError(f"{path} should hold one .sens file, it holds {len(found)}.", "Name the one you mean.")
+    return found[0]
+
+
+# ------------------------------------------------------------------------------------------------------------ frames
+
+
+def _frames(recording: Path) -> tuple[list[Frame], list[str]]:
+    folder, steps_a_metre, num_recorded = _exported(recording)
+    frames, _, notes = read_posed_folder(folder)
+    frames = [
+        replace(frame, depth=replace(frame.depth, scale=1 / steps_a_metre)) if frame.depth else frame
+        for frame in frames
+    ]
+    notes.insert(0, f"every {FRAME_STEP}th of {num_recorded} frames of {recording.name} is used, exported to {folder}")
+    return frames, notes
+
+
+def _exported(recording: Path) -> tuple[Path, float, int]:
+    """The folder of exported frames, depth steps a metre, and how many frames were recorded; exports where it was not done.
+
+    The export is known by the recording's path, size and time of change: hashing gigabytes would take as long.
+    """
+    stat = recording.stat()
+    key = hash_text(str(recording.resolve()), str(stat.st_size), str(stat.st_mtime_ns), str(FRAME_STEP))
+    folder = cache_root() / "sens" / f"{recording.stem}-{key[:12]}"
+    mark = _mark(folder)
+    if mark is None:
+        with open_sens(recording) as sens:
+            mark = _export(sens, folder)
+    return folder, float(mark["steps_a_metre"]), int(mark["num_recorded"])
+
+
+def _mark(folder: Path) -> dict[str, Any] | None:
+    """What a finished export says; none where it is unfinished, damaged, or lacks a file."""
+    if not (folder / MARK_NAME).is_file():
+        return None
+    try:
+        mark = read_json(folder / MARK_NAME, kind=MARK_KIND, version=MARK_VERSION)
+    except Ov3dError:
+        return None
+    return mark if all((folder / name).is_file() for name in mark["files"]) else None
+
+
+def _export(sens: SensFile, folder: Path) -> dict[str, Any]:
+    header = sens.header
+    matrices = {
+        "intrinsic_color": header.colour_intrinsic,
+        "extrinsic_color": header.colour_extrinsic,
+        "intrinsic_depth": header.depth_intrinsic,
+        "extrinsic_depth": header.depth_extrinsic,
+    }
+    for name, matrix in matrices.items():
+        write_text(folder / "intrinsic" / f"{name}.txt", _matrix_text(matrix))
+    written = [f"intrinsic/{name}.txt" for name in matrices]
+    for frame in sens.frames(FRAME_STEP):
+        written += _export_frame(frame, folder, header.colour_ending)
+    mark = {"steps_a_metre": header.steps_a_metre, "num_recorded": header.num_frames, "files": written}
+    write_json(folder / MARK_NAME, mark, kind=MARK_KIND, version=MARK_VERSION)  # last: without it there is no export
+    return mark
+
+
+def _export_frame(frame: SensFrame, folder: Path, colour_ending: str) -> list[str]:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(frame.depth).save(stream, format="PNG", compress_level=1)
+    parts = {
+        f"color/{frame.number}{colour_ending}": frame.colour,
+        f"depth/{frame.number}.png": stream.getvalue(),
+        f"pose/{frame.number}.txt": _matrix_text(frame.world_from_camera).encode(),
+    }
+    for name, data in parts.items():
+        write_bytes(folder / name, data)
+    return list(parts)
+
+
+def _matrix_text(matrix: Float64[Array, "4 4"]) -> str:
+    return "\n".join(" ".join(repr(float(value)) for value in row) for row in matrix) + "\n"
+
+
+# -------------------------------------------------------------------------------------------------------------- mesh
+
+
+def _mesh(recording: Path, notes: list[str]) -> tuple[PointCloud | None, World, tuple[str, ...]]:
+    """The mesh's vertices with class and object, where those files are there."""
+    mesh = recording.with_name(f"{recording.stem}_vh_clean_2.ply")
+    if not mesh.is_file():
+        notes.append(f"there is no {mesh.name}: points can be made from depth")
+        return None, World(), ()
+    cloud, world, mesh_notes = read_ply(mesh, num_classes=0)
+    notes += mesh_notes
+    labels_path = mesh.with_suffix(".labels.ply")
+    instances = _instances(recording, len(cloud))
+    if not labels_path.is_file():
+        return replace(cloud, instances=instances), world, ()
+    labelled, _, _ = read_ply(labels_path, num_classes=_NUM_NYU40)
+    if labelled.labels is None or len(labelled) != len(cloud):
+        what = "no labels" if labelled.labels is None else f"{len(labelled)} vertices"
+        raise DataError(
+            f"{labels_path} has {what}, {mesh.name} has {len(cloud)} vertices.", "Download both for the same scan."
+        )
+    spec = load_dataset("scannet")
+    table = np.full(_NUM_NYU40 + 1, IGNORE, np.int32)  # the last entry is read by the index -1 of unknown ids
+    for nyu40, class_idx in spec.truth_ids.items():
+        table[nyu40] = IGNORE if class_idx is None else class_idx
+    return replace(cloud, labels=table[labelled.labels], instances=instances), world, spec.names
+
+
+def _instances(recording: Path, num_vertices: int) -> Int32[Array, " n"] | None:
+    """The object of each vertex: segs.json says its segment, aggregation.json which segments are one object."""
+    segments_path = next(iter(sorted(recording.parent.glob(f"{recording.stem}_vh_clean_2.*.segs.json"))), None)
+    groups_paths = [recording.with_name(f"{recording.stem}{part}.aggregation.json") for part in ("", "_vh_clean")]
+    groups_path = next((path for path in groups_paths if path.is_file()), None)
+    if segments_path is None or groups_path is None:
+        return None
+    try:
+        segment = np.array(_read_member(segments_path, "segIndices"), dtype=np.int64)
+        groups = [(int(group["objectId"]), group["segments"]) for group in _read_member(groups_path, "segGroups")]
+        owned = [(int(idx), owner) for owner, segments in groups for idx in segments]
+    except (TypeError, ValueError, KeyError, OverflowError):
+        raise DataError(
+            f"{groups_path} or {segments_path.name} does not list objects and segments as ScanNet does.",
+            "Download them again.",
+        ) from None
+    if segment.shape != (num_vertices,):
+        raise DataError(
+            f"{segments_path} has {segment.size} segment ids, the mesh {num_vertices} vertices.",
+            "Download both for the same scan.",
+        )
+    owner_of = dict(owned)
+    distinct, inverse = np.unique(segment, return_inverse=True)
+    owners = np.array([owner_of.get(int(idx), IGNORE) for idx in distinct], dtype=np.int32)
+    return owners[inverse.reshape(-1)]
+
+
+def _read_member(path: Path, key: str) -> list[Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(f"{path} is no JSON.", "It is cut short or damaged: download it again.") from None
+    if not isinstance(data, dict) or not isinstance(data.get(key), list):
+        raise DataError(f"{path} has no list `{key}`.", "Download it again.")
+    return data[key]
+
+
+LAYOUT = Layout(
+    name="scannet-raw",
+    looks_for="a recording ID.sens",
+    matches=lambda path: (
+        len(list(path.glob("*.sens"))) == 1 if path.is_dir() else path.is_file() and path.suffix.lower() == ".sens"
+    ),
+    load=load,
+)

@@ -6,16 +6,15 @@ and WordNet's definition of it. Its vector is the mean of two unit vectors, scal
 what kind of thing a class is. Measured on 65 everyday words against the classes they stand for, the Bhattacharyya
 coefficient between a word's weights and those classes was 0.78; 0.70 with all names alone, and 0.69 with the first.
 
-Reading 2,900 sentences takes a while, so the vectors travel with ov3d: `python -m ov3d.common.encoders.imagenet_names`
-makes the file again, from MiniLM and the lists that timm ships, and a test compares.
+Reading 2,900 sentences takes a while, so the vectors are kept in the cache: a machine makes them once.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -24,13 +23,15 @@ from torch import Tensor
 
 from ov3d.common.encoders.templates import noun_phrase
 from ov3d.common.encoders.weights import find_packaged
-from ov3d.common.files import hash_file, hash_text, read_tensors, write_tensors
+from ov3d.common.errors import CorruptFileError, DataError, NewerFormatError, StorageError
+from ov3d.common.files import cache_root, hash_text, read_tensors, write_tensors
 from ov3d.common.shapes import Float
-
-CLASS_VECTORS_PATH = Path(__file__).with_name("imagenet_class_vectors.safetensors")
 
 _KIND = "class-vectors"
 _VERSION = 1
+
+_made: dict[str, Tensor] = {}
+"""Class vectors of this process, by the key of their language encoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +52,6 @@ class SentenceEncoder(Protocol):
     """Sentences into unit vectors."""
 
     def encode(self, sentences: Sequence[str]) -> Tensor: ...
-
-
-@cache
-def class_vectors() -> Float[Tensor, "1000 e"]:
-    """The unit vector of each class, in the order of a classifier's outputs, on the CPU.
-
-    Raises:
-        CorruptFileError: the file that travels with ov3d is damaged.
-    """
-    stored = read_tensors(CLASS_VECTORS_PATH, kind=_KIND, version=_VERSION).tensors["vectors"]
-    return F.normalize(torch.from_numpy(stored).float(), dim=1)
-
-
-@cache
-def class_vectors_hash() -> str:
-    """What the file of class vectors hashes to."""
-    return hash_file(CLASS_VECTORS_PATH)
 
 
 @cache
@@ -96,19 +80,31 @@ def embed_classes(classes: Sequence[ImageNetClass], language: SentenceEncoder) -
     return F.normalize(means + defined, dim=1)
 
 
-def _write_class_vectors() -> None:
-    from ov3d.common.encoders.minilm import MiniLM
+@cache
+def class_texts_hash() -> str:
+    """What the names and definitions of all classes hash to."""
+    return hash_text(*(text for entry in imagenet_classes() for text in (*entry.names, entry.definition)))
 
-    classes = imagenet_classes()
-    vectors = embed_classes(classes, MiniLM(torch.device("cpu"))).half().numpy()
-    texts = hash_text(*(text for entry in classes for text in (*entry.names, entry.definition)))
-    made_from = {"language": "all-MiniLM-L6-v2", "texts": texts, "lists": "WordNet 3.0 lemmas and glosses, from timm"}
-    write_tensors(CLASS_VECTORS_PATH, {"vectors": vectors}, kind=_KIND, version=_VERSION, metadata=made_from)
+
+def class_vectors(language: SentenceEncoder, language_key: str) -> Float[Tensor, "1000 e"]:
+    """The unit vector of each class, in the order of a classifier's outputs, on the CPU; from the cache where it has them.
+
+    Args:
+        language: makes them where the cache does not have them.
+        language_key: names its weights.
+    """
+    if language_key in _made:
+        return _made[language_key]
+    path = cache_root() / "text" / f"class-vectors-{hash_text(language_key, class_texts_hash())}.safetensors"
+    try:
+        stored = torch.from_numpy(read_tensors(path, kind=_KIND, version=_VERSION).tensors["vectors"])
+    except (DataError, CorruptFileError, NewerFormatError):  # never made here, or damaged
+        stored = embed_classes(imagenet_classes(), language).half()
+        with contextlib.suppress(StorageError):  # a cache that cannot be written costs time, not the answer
+            write_tensors(path, {"vectors": stored.numpy()}, kind=_KIND, version=_VERSION)
+    _made[language_key] = F.normalize(stored.float(), dim=1)
+    return _made[language_key]
 
 
 def _lines(name: str) -> list[str]:
     return find_packaged("timm", name).read_text(encoding="utf-8").splitlines()
-
-
-if __name__ == "__main__":
-    _write_class_vectors()

@@ -30,7 +30,7 @@ from ov3d.common.encoders.efficientnet_lite import (
     Variant,
     load_efficientnet_lite,
 )
-from ov3d.common.encoders.imagenet_names import class_vectors, class_vectors_hash
+from ov3d.common.encoders.imagenet_names import class_texts_hash, class_vectors
 from ov3d.common.encoders.minilm import MiniLM
 from ov3d.common.encoders.parallel import map_batches
 from ov3d.common.encoders.pixels import resize
@@ -138,7 +138,7 @@ class OfflineEncoder:
 
     @cached_property
     def _centred_names(self) -> tuple[Float[Tensor, " e"], Float[Tensor, "1000 e"]]:
-        names = class_vectors().to(self._device)
+        names = class_vectors(self._language, _language_key()).to(self._device)
         centre = names.mean(0)
         return centre, F.normalize(names - centre, dim=1)
 
@@ -147,10 +147,14 @@ def text_identity() -> Identity:
     """The identity of the text side: the same for every variant and device."""
     return Identity(
         model=f"all-MiniLM-L6-v2 against the names and definitions of ImageNet-1k, power {SHARPNESS}",
-        weights=f"{minilm.WEIGHTS.sha256} {minilm.TOKENIZER.sha256} names {class_vectors_hash()}",
+        weights=f"{_language_key()} names {class_texts_hash()}",
         preprocessing="article put before a bare noun, mean pooling, centred on the mean name",
         dtype="float32",
     )
+
+
+def _language_key() -> str:
+    return f"{minilm.WEIGHTS.sha256} {minilm.TOKENIZER.sha256}"
 
 
 def weights_from_cosines(cosine: Float[Tensor, "k c"]) -> Float[Tensor, "k c"]:

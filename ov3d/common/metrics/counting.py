@@ -25,6 +25,9 @@ MAX_BITS = 8
 BLOCK = 1 << 15
 """Points a block: its temporaries stay in the processor's cache."""
 
+FOLD_BLOCK = 1 << 17
+"""The same where only flags of one byte are kept: a whole scan."""
+
 RUN_PROBE = 4096
 """Points that are looked at to see whether labels repeat."""
 
@@ -161,20 +164,18 @@ def fold_runs(
     probe = min(num, RUN_PROBE)
     if probe < 2:
         return arrays, None
-    changes, scratch = np.empty((2, BLOCK), bool)
-    if np.count_nonzero(_changes(arrays, 1, probe, changes, scratch)) * min_run > probe:
+    scratch = np.empty((2, min(num, FOLD_BLOCK)), bool)
+    if np.count_nonzero(_changes(arrays, 1, probe, scratch)) * min_run > probe:
         return arrays, None
-    bounds = [np.zeros(1, np.int64)]
-    values = [[array[:1] for array in arrays]]
-    for begin in range(1, num, BLOCK):
-        end = min(num, begin + BLOCK)
-        starts = _changes(arrays, begin, end, changes, scratch).nonzero()[0]
-        values.append([array[begin:end].take(starts) for array in arrays])  # while the block is in the cache
+    parts = []
+    for begin in range(1, num, FOLD_BLOCK):
+        starts = _changes(arrays, begin, min(num, begin + FOLD_BLOCK), scratch).nonzero()[0]
         starts += begin
-        bounds.append(starts)
-    bounds.append(np.array([num]))
-    bound = np.concatenate(bounds)
-    return tuple(np.concatenate(parts) for parts in zip(*values, strict=True)), bound[1:] - bound[:-1]
+        parts.append(starts)
+    bounds = np.empty(sum(map(len, parts)) + 2, np.int64)
+    bounds[0], bounds[-1] = 0, num
+    np.concatenate(parts, out=bounds[1:-1])
+    return tuple(array.take(bounds[:-1]) for array in arrays), bounds[1:] - bounds[:-1]
 
 
 def count_unique(
@@ -253,10 +254,10 @@ def weighted_bincount(
 
 
 def _changes(
-    arrays: Sequence[Shaped[Array, " n"]], begin: int, end: int, out: Bool[Array, " b"], scratch: Bool[Array, " b"]
+    arrays: Sequence[Shaped[Array, " n"]], begin: int, end: int, scratch: Bool[Array, "2 b"]
 ) -> Bool[Array, " m"]:
-    """Whether a point differs from the one before it, for points `begin` to `end` - 1, in the buffer `out`."""
-    changes, other = out[: end - begin], scratch[: end - begin]
+    """Whether a point differs from the one before it, for points `begin` to `end` - 1; valid until the next call."""
+    changes, other = scratch[:, : end - begin]
     np.not_equal(arrays[0][begin:end], arrays[0][begin - 1 : end - 1], out=changes)
     for array in arrays[1:]:
         np.not_equal(array[begin:end], array[begin - 1 : end - 1], out=other)

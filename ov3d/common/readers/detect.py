@@ -7,18 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ov3d.common.errors import DataError, UsageError, did_you_mean
-from ov3d.common.readers import blender, cloud, colmap, llff, nerfstudio, scannet, scannet_raw
+from ov3d.common.readers import arrays, blender, cloud, colmap, llff, nerfstudio, scannet, scannet_raw
 from ov3d.common.readers.layout import Layout, scene_name
 from ov3d.common.scene import LazyScenes, Scene, SceneSource
 
 LAYOUTS: tuple[Layout, ...] = (
     scannet.LAYOUT,
-    scannet_raw.LAYOUT,
     cloud.LAYOUT,
+    scannet_raw.LAYOUT,
     nerfstudio.LAYOUT,
     blender.LAYOUT,
     llff.LAYOUT,
     colmap.LAYOUT,
+    arrays.POINTCEPT,
+    arrays.OPENSCENE,
+    arrays.NPY,
 )
 """Known layouts; the first that matches a path reads it."""
 

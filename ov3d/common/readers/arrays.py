@@ -1,0 +1,174 @@
+"""Clouds without photographs, as networks for points keep them.
+
+    pointcept   a folder: coord.npy (n, 3); if there, color.npy (n, 3), segment20.npy or segment.npy (n), instance.npy (n)
+    openscene   a .pth file: (xyz, rgb / 127.5 - 1, label) as torch.save wrote it; labels from 255 on are unknown
+    npy         a .npy file: (n, 3) xyz, (n, 6) with rgb, or (n, 7) with rgb and label
+
+Class names come from classes.txt beside the arrays, for segment20.npy from ScanNet's list; labels that have no names are
+left out. No file may run code: arrays of objects are refused, and torch.load reads weights only.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ov3d.common.datasets import load_dataset
+from ov3d.common.errors import DataError
+from ov3d.common.readers.layout import Layout, choose_origin, scene_name
+from ov3d.common.readers.scannet import read_classes
+from ov3d.common.scene import IGNORE, PointCloud, Scene, World
+from ov3d.common.shapes import Array, Int32, Shaped, UInt8
+
+_AGAIN = "It is cut short or damaged: export it again."
+
+
+def load_pointcept(path: Path) -> Scene:
+    """Read a folder of arrays; raises `DataError` with the file that is at fault."""
+    if not (path / "coord.npy").is_file():
+        raise DataError(f"There is no {path / 'coord.npy'}.", "Check the path.")
+    arrays = {file.stem: _read_npy(file) for file in sorted(path.glob("*.npy"))}
+    segment = arrays.get("segment20", arrays.get("segment"))
+    classes = read_classes(path / "classes.txt")
+    if not classes and "segment20" in arrays:
+        classes = load_dataset("scannet").names
+    parts = (arrays["coord"], arrays.get("color"), segment, arrays.get("instance"))
+    return _scene(path, "pointcept", parts, classes, colour_range=(0.0, 255.0))
+
+
+def load_openscene(path: Path) -> Scene:
+    """Read a .pth file; raises `DataError` where it is none, or holds something else."""
+    parts = _read_pth(path)
+    if not isinstance(parts, (tuple, list)) or len(parts) < 2:
+        raise DataError(f"{path} does not hold (xyz, rgb, label).", "It should be a scene file of OpenScene.")
+    xyz, rgb, label = (*(_as_array(part) for part in parts[:3]), None)[:3]
+    return _scene(path, "openscene", (xyz, rgb, label, None), read_classes(path.parent / "classes.txt"), (-1.0, 1.0))
+
+
+def load_npy(path: Path) -> Scene:
+    """Read one array of rows; raises `DataError` where it has other columns."""
+    rows = _read_npy(path)
+    if rows.ndim != 2 or rows.shape[1] not in (3, 6, 7):
+        raise DataError(
+            f"{path} has shape {rows.shape}.", "Its columns should be x y z, x y z r g b, or those and a label."
+        )
+    rgb = rows[:, 3:6] if rows.shape[1] > 3 else None
+    label = rows[:, 6] if rows.shape[1] > 6 else None
+    colour_range = (0.0, 1.0) if rgb is not None and rgb.size and rgb.max() <= 1 else (0.0, 255.0)
+    return _scene(path, "npy", (rows[:, :3], rgb, label, None), read_classes(path.parent / "classes.txt"), colour_range)
+
+
+def _scene(
+    path: Path,
+    layout: str,
+    parts: tuple[Array | None, ...],
+    classes: tuple[str, ...],
+    colour_range: tuple[float, float],
+) -> Scene:
+    """A scene of points from positions, colours, labels and instances; each but the first may be none."""
+    xyz, rgb, label, instance = parts
+    notes: list[str] = []
+    if xyz is None or xyz.ndim != 2 or xyz.shape[1] != 3 or xyz.dtype.kind not in "fiu" or not len(xyz):
+        raise DataError(f"The positions in {path} are {_described(xyz)}.", "They should be numbers of shape (n, 3).")
+    for what, part, shape in (
+        ("colours", rgb, (len(xyz), 3)),
+        ("labels", label, (len(xyz),)),
+        ("instances", instance, (len(xyz),)),
+    ):
+        if part is not None and (part.shape != shape or part.dtype.kind not in "fiub"):
+            raise DataError(
+                f"The {what} in {path} are {_described(part)}.", f"They should be numbers of shape {shape}."
+            )
+    positions = xyz.astype(np.float64)
+    finite = np.isfinite(positions).all(axis=1)
+    if not finite.any():
+        raise DataError(f"{path} holds no point with finite coordinates.", "Export it again.")
+    if not finite.all():
+        notes.append(f"{int((~finite).sum())} of {len(xyz)} points are not finite and are left out")
+    if label is not None and not classes:
+        notes.append("the labels are left out: there is no classes.txt that names them")
+        label = None
+    world = World(origin=choose_origin(positions[finite]))
+    cloud = PointCloud(
+        xyz=(positions[finite] - np.asarray(world.origin)).astype(np.float32),
+        rgb=None if rgb is None else _colours(rgb[finite], colour_range),
+        labels=None if label is None else _ids(label[finite], len(classes)),
+        instances=None if instance is None else _ids(instance[finite], 2**31 - 1),
+    )
+    return Scene(scene_name(path), path, layout, cloud=cloud, world=world, classes=classes, notes=tuple(notes))
+
+
+def _colours(rgb: Shaped[Array, "n 3"], colour_range: tuple[float, float]) -> UInt8[Array, "n 3"]:
+    low, high = colour_range
+    scaled = (np.nan_to_num(rgb.astype(np.float64)) - low) / (high - low)
+    return (scaled.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _ids(values: Shaped[Array, " n"], count: int) -> Int32[Array, " n"]:
+    """Ids below `count`, the others unknown."""
+    numbers = values.astype(np.float64)
+    known = (numbers >= 0) & (numbers < count)  # false for NaN
+    return np.where(known, numbers, IGNORE).astype(np.int32)
+
+
+def _described(part: Array | None) -> str:
+    return "missing" if part is None else f"of type {part.dtype} and shape {part.shape}"
+
+
+def _read_npy(path: Path) -> Array:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as an array: {' '.join(str(error).split())}.", _AGAIN) from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} holds several arrays.", "Save one .npy array.")
+    return array
+
+
+def _read_pth(path: Path) -> Any:
+    """What torch.save wrote, tensors and plain NumPy arrays only: anything else could run code."""
+    import torch
+
+    make_array = np.zeros(1).__reduce__()[0]
+    arrays: list[Any] = [
+        (make_array, "numpy.core.multiarray._reconstruct"),  # as NumPy 1 named it
+        (make_array, "numpy._core.multiarray._reconstruct"),
+        np.ndarray,
+        np.dtype,
+        *(type(np.dtype(name)) for name in ("f2", "f4", "f8", "u1", "u2", "u4", "i1", "i2", "i4", "i8")),
+    ]
+    try:
+        with torch.serialization.safe_globals(arrays):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise DataError(
+            f"{path} holds something else than arrays, or is cut short.", "Only (xyz, rgb, label) as arrays is read."
+        ) from None
+    except (OSError, EOFError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} cannot be read: {first.rstrip('.')}.", _AGAIN) from None
+
+
+def _as_array(part: Any) -> Array | None:
+    import torch
+
+    if isinstance(part, torch.Tensor):
+        return part.numpy()
+    return part if isinstance(part, np.ndarray) else None
+
+
+def _is_file(ending: str) -> Any:
+    return lambda path: path.is_file() and path.suffix.lower() == ending
+
+
+POINTCEPT = Layout(
+    name="pointcept",
+    looks_for="coord.npy",
+    matches=lambda path: (path / "coord.npy").is_file(),
+    load=load_pointcept,
+)
+OPENSCENE = Layout(name="openscene", looks_for="a .pth file", matches=_is_file(".pth"), load=load_openscene)
+NPY = Layout(name="npy", looks_for="a .npy file", matches=_is_file(".npy"), load=load_npy)

@@ -10,10 +10,11 @@ Source: Xu et al., ECCV 2024, section 3 (mean over visible views); Peng et al., 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,17 +27,18 @@ from ov3d.common.projection import VisibilityConfig, VisiblePoints, median_spaci
 from ov3d.common.scene import Frame, PointCloud
 from ov3d.common.shapes import Array, Float, Float16, Float32, Int32, Int64
 
+T = TypeVar("T")
+
 KIND = "lifted-features"
 VERSION = 1
 ALGORITHM = "mean-1"
 """Named in the key: raised when the same inputs give other numbers."""
 
 MIB = 1 << 20
-CHUNK_BYTES = 32 * MIB
-"""Features are asked from the source about so many bytes at a time (at least `MIN_CHUNK_ROWS` pixels)."""
+CHUNK_BYTES = 4 * MIB
+"""Features are asked from the source about so many bytes at a time (at least `MIN_CHUNK_ROWS` pixels): what is read, converted
+and added stays in the processor's cache."""
 MIN_CHUNK_ROWS = 1024
-ADD_ROWS = 512
-HALVE_ROWS = 4096
 
 
 def _nothing() -> None:
@@ -64,7 +66,7 @@ class PixelFeatures(Protocol):
         ...
 
     def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float[Array, "n d"]:
-        """Unit vectors at pixels of the frame's camera (centres at +0.5), fp16 or fp32."""
+        """Unit vectors at pixels of the frame's camera (centres at +0.5), fp16 or fp32; asked from several threads at once."""
         ...
 
 
@@ -154,21 +156,25 @@ def lift(
     config = config or LiftConfig()
     listener: Progress = progress or Silent()
     views = Views(cloud, frames, config)
-    with listener.task("Looking for visible points", len(frames)) as task:
-        num_views = views.count(task.advance)
+    with listener.task("Looking for visible points", len(frames)) as task, _workers() as pool:
+        num_views = views.count(task.advance, pool)
     point_row = np.flatnonzero(num_views).astype(np.int32)
     key = lifted_key(cloud, frames, source, config)
     code = np.zeros((len(point_row), views.probe_dim(source)), np.float16)
     norms = np.zeros(len(point_row), np.float32)
     blocks = -(-code.size * 4 // (config.memory_mib * MIB))
-    with listener.task("Lifting features", max(blocks, 1) * len(frames)) as task:
-        for rows, mean in view_means(views, num_views, source, task.advance):
-            norms[rows] = _normalise_into(code[rows], mean)
+    with listener.task("Lifting features", max(blocks, 1) * len(frames)) as task, _workers() as pool:
+        for rows, mean in view_means(views, num_views, source, task.advance, pool):
+            norms[rows] = _normalise_into(code[rows], mean, pool)
     return LiftedFeatures(code, point_row, norms, num_views[point_row], len(cloud), key)
 
 
 def view_means(
-    views: Views, num_views: Int32[Array, " n"], source: PixelFeatures, advance: Callable[[], object] = _nothing
+    views: Views,
+    num_views: Int32[Array, " n"],
+    source: PixelFeatures,
+    advance: Callable[[], object] = _nothing,
+    pool: Executor | None = None,
 ) -> Iterator[tuple[slice, Float32[Array, "b d"]]]:
     """Means over views of the seen points, block by block.
 
@@ -177,6 +183,7 @@ def view_means(
         num_views: how many frames see each point.
         source: gives unit vectors at pixels.
         advance: called once a frame and block.
+        pool: worker threads; none does everything in this one. They change no bit.
 
     Yields:
         The rows of a block and their means in fp32, before normalising. The array is used again for the next block.
@@ -190,7 +197,7 @@ def view_means(
         block = sums[: len(points)]
         block[:] = 0
         for frame_idx in range(len(views)):
-            _add_frame(block, points, views, frame_idx, source)
+            _add_frame(block, points, views, frame_idx, source, pool)
             advance()
         block /= num_views[points, None].astype(np.float32)
         yield slice(start, start + len(points)), block
@@ -220,18 +227,17 @@ class Views:
     def __getitem__(self, frame_idx: int) -> VisiblePoints:
         if frame_idx in self._remembered:
             return self._remembered[frame_idx]
-        seen = visible_in_frame(self._xyz, self.frames[frame_idx], self.config, spacing=self._spacing)
-        size = seen.point_idx.nbytes + seen.uv.nbytes + seen.z.nbytes
-        if size <= self._room:
-            self._room -= size
-            self._remembered[frame_idx] = seen
-        return seen
+        return visible_in_frame(self._xyz, self.frames[frame_idx], self.config, spacing=self._spacing)
 
-    def count(self, advance: Callable[[], object] = _nothing) -> Int32[Array, " n"]:
-        """How many frames see each point."""
+    def count(self, advance: Callable[[], object] = _nothing, pool: Executor | None = None) -> Int32[Array, " n"]:
+        """How many frames see each point; what they see is remembered as far as the budget goes."""
         counts = np.zeros(len(self._xyz), np.int32)
-        for frame_idx in range(len(self)):
-            counts[self[frame_idx].point_idx] += 1  # a frame sees a point once: no index repeats
+        for frame_idx, seen in enumerate(_mapped(self.__getitem__, range(len(self)), pool)):
+            counts[seen.point_idx] += 1  # a frame sees a point once: no index repeats
+            size = seen.point_idx.nbytes + seen.uv.nbytes + seen.z.nbytes
+            if frame_idx not in self._remembered and size <= self._room:
+                self._room -= size
+                self._remembered[frame_idx] = seen
             advance()
         return counts
 
@@ -285,9 +291,17 @@ def read_lifted(path: str | Path) -> LiftedFeatures:
 
 
 def _add_frame(
-    block: Float32[Array, "b d"], points: Int64[Array, " b"], views: Views, frame_idx: int, source: PixelFeatures
+    block: Float32[Array, "b d"],
+    points: Int64[Array, " b"],
+    views: Views,
+    frame_idx: int,
+    source: PixelFeatures,
+    pool: Executor | None,
 ) -> None:
-    """Add the features that a frame has for the points of a block. A frame sees a point once, so no row repeats."""
+    """Add the features that a frame has for the points of a block.
+
+    A frame sees a point once, so no row repeats: chunks of pixels may be added in any order and by any thread.
+    """
     seen, frame = views[frame_idx], views.frames[frame_idx]
     first, last = np.searchsorted(seen.point_idx, (points[0], points[-1] + 1))
     uv = seen.uv[first:last]
@@ -296,23 +310,42 @@ def _add_frame(
     rows = np.searchsorted(points, seen.point_idx[first:last])[order]
     uv = uv[order]
     chunk = max(CHUNK_BYTES // (4 * block.shape[1]), MIN_CHUNK_ROWS)
-    for start in range(0, len(rows), chunk):
-        part = rows[start : start + chunk]
+
+    def add(start: int) -> None:
         features = source.pixel_features(frame, uv[start : start + chunk])
         if features.dtype == np.float16:  # torch uses the processor's instruction for it, NumPy converts one by one
             features = torch.from_numpy(features).float().numpy()
-        for inner in range(0, len(part), ADD_ROWS):  # what is read, added and written stays in the cache
-            block[part[inner : inner + ADD_ROWS]] += features[inner : inner + ADD_ROWS]
+        block[rows[start : start + chunk]] += features
+
+    for _ in _mapped(add, range(0, len(rows), chunk), pool):
+        pass
 
 
-def _normalise_into(code: Float16[Array, "b d"], mean: Float32[Array, "b d"]) -> Float32[Array, " b"]:
+def _normalise_into(
+    code: Float16[Array, "b d"], mean: Float32[Array, "b d"], pool: Executor | None
+) -> Float32[Array, " b"]:
     """Unit vectors of `mean` into `code`; returns the norms. A row of zeros stays one."""
-    norms = np.sqrt(np.einsum("ij,ij->i", mean, mean, dtype=np.float32))
-    for start in range(0, len(mean), HALVE_ROWS):
-        rows = slice(start, start + HALVE_ROWS)
+    norms = np.empty(len(mean), np.float32)
+
+    def normalise(start: int) -> None:
+        rows = slice(start, start + MIN_CHUNK_ROWS)
+        norms[rows] = np.sqrt(np.einsum("ij,ij->i", mean[rows], mean[rows], dtype=np.float32))
         unit = mean[rows] / np.maximum(norms[rows, None], np.float32(1e-12))
         code[rows] = torch.from_numpy(unit).half().numpy()
+
+    for _ in _mapped(normalise, range(0, len(mean), MIN_CHUNK_ROWS), pool):
+        pass
     return norms
+
+
+def _workers() -> Executor:
+    """As many threads as torch would use, each with one of torch's: many small products gain nothing from being split."""
+    return ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
+
+
+def _mapped(function: Callable[[int], T], arguments: range, pool: Executor | None) -> Iterable[T]:
+    """The function's values in order, by the pool's threads where there is one."""
+    return map(function, arguments) if pool is None else pool.map(function, arguments)
 
 
 def _hash_array(values: Float[Array, ...]) -> str:

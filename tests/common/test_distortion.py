@@ -87,6 +87,19 @@ def test_straighten_equals_a_loop_over_pixels(lens: Distortion) -> None:
             assert values[row, column] == (depth[math.floor(v), math.floor(u)] if inside else -1)
 
 
+@pytest.mark.parametrize("lens", [OPENCV, PINCUSHION])
+def test_straighten_equals_opencv(lens: Distortion) -> None:
+    cv2 = pytest.importorskip("cv2")
+    image = cv2.resize(np.random.default_rng(5).integers(0, 256, (22, 30, 3), dtype=np.uint8), (240, 176))
+    lens = lens.resized(240, 176)
+    camera = lens.pinhole()
+    half = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # OpenCV's pixel centres are whole numbers
+    source, target = lens.camera.matrix - half, camera.matrix - half
+    maps = cv2.initUndistortRectifyMap(source, np.array(lens.coefficients), None, target, (240, 176), cv2.CV_32FC1)
+    expected = cv2.remap(image, *maps, cv2.INTER_LINEAR).astype(int)
+    assert np.abs(straighten(image, lens, camera) - expected).max() <= 3  # it rounds positions to 1/32 of a pixel
+
+
 @pytest.mark.parametrize("lens", LENSES)
 def test_a_straightened_pattern_is_the_pinholes_own(lens: Distortion) -> None:
     """A pattern painted on the plane z = 1, photographed through the lens and straightened, is what the pinhole sees."""

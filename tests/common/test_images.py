@@ -29,6 +29,18 @@ def test_exif_orientation_is_applied_and_the_header_knows(tmp_path: Path, orient
         np.testing.assert_array_equal(loaded, np.rot90(PIXELS, -QUARTER_TURNS[orientation]))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_of_a_jpeg(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.repeat(np.repeat(PIXELS, 8, axis=0), 8, axis=1)).save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    header = read_header(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(load_rgb(tmp_path / "a.jpg"), expected)
+    assert header is not None and header.size == (expected.shape[1], expected.shape[0])
+
+
 def test_alpha_goes_onto_white(tmp_path: Path) -> None:
     rgba = np.dstack([PIXELS, np.full((5, 8), 255, np.uint8)])
     rgba[0, 0], rgba[0, 1] = (10, 20, 30, 0), (0, 0, 100, 51)

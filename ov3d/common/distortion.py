@@ -82,23 +82,22 @@ class Distortion:
         Returns:
             Coordinates on the same plane; NaN beyond the radius at which the formula folds the image back on itself.
         """
-        x, y = np.asarray(xy, dtype=np.float64).T
+        x, y = np.ascontiguousarray(np.asarray(xy, dtype=np.float64).T)
         r2 = x * x + y * y
+        out = np.empty((len(x), 2))
         if self.model == "fisheye":
             r = np.sqrt(r2)
             ratio = np.ones_like(r)
             np.divide(_fisheye_angle(np.arctan(r), self.coefficients), r, out=ratio, where=r > 1e-9)
-            out = np.column_stack([x * ratio, y * ratio])
+            out[:, 0], out[:, 1] = x * ratio, y * ratio
         else:
             _, _, p1, p2, *_ = self.coefficients
             radial = _radial(r2, self.coefficients)
-            out = np.column_stack(
-                [
-                    x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-                    y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
-                ]
-            )
-        out[r2 > _fold_radius(self.model, self.coefficients) ** 2] = np.nan
+            along = radial + 2 * (p1 * y + p2 * x)  # 2 p1 x y + p2 (r^2 + 2 x^2) = 2 x (p1 y + p2 x) + p2 r^2
+            out[:, 0], out[:, 1] = x * along + p2 * r2, y * along + p1 * r2
+        beyond = r2 > _fold_radius(self.model, self.coefficients) ** 2
+        if beyond.any():
+            out[beyond] = np.nan
         return out
 
     def pinhole(self) -> Camera:
@@ -199,8 +198,10 @@ def _strips(distortion: Distortion, camera: Camera) -> Iterator[tuple[int, int, 
 
 @lru_cache(maxsize=_STRIPS_KEPT)
 def _lookup(distortion: Distortion, camera: Camera, first: int, last: int) -> Float32[Array, "n 2"]:
-    v, u = np.mgrid[first:last, 0 : camera.width].reshape(2, -1) + 0.5
-    uv = _source_pixels(distortion, camera, np.column_stack([u, v])).astype(np.float32)
+    centres = np.empty((last - first, camera.width, 2))
+    centres[:, :, 0] = np.arange(camera.width) + 0.5
+    centres[:, :, 1] = np.arange(first, last)[:, None] + 0.5
+    uv = _source_pixels(distortion, camera, centres.reshape(-1, 2)).astype(np.float32)
     np.nan_to_num(uv, copy=False, nan=-1.0)
     uv.setflags(write=False)
     return uv
@@ -245,7 +246,8 @@ def _pinhole(distortion: Distortion) -> Camera:
 
 def _radial(r2: Float64[Array, " n"], coefficients: tuple[float, ...]) -> Float64[Array, " n"]:
     k1, k2, _, _, k3, k4, k5, k6 = coefficients
-    return (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+    upper = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    return upper / (1 + r2 * (k4 + r2 * (k5 + r2 * k6))) if k4 or k5 or k6 else upper
 
 
 def _fisheye_angle(theta: Float64[Array, " n"], coefficients: tuple[float, ...]) -> Float64[Array, " n"]:

@@ -1,8 +1,8 @@
 """A confusion matrix of 120,000 labels and 20 classes with unknown truth, against a masked bincount and torchmetrics.
 
-The masked bincount is what most code bases write: keep the points of known truth, add up class pairs, count. All take the same
-int64 arrays, one thread each, in turn; medians are compared, and the counts checked to be equal. Labels of other types and
-shuffled points are printed as well.
+The masked bincount is what most code bases write: keep the points of known truth, add up class pairs, count. All take the
+same int64 arrays, one thread each, in turn; medians of CPU time are compared, and the counts checked to be equal. Labels of
+other types and shuffled points are printed as well.
 
 Run: python -m benchmarks.confusion [--repeats N]     (pip install '.[bench]')
 """

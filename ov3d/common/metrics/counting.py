@@ -219,10 +219,19 @@ def _sorted_unique(
     """`count_unique` of at least one key by sorting."""
     if weights is None:
         return np.unique(keys, return_counts=True)
-    order = np.argsort(keys)
-    keys = keys.take(order)
+    weight_bits = int(weights.max()).bit_length()
+    if int(keys.max()).bit_length() + weight_bits <= 64:
+        # The weight travels in the key's low bits: sorting numbers is several times faster than sorting their places.
+        packed = keys << np.uint64(weight_bits)
+        packed |= weights.astype(np.uint64)
+        packed.sort()
+        keys = packed >> np.uint64(weight_bits)
+        weights = (packed & np.uint64((1 << weight_bits) - 1)).astype(np.int64)
+    else:
+        order = np.argsort(keys)
+        keys, weights = keys.take(order), weights.take(order)
     starts = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(keys[1:] != keys[:-1]) + 1])
-    return keys.take(starts), np.add.reduceat(weights.take(order), starts)
+    return keys.take(starts), np.add.reduceat(weights, starts)
 
 
 class Overlaps(NamedTuple):

@@ -285,23 +285,25 @@ class PanopticQuality:
         cells = np.bincount(truth_class * num + prediction_class, weights=counts, minlength=num * num)
         self._confusion += cells.astype(np.int64).reshape(num, num)
         self.num_scans += 1
-        keep = ~self._is_ignored[truth_class]
-        prediction_class, truth_class, shared = prediction_class[keep], truth_class[keep], counts[keep]
-        predicted = _Segments(prediction_id[keep], prediction_class, self._class_bits, shared)
-        true = _Segments(truth_id[keep], truth_class, self._class_bits, shared)
-        union = predicted.area[predicted.idx] + true.area[true.idx] - shared
+        keep = (~self._is_ignored).take(truth_class)
+        shared = counts[keep]
+        predicted = _Segments((prediction_id << self._class_bits | prediction_class)[keep], self._class_bits, shared)
+        true = _Segments((truth_id << self._class_bits | truth_class)[keep], self._class_bits, shared)
+        union = predicted.area.take(predicted.idx) + true.area.take(true.idx) - shared
         # The tools compare the quotient with 1/2 in doubles; for counts below 2^52 this is the same, without rounding.
-        hit = (prediction_class == truth_class) & (2 * shared > union)
-        hit_class = truth_class[hit]
-        self._counts[0] += np.bincount(hit_class, minlength=num)
-        units = np.ldexp(shared[hit] / union[hit], _IOU_BITS).astype(np.int64)
-        for part, values in enumerate((units >> _LOW_BITS, units & ((1 << _LOW_BITS) - 1))):
-            self._sum_iou[part] += np.bincount(hit_class, weights=values, minlength=num).astype(np.int64)
-        for row, segments in ((1, predicted), (2, true)):
-            missed = segments.area >= self.min_points
-            missed[segments.idx[hit]] = False
-            missed &= ~self._is_ignored[segments.label]
-            self._counts[row] += np.bincount(segments.label[missed], minlength=num)
+        hit = np.flatnonzero((prediction_class == truth_class)[keep] & (2 * shared > union))
+        hit_true, hit_predicted = true.idx.take(hit), predicted.idx.take(hit)
+        hit_class = true.label.take(hit_true)
+        missed = [
+            segments.label[segments.is_missed(matched, self.min_points) & ~self._is_ignored.take(segments.label)]
+            for segments, matched in ((predicted, hit_predicted), (true, hit_true))
+        ]
+        rows = np.concatenate([hit_class, missed[0] + num, missed[1] + 2 * num])
+        self._counts += np.bincount(rows, minlength=3 * num).reshape(3, num)
+        units = np.ldexp(shared.take(hit) / union.take(hit), _IOU_BITS).astype(np.int64)
+        parts = np.concatenate([units >> _LOW_BITS, units & ((1 << _LOW_BITS) - 1)])
+        rows = np.concatenate([hit_class, hit_class + num])
+        self._sum_iou += np.bincount(rows, weights=parts, minlength=2 * num).astype(np.int64).reshape(2, num)
 
 
 class SegmentPairs(NamedTuple):
@@ -315,14 +317,35 @@ class SegmentPairs(NamedTuple):
 
 
 class _Segments:
-    """The distinct segments in one side of a table of overlaps: class and area of each, and which one a row belongs to."""
+    """The distinct segments in one side of a table of overlaps.
 
-    def __init__(
-        self, ids: Int64[Array, " u"], classes: Int64[Array, " u"], class_bits: int, counts: Int64[Array, " u"]
-    ) -> None:
-        keys, self.idx = np.unique((ids << class_bits) | classes, return_inverse=True)
-        self.label = keys & ((1 << class_bits) - 1)
-        self.area = np.bincount(self.idx, weights=counts, minlength=len(keys)).astype(np.int64)
+    Attributes:
+        label: class of each segment.
+        area: points of each segment.
+        idx: the segment of each row of the table.
+    """
+
+    def __init__(self, keys: Int64[Array, " u"], class_bits: int, counts: Int64[Array, " u"]) -> None:
+        order = None
+        if (keys[1:] < keys[:-1]).any():  # the truth of a table that was counted is sorted already
+            order = np.argsort(keys)
+            keys = keys.take(order)
+        is_first = np.ones(len(keys), bool)
+        np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+        self.idx = np.cumsum(is_first)
+        self.idx -= 1
+        self.label = keys[is_first] & ((1 << class_bits) - 1)
+        if order is not None:
+            by_row = np.empty_like(self.idx)
+            by_row[order] = self.idx
+            self.idx = by_row
+        self.area = np.bincount(self.idx, weights=counts, minlength=len(self.label)).astype(np.int64)
+
+    def is_missed(self, matched: Int64[Array, " m"], min_points: int) -> Bool[Array, " s"]:
+        """Whether a segment is large enough to count, and not among those that matched."""
+        missed = self.area >= min_points
+        missed[matched] = False
+        return missed
 
 
 def _packed(ids: Integer[Array, " n"], classes: Integer[Array, " n"], class_bits: int) -> UInt64[Array, " n"]:

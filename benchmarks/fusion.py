@@ -38,7 +38,7 @@ NUM_MAPS = 4
 """Distinct maps, which the views take in turn: 118 MB each, far above any cache, so turns save nothing."""
 ROOM = np.array([6.0, 5.0, 2.8])
 BOXES = np.array([[1.0, 1, 0, 2.2, 1.8, 0.9], [3.5, 3, 0, 5, 4.2, 0.6], [4.2, 0.5, 0, 4.8, 1.3, 1.6]])
-CONFIG = LiftConfig(border=10.0, depth_tolerance=0.25, missing_depth="drop", memory_mib=64)
+CONFIG = LiftConfig(border=10.0, depth_tolerance=0.25, missing_depth="drop", memory_mib=32)
 """The paper's border and tolerance, as in the peer; a small budget, because the sources here are in memory anyway."""
 REPEATS = 3
 

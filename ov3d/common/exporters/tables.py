@@ -69,8 +69,10 @@ def print_report(console: Console, report: EvalReport) -> None:
         line = f"{line}, {report.num_scans:,} {noun}, class map v{report.dataset_version}"
     console.print(line, style="bold", highlight=False, markup=False)
     console.print(_class_table(report))
+    console.print()
     if report.groups:
         console.print(_group_table(report))
+        console.print()
     console.print(_headline(report), highlight=False)
     console.print(_facts(report), highlight=False)
     for note in report.notes:

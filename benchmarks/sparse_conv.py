@@ -189,9 +189,9 @@ def _peak_bytes(case: LevelCase) -> int:
 
 def cuda(cases: list[LevelCase]) -> dict[str, Any]:
     """The same on CUDA: pure torch, and spconv's kernels where its CUDA build is installed; written to results/."""
-    moved = []
+    moved, device = [], torch.device("cuda")
     for case in cases:
-        grid = VoxelGrid(case.kernel.source.coords.cuda())
+        grid = VoxelGrid(case.kernel.source.coords.to(device))
         moved.append(LevelCase(grid, case.feats.shape[1]))
     build = spconv_adapter._cuda_build
     engines: dict[str, Any] = {"torch": lambda: None}

@@ -8,9 +8,9 @@ from torch import Tensor
 from ov3d.common.sparse.voxels import VoxelGrid, pack_keys, unpack_keys, voxelise
 
 NUM_VOXELS = 123_000
-SIZE = (181.0, 145.0, 104.0)
+SIZE = (202.0, 166.0, 111.0)
 NUM_BOXES = 14
-NOISE = 0.12
+NOISE = 0.05
 
 
 def room_levels() -> list[VoxelGrid]:
@@ -40,7 +40,8 @@ def _room() -> VoxelGrid:
         for first, second in ((0, 1), (0, 2), (1, 2)):
             pieces.append(_plane(corner, edges[first], edges[second], 60_000, generator))
     points = torch.cat(pieces)
-    points += torch.randn(points.shape, generator=generator) * NOISE
+    # Half a cell off the grid: walls on a cell's border would be two cells thick everywhere.
+    points += 0.5 + torch.randn(points.shape, generator=generator) * NOISE
     grid, _ = voxelise(points, 1.0)
     coords = grid.coords[:NUM_VOXELS]
     return VoxelGrid(coords - coords.amin(0))  # spconv wants cells from 0 on

@@ -31,7 +31,9 @@ def describe_scene(scene: Scene, *, progress: Progress | None = None) -> list[Fa
     try:
         clouded = with_cloud(scene, progress=progress)
     except Ov3dError as error:
-        return [*facts, Fact("points", error.message, "fault", error.hint)]
+        # Photographs alone are a capture, too: a radiance field needs no points.
+        photographs_only = scene.cloud is None and all(frame.depth is None for frame in scene.frames)
+        return [*facts, Fact("points", error.message, "absent" if photographs_only else "fault", error.hint)]
     facts += _points(scene, clouded)
     if clouded.frames:
         facts += _agreement(clouded)

@@ -72,7 +72,7 @@ class _SparseConv(torch.autograd.Function):
         return convolve_rows(schedule, feats.to(dtype), [matrices[k] for k in order], centre).to(feats.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         feats, weight = ctx.saved_tensors
         kernel, direction, given = ctx.kernel, ctx.direction, feats.dtype

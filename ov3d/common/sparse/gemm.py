@@ -42,7 +42,7 @@ def convolve_rows(
                     torch.mm(gather(rows), weight, out=product)
             products.sum_up(block)
 
-    run_blocks(schedule.blocks, feats.device, task)
+    run_blocks(schedule.blocks, feats.device, 2 * feats.shape[1] * out.shape[1], task)
     return out
 
 
@@ -66,16 +66,17 @@ def convolve_rows_and_weights(
         The inputs' gradient, and one matrix for each entry of the schedule.
     """
     out = torch.empty_like(feats)
-    pairs = schedule.pairs
+    pairs, width = schedule.pairs, 4 * feats.shape[1] * grads.shape[1]
 
     def task(blocks: Sequence[Block]) -> Tensor:
         gather, beside = _Gatherer(blocks, grads), _Gatherer(blocks, feats)
         products = _Products(schedule, blocks, grads, centre, out)
         totals = feats.new_zeros(len(pairs), feats.shape[1], grads.shape[1])
         sources, targets = _sides(pairs, blocks)
+        matrices = totals.unbind()
         for block, rows_of_offsets, into_of_offsets in zip(blocks, sources, targets, strict=True):
             for rows, into, product, weight, total in zip(
-                rows_of_offsets, into_of_offsets, products.parts(block), weights, totals.unbind(), strict=True
+                rows_of_offsets, into_of_offsets, products.parts(block), weights, matrices, strict=True
             ):
                 if len(rows):
                     gathered = gather(rows)
@@ -84,7 +85,7 @@ def convolve_rows_and_weights(
             products.sum_up(block)
         return totals
 
-    return out, _add_up(run_blocks(schedule.blocks, feats.device, task), feats, grads, len(pairs))
+    return out, _add_up(run_blocks(schedule.blocks, feats.device, width, task), feats, grads, len(pairs))
 
 
 def weight_gradients(
@@ -97,18 +98,19 @@ def weight_gradients(
         feats: the inputs.
         grads: gradient of the outputs.
     """
-    pairs = schedule.pairs
+    pairs, width = schedule.pairs, 2 * feats.shape[1] * grads.shape[1]
 
     def task(blocks: Sequence[Block]) -> Tensor:
         left, right = _Gatherer(blocks, feats), _Gatherer(blocks, grads)
         totals = feats.new_zeros(len(pairs), feats.shape[1], grads.shape[1])
+        matrices = totals.unbind()
         for rows_of_offsets, into_of_offsets in zip(*_sides(pairs, blocks), strict=True):
-            for rows, into, total in zip(rows_of_offsets, into_of_offsets, totals.unbind(), strict=True):
+            for rows, into, total in zip(rows_of_offsets, into_of_offsets, matrices, strict=True):
                 if len(rows):
                     total.addmm_(left(rows).t(), right(into))
         return totals
 
-    return _add_up(run_blocks(schedule.blocks, feats.device, task), feats, grads, len(pairs))
+    return _add_up(run_blocks(schedule.blocks, feats.device, width, task), feats, grads, len(pairs))
 
 
 def split_by_block(rows: Sequence[Tensor], blocks: Sequence[Block]) -> list[list[Tensor]]:
@@ -117,7 +119,7 @@ def split_by_block(rows: Sequence[Tensor], blocks: Sequence[Block]) -> list[list
     for offset, part in enumerate(rows):
         sizes = [block.sizes[offset] for block in blocks]
         start = blocks[0].starts[offset] if blocks else 0
-        columns.append(part[start : start + sum(sizes)].split(sizes) if blocks else ())
+        columns.append(torch.split(part[start : start + sum(sizes)], sizes) if blocks else ())
     return [[column[number] for column in columns] for number in range(len(blocks))]
 
 
@@ -162,7 +164,7 @@ class _Products:
 
     def parts(self, block: Block) -> tuple[Tensor, ...]:
         """Where each offset's products go."""
-        return self._buffer[: block.num_products].split(block.sizes)
+        return torch.split(self._buffer[: block.num_products], block.sizes)
 
     def sum_up(self, block: Block) -> None:
         """Write the block's rows of the result: the sums of their products, and the identity offset's."""

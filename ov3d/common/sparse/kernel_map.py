@@ -118,6 +118,6 @@ def _hits(found: Tensor) -> Pairs:
 def _compact(parts: list[Pairs]) -> list[Pairs]:
     """The same pairs in two long arrays: thousands of maps' worth of little allocations fragment memory."""
     sizes = [len(part) for part in parts]
-    sources = torch.cat([part.source for part in parts]).split(sizes)
-    destinations = torch.cat([part.destination for part in parts]).split(sizes)
+    sources = torch.split(torch.cat([part.source for part in parts]), sizes)
+    destinations = torch.split(torch.cat([part.destination for part in parts]), sizes)
     return [Pairs(source, destination) for source, destination in zip(sources, destinations, strict=True)]

@@ -56,7 +56,8 @@ class KernelShape:
 
     def offsets(self) -> list[Shift]:
         """The kernel's cells, z fastest."""
-        return list(itertools.product(*map(range, self.size)))
+        x, y, z = map(range, self.size)
+        return list(itertools.product(x, y, z))
 
     def strided_extent(self, extent: Shift | None) -> Shift | None:
         """Cells of the output grid, by the usual formula of convolutions; None stays None.

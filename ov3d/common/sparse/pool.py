@@ -52,7 +52,7 @@ class _MaxPool(torch.autograd.Function):
         return best
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor, None]:
         (winner,) = ctx.saved_tensors
         return grads.new_zeros(ctx.num_rows, grads.shape[1]).scatter_add_(0, winner, grads), None
@@ -91,7 +91,7 @@ def global_pool(x: SparseTensor, how: Literal["mean", "max", "sum"] = "mean") ->
         how: the mean, the largest value or the sum over the cloud's voxels.
     """
     counts = x.grid.batch_counts()
-    clouds = x.feats.split(counts.tolist())
+    clouds = torch.split(x.feats, counts.tolist())
     zeros = x.feats.new_zeros(x.feats.shape[1])
     pooled = []
     for cloud in clouds:

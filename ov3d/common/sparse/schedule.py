@@ -143,7 +143,7 @@ def _slots(pairs: list[Pairs], first_slot: Tensor, num_pairs: int) -> Tensor:
     """Where each pair's position goes: pairs of one row lie side by side, in the order of the offsets."""
     cursor = first_slot[:-1].clone()
     slots = torch.empty(num_pairs, dtype=torch.int64, device=cursor.device)
-    for part, out in zip(pairs, slots.split([len(part) for part in pairs]), strict=True):
+    for part, out in zip(pairs, torch.split(slots, [len(part) for part in pairs]), strict=True):
         rows = part.destination.long()
         torch.index_select(cursor, 0, rows, out=out)
         cursor.scatter_(0, rows, out + 1)

@@ -71,25 +71,30 @@ def strided_pairs(
 def _residue_classes(coords: Tensor, shape: KernelShape) -> list[ResidueClass]:
     stride = _vector(shape.stride, coords.device)
     padded = coords[:, 1:] + _vector(shape.padding, coords.device)
-    remainder = torch.remainder(padded, stride)
+    digits = (shape.stride[1] * shape.stride[2], shape.stride[2], 1)
+    code = torch.zeros(len(coords), dtype=torch.int32, device=coords.device)
+    for axis, digit in enumerate(digits):
+        code.add_(torch.remainder(padded[:, axis], shape.stride[axis]), alpha=digit)
     offsets: dict[Shift, list[tuple[int, Shift]]] = {}
     for number, cells in enumerate(shape.offsets()):
         x, y, z = (divmod(c * step, jump) for c, step, jump in zip(cells, shape.dilation, shape.stride, strict=True))
         offsets.setdefault((x[1], y[1], z[1]), []).append((number, (-x[0], -y[0], -z[0])))
     classes = []
     for residue, members in offsets.items():
-        rows = (remainder == _vector(residue, coords.device)).all(1).nonzero()[:, 0]
+        number = sum(digit * value for digit, value in zip(digits, residue, strict=True))
+        rows = (code == number).nonzero()[:, 0]
         if len(rows):
-            cells = torch.div(padded[rows], stride, rounding_mode="floor")
-            classes.append(ResidueClass(rows, torch.cat([coords[rows, :1], cells], 1), members))
+            outputs = torch.div(padded[rows], stride, rounding_mode="floor")
+            classes.append(ResidueClass(rows, torch.cat([coords[rows, :1], outputs], 1), members))
     return classes
 
 
 def _touched(classes: list[ResidueClass], extent: Shift | None) -> Tensor:
     """Unique output cells inside the extent, sorted."""
     device = classes[0].cells.device
-    lows, highs = zip(*(torch.aminmax(members.cells, dim=0) for members in classes), strict=True)
-    low, high = torch.stack(lows).amin(0).tolist(), torch.stack(highs).amax(0).tolist()
+    bounds = [torch.aminmax(members.cells, dim=0) for members in classes]
+    low = torch.stack([bound.min for bound in bounds]).amin(0).tolist()
+    high = torch.stack([bound.max for bound in bounds]).amax(0).tolist()
     reach = torch.tensor([shift for members in classes for _, shift in members.offsets]).amin(0).tolist()
     low = [low[0], *(start + back for start, back in zip(low[1:], reach, strict=True))]
     sizes = [end - start + 1 for start, end in zip(low, high, strict=True)]

@@ -112,15 +112,18 @@ class UNet(nn.Module):
         """Features of `out_dim` channels at the voxels of `x`."""
         x = self.stem(x)
         kept: list[SparseTensor] = []
-        for level in self.levels:
-            skip, x = level.down(x)  # type: ignore[operator]
+        for level in self._steps():
+            skip, x = level.down(x)
             kept.append(skip)
-        for level, skip in zip(reversed(self.levels), reversed(kept), strict=True):  # type: ignore[arg-type]
+        for level, skip in zip(reversed(self._steps()), reversed(kept), strict=True):
             x = level.up(x, skip)
         feats = x.feats
         if self.context is not None:
             feats = torch.cat([self.context(x).feats, feats], 1)
         return x.with_feats(self.head(feats))
+
+    def _steps(self) -> list[_BasicLevel | _AsymmetricLevel]:
+        return list(self.levels)  # type: ignore[arg-type]
 
 
 class _BasicLevel(nn.Module):

@@ -24,19 +24,30 @@ _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
+MIN_OPERATIONS = 2e6
+"""Multiplications and additions that one matrix product should hold to be worth a thread of its own: below it, threads
+would mostly wait for Python's lock."""
+
+
 def run_blocks(
-    blocks: Sequence[Block], device: torch.device, task: Callable[[Sequence[Block]], Result]
+    blocks: Sequence[Block], device: torch.device, width: int, task: Callable[[Sequence[Block]], Result]
 ) -> list[Result]:
     """`task` on runs of consecutive blocks, one run a thread; results in the order of the blocks.
 
     Args:
         blocks: all blocks of a schedule.
         device: where the tensors are; other devices than the CPU are driven from the calling thread.
+        width: multiplications and additions for one product of a row and a matrix.
         task: called with a run of blocks, without gradient recording.
     """
-    num_threads = min(torch.get_num_threads(), len(blocks)) if device.type == "cpu" else 1
-    if num_threads < 2:
+    if device.type != "cpu" or torch.get_num_threads() == 1:
         return [task(blocks)]
+    operations = width * sum(block.num_products for block in blocks)
+    large = operations >= MIN_OPERATIONS * sum(size > 0 for block in blocks for size in block.sizes)
+    if operations <= MIN_OPERATIONS or (large and len(blocks) == 1):
+        # Too little to hand over, or one block of large products, which torch's own threads share well.
+        return [task(blocks)]
+    num_threads = min(torch.get_num_threads(), len(blocks)) if large else 1
     return list(_pool(num_threads).map(torch.no_grad()(task), deal(blocks, num_threads)))
 
 

@@ -183,9 +183,10 @@ def _compare_on_cuda(seed: int, tolerance: float) -> None:
     case = Case.random(seed)
     rows, gradient = case.rows_and_gradient(seed)
     expected = run_dense(case, rows, gradient)
-    grid = case.x.grid
-    case.x = SparseTensor(VoxelGrid(grid.coords.cuda(), grid.num_batches, grid.extent), case.x.feats.cuda())
-    case.weight = case.weight.cuda()
-    found = run_sparse(case, rows.cuda(), gradient.cuda())
+    grid, device = case.x.grid, torch.device("cuda")
+    moved = VoxelGrid(grid.coords.to(device), grid.num_batches, grid.extent)
+    case.x = SparseTensor(moved, case.x.feats.to(device))
+    case.weight = case.weight.to(device)
+    found = run_sparse(case, rows.to(device), gradient.to(device))
     for one, other in zip(found, expected, strict=True):
         assert relative_error(one.cpu(), other) < tolerance

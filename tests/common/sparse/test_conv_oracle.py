@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ov3d.common.sparse import schedule
+from ov3d.common.sparse import schedule, workers
 from tests.common.sparse.oracle import Case, expected_targets, relative_error, run_dense, run_sparse
 
 NUM_CASES = 200
@@ -36,6 +36,8 @@ def test_equals_dense_convolution(first: int, num_threads: int, monkeypatch: pyt
         # Small blocks in every other case: otherwise grids of this size would all fit into one.
         monkeypatch.setattr(schedule, "MIN_BLOCK_ROWS", 32 if seed % 2 else 256)
         monkeypatch.setattr(schedule, "MAX_BLOCK_ROWS", 64 if seed % 2 else 4096)
+        # Work of this size would stay on one thread: spread it all the same in two of three cases.
+        monkeypatch.setattr(workers, "MIN_OPERATIONS", 2e6 if seed % 3 == 0 else 0)
         case = Case.random(seed)
         rows, gradient = case.rows_and_gradient(seed)
         for name, found, expected in zip(

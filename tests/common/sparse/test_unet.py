@@ -151,6 +151,7 @@ def test_a_unet_on_cuda_equals_the_cpu(spec: UNetSpec) -> None:
     x = cloud_of(300, 3)
     network = UNet(spec).eval()
     expected = network(x).feats
-    grid = VoxelGrid(x.coords.cuda(), x.grid.num_batches)
-    found = network.cuda()(SparseTensor(grid, x.feats.cuda())).feats
+    device = torch.device("cuda")
+    grid = VoxelGrid(x.coords.to(device), x.grid.num_batches)
+    found = network.to(device)(SparseTensor(grid, x.feats.to(device))).feats
     assert torch.allclose(found.cpu(), expected, rtol=1e-3, atol=1e-3)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from ov3d.common.sparse.schedule import Block
-from ov3d.common.sparse.workers import deal, run_blocks
+from ov3d.common.sparse.workers import MIN_OPERATIONS, deal, run_blocks
 
 CPU = torch.device("cpu")
+WIDE = int(MIN_OPERATIONS)
 
 
 def blocks_of(products: list[int]) -> list[Block]:
@@ -34,7 +35,7 @@ def test_workers_use_one_thread_each_and_leave_the_callers_number_alone() -> Non
     torch.set_num_threads(3)
     try:
         seen = run_blocks(
-            blocks_of([1] * 9), CPU, lambda run: (threading.get_ident(), torch.get_num_threads(), len(run))
+            blocks_of([1] * 9), CPU, WIDE, lambda run: (threading.get_ident(), torch.get_num_threads(), len(run))
         )
         assert torch.get_num_threads() == 3
         assert [(threads, count) for _, threads, count in seen] == [(1, 3)] * 3
@@ -56,10 +57,21 @@ def test_an_error_in_a_worker_reaches_the_caller() -> None:
     torch.set_num_threads(2)
     try:
         with pytest.raises(ValueError, match="block"):
-            run_blocks(blocks_of([1, 1]), CPU, fail)
+            run_blocks(blocks_of([1, 1]), CPU, WIDE, fail)
     finally:
         torch.set_num_threads(before)
 
 
-def test_one_block_stays_with_the_caller() -> None:
-    assert run_blocks(blocks_of([4]), CPU, lambda run: threading.get_ident()) == [threading.get_ident()]
+@pytest.mark.parametrize(("width", "num_runs"), [(WIDE, 2), (WIDE * 3 // 5, 1)])
+def test_small_products_are_not_spread(width: int, num_runs: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        threads = run_blocks(blocks_of([1, 1]), CPU, width, lambda run: torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1] * num_runs
+
+
+def test_one_large_block_stays_with_the_caller() -> None:
+    assert run_blocks(blocks_of([4]), CPU, WIDE, lambda run: threading.get_ident()) == [threading.get_ident()]

@@ -1,0 +1,54 @@
+"""What doctor says of a scene: facts in words, faults where an answer would be spoilt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ov3d.common.environment import Fact
+from ov3d.common.scene import Scene
+from ov3d.common.scene_check import describe_scene
+from tests.common.scenes import box_scene
+
+
+def _facts(scene: Scene) -> dict[str, Fact]:
+    return {fact.name: fact for fact in describe_scene(scene)}
+
+
+def test_a_good_scene_has_no_fault(tmp_path: Path) -> None:
+    facts = _facts(box_scene(tmp_path / "box"))
+    assert {fact.state for fact in facts.values()} == {"ok"}
+    assert facts["frames"].value == "4 (4 of 64x48); 4 with depth, 4 with labels"
+    assert facts["labels"].value == "100% of the points; floor, box"
+    assert float(facts["seen"].value.split("%")[0]) > 50
+
+
+def test_cameras_in_one_point_are_a_fault(tmp_path: Path) -> None:
+    scene = box_scene(tmp_path / "box")
+    frames = tuple(replace(frame, world_from_camera=np.eye(4)) for frame in scene.frames)
+    assert _facts(replace(scene, frames=frames))["cameras"].state == "fault"
+
+
+def test_turned_cameras_see_nothing(tmp_path: Path) -> None:
+    scene = box_scene(tmp_path / "box")
+    flip = np.diag([1.0, -1.0, -1.0, 1.0])
+    frames = tuple(replace(frame, world_from_camera=frame.world_from_camera @ flip) for frame in scene.frames)
+    facts = _facts(replace(scene, frames=frames))
+    assert facts["seen"].state == "fault"
+    assert facts["seen"].value.startswith("0.0%")
+
+
+def test_photographs_alone_are_no_fault_but_no_points_either(tmp_path: Path) -> None:
+    scene = replace(box_scene(tmp_path / "box", with_depth=False), cloud=None)
+    assert _facts(scene)["points"].state == "absent"
+    assert _facts(replace(scene, frames=()))["frames"].state == "fault"
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    scene = box_scene(tmp_path / "box")
+    scene.frames[1].image_path.write_bytes(b"no image")
+    facts = _facts(scene)
+    assert facts["image"].state == "fault"
+    assert scene.frames[1].image_path.name in facts["image"].value

@@ -55,14 +55,14 @@ class DenseTable:
         rows = torch.arange(len(coords), dtype=torch.int32, device=coords.device)
         self._rows.scatter_(0, self.prepare(coords), rows)
 
-    def prepare(self, coords: Int32[Tensor, "n 4"]) -> Int64[Tensor, n]:
+    def prepare(self, coords: Int32[Tensor, "n 4"]) -> Int64[Tensor, " n"]:
         """What `rows` wants of cells inside the box: their addresses."""
         address = torch.zeros(len(coords), dtype=torch.int64, device=coords.device)
         for axis, (stride, origin) in enumerate(zip(self._strides, self._origin, strict=True)):
             address.add_(coords[:, axis] - origin, alpha=stride)
         return address
 
-    def rows(self, prepared: Int64[Tensor, n], shift: Shift) -> Int32[Tensor, n]:
+    def rows(self, prepared: Int64[Tensor, " n"], shift: Shift) -> Int32[Tensor, " n"]:
         """Rows of the voxels at the prepared cells plus `shift`, -1 where there is none."""
         step = sum(stride * delta for stride, delta in zip(self._strides[1:], shift, strict=True))
         return self._rows.index_select(0, prepared + step)
@@ -94,7 +94,7 @@ class BlockTable:
         origin = torch.tensor(self._origin, device=coords.device)
         return (coords.long() - origin).t().contiguous()
 
-    def rows(self, prepared: Int64[Tensor, "4 n"], shift: Shift) -> Int32[Tensor, n]:
+    def rows(self, prepared: Int64[Tensor, "4 n"], shift: Shift) -> Int32[Tensor, " n"]:
         """Rows of the voxels at the prepared cells plus `shift`, -1 where there is none."""
         block, cell = self._address(prepared, shift)
         return self._rows.index_select(0, self._entry(block).mul_(_BLOCK_CELLS).add_(cell))

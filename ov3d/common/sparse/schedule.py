@@ -35,8 +35,8 @@ class Pairs:
         destination: rows they are added to; strictly increasing.
     """
 
-    source: Int32[Tensor, p]
-    destination: Int32[Tensor, p]
+    source: Int32[Tensor, " p"]
+    destination: Int32[Tensor, " p"]
 
     def __len__(self) -> int:
         return len(self.source)
@@ -86,8 +86,8 @@ class Schedule:
 
     pairs: list[Pairs]
     blocks: list[Block]
-    positions: Int32[Tensor, p]
-    bag_start: Int32[Tensor, n]
+    positions: Int32[Tensor, " p"]
+    bag_start: Int32[Tensor, " n"]
 
 
 def build_schedule(pairs: list[Pairs], num_rows: int) -> Schedule:

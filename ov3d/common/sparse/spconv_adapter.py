@@ -74,7 +74,7 @@ def convolve_with(modules: Any, feats: Tensor, weight: Tensor, kernel: KernelMap
     return function(feats.contiguous(), filters, pairs, counts, num_rows, modules.native)
 
 
-def spconv_pairs(kernel: KernelMap) -> tuple[Int32[Tensor, "2 k n"], Int32[Tensor, k]]:
+def spconv_pairs(kernel: KernelMap) -> tuple[Int32[Tensor, "2 k n"], Int32[Tensor, " k"]]:
     """A kernel map as spconv lays it out: for each offset input rows over output rows, padded with -1, and how many.
 
     The identity offset of submanifold kernels is written out.

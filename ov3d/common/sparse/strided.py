@@ -32,7 +32,7 @@ class ResidueClass:
         offsets: each offset's number, and the shift from `cells` to the output met under it.
     """
 
-    rows: Int64[Tensor, m]
+    rows: Int64[Tensor, " m"]
     cells: Int32[Tensor, "m 4"]
     offsets: list[tuple[int, Shift]]
 

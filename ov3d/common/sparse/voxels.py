@@ -28,7 +28,7 @@ COORDINATE_LIMIT = 1 << (AXIS_BITS - 1)
 """Coordinates are in [-COORDINATE_LIMIT, COORDINATE_LIMIT): 2.6 km across at 2 cm."""
 
 
-def pack_keys(voxels: Int[Tensor, "n 4"]) -> Int64[Tensor, n]:
+def pack_keys(voxels: Int[Tensor, "n 4"]) -> Int64[Tensor, " n"]:
     """One integer a voxel; keys sort as (batch, x, y, z) do.
 
     Args:
@@ -52,7 +52,7 @@ def pack_keys(voxels: Int[Tensor, "n 4"]) -> Int64[Tensor, n]:
     return (key << AXIS_BITS) + (z + COORDINATE_LIMIT)
 
 
-def unpack_keys(keys: Int64[Tensor, n]) -> Int32[Tensor, "n 4"]:
+def unpack_keys(keys: Int64[Tensor, " n"]) -> Int32[Tensor, "n 4"]:
     """The voxels that `pack_keys` packed."""
     mask = (1 << AXIS_BITS) - 1
     axes = [((keys >> shift) & mask) - COORDINATE_LIMIT for shift in (2 * AXIS_BITS, AXIS_BITS, 0)]
@@ -88,7 +88,7 @@ class VoxelGrid:
         """Where the voxels live."""
         return self.coords.device
 
-    def batch_counts(self) -> Int64[Tensor, b]:
+    def batch_counts(self) -> Int64[Tensor, " b"]:
         """Voxels in each cloud of the batch."""
         return torch.bincount(self.coords[:, 0], minlength=self.num_batches)
 
@@ -127,7 +127,7 @@ def sparse_tensor(
     *,
     num_batches: int | None = None,
     extent: tuple[int, int, int] | None = None,
-) -> tuple[SparseTensor, Int64[Tensor, n]]:
+) -> tuple[SparseTensor, Int64[Tensor, " n"]]:
     """A sparse tensor of voxels in any order.
 
     Args:
@@ -152,7 +152,7 @@ def sparse_tensor(
 
 def voxelise(
     points: Float[Tensor, "n 3"] | Sequence[Float[Tensor, "_ 3"]], size: float
-) -> tuple[VoxelGrid, Int64[Tensor, _]]:
+) -> tuple[VoxelGrid, Int64[Tensor, " _"]]:
     """The voxels that points fall into.
 
     Args:
@@ -184,7 +184,7 @@ def voxelise(
 
 
 def average_by_voxel(
-    values: Float[Tensor, "n c"], inverse: Int64[Tensor, n], num_voxels: int
+    values: Float[Tensor, "n c"], inverse: Int64[Tensor, " n"], num_voxels: int
 ) -> Float[Tensor, "num_voxels c"]:
     """The mean of the points' values in each voxel; `inverse` is `voxelise`'s."""
     total = values.new_zeros(num_voxels, values.shape[1]).index_add_(0, inverse, values)

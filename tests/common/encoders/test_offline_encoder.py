@@ -201,7 +201,7 @@ class _Letters:
     def __init__(self) -> None:
         self.sentences = 0
 
-    def encode(self, sentences: list[str]) -> Tensor:
+    def encode(self, sentences: list[str]) -> torch.Tensor:
         self.sentences += len(sentences)
         counts = [[sentence.count(chr(97 + letter)) + 0.1 for letter in range(26)] for sentence in sentences]
         return F.normalize(torch.tensor(counts), dim=1)

@@ -25,7 +25,7 @@ from ov3d.common.files import hash_file, hash_text, read_tensors, write_tensors
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.projection import VisibilityConfig, VisiblePoints, median_spacing, visible_in_frame
 from ov3d.common.scene import Frame, PointCloud
-from ov3d.common.shapes import Array, Float, Float16, Float32, Int32, Int64
+from ov3d.common.shapes import Array, Bool, Float, Float16, Float32, Int32, Int64
 
 T = TypeVar("T")
 
@@ -66,7 +66,19 @@ class PixelFeatures(Protocol):
         ...
 
     def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float[Array, "n d"]:
-        """Unit vectors at pixels of the frame's camera (centres at +0.5), fp16 or fp32; asked from several threads at once."""
+        """Unit vectors at pixels of the frame's camera (centres at +0.5), fp16 or fp32; asked from several threads at once.
+
+        Zeros where the frame has no feature; a source of which that can happen is `PartialFeatures` as well.
+        """
+        ...
+
+
+@runtime_checkable
+class PartialFeatures(Protocol):
+    """A source that has no feature at some pixels (void labels, zero vectors): a view does not see a point there."""
+
+    def known(self, frame: Frame, uv: Float[Array, "n 2"]) -> Bool[Array, " n"]:
+        """Which pixels of the frame's camera have a feature."""
         ...
 
 
@@ -155,7 +167,7 @@ def lift(
     """
     config = config or LiftConfig()
     listener: Progress = progress or Silent()
-    views = Views(cloud, frames, config)
+    views = Views(cloud, frames, config, source)
     with listener.task("Looking for visible points", len(frames)) as task, _workers() as pool:
         num_views = views.count(task.advance, pool)
     point_row = np.flatnonzero(num_views).astype(np.int32)
@@ -210,10 +222,15 @@ class Views:
         cloud: the points.
         frames: posed photographs.
         config: visibility and memory.
+        source: where it is `PartialFeatures`, frames see only what has a feature: means are over views that know something.
     """
 
-    def __init__(self, cloud: PointCloud, frames: Sequence[Frame], config: LiftConfig) -> None:
+    def __init__(
+        self, cloud: PointCloud, frames: Sequence[Frame], config: LiftConfig, source: PixelFeatures | None = None
+    ) -> None:
         self.config = config
+        candidate: object = source  # mypy takes no protocol for a subclass of another
+        self._partial = candidate if isinstance(candidate, PartialFeatures) else None
         self.frames = tuple(frames)
         self._xyz = cloud.xyz.astype(np.float64)
         self._spacing = median_spacing(cloud.xyz)
@@ -227,7 +244,11 @@ class Views:
     def __getitem__(self, frame_idx: int) -> VisiblePoints:
         if frame_idx in self._remembered:
             return self._remembered[frame_idx]
-        return visible_in_frame(self._xyz, self.frames[frame_idx], self.config, spacing=self._spacing)
+        frame = self.frames[frame_idx]
+        seen = visible_in_frame(self._xyz, frame, self.config, spacing=self._spacing)
+        if self._partial is None or (known := self._partial.known(frame, seen.uv)).all():
+            return seen
+        return VisiblePoints(seen.point_idx[known], seen.uv[known], seen.z[known])
 
     def count(self, advance: Callable[[], object] = _nothing, pool: Executor | None = None) -> Int32[Array, " n"]:
         """How many frames see each point; what they see is remembered as far as the budget goes."""

@@ -39,8 +39,8 @@ class SmoothFeatures:
         return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(self.dtype)
 
 
-def _slow_lift(scene: Scene, source: SmoothFeatures, config: LiftConfig) -> dict[int, np.ndarray]:
-    """A list of vectors a point, averaged at the end."""
+def _gathered(scene: Scene, source: SmoothFeatures, config: LiftConfig) -> dict[int, list[np.ndarray]]:
+    """A list of vectors a point."""
     assert scene.cloud is not None
     spacing = median_spacing(scene.cloud.xyz)
     gathered: dict[int, list[np.ndarray]] = {}
@@ -48,6 +48,12 @@ def _slow_lift(scene: Scene, source: SmoothFeatures, config: LiftConfig) -> dict
         seen = visible_in_frame(scene.cloud.xyz, frame, config, spacing=spacing)
         for idx, uv in zip(seen.point_idx.tolist(), seen.uv, strict=True):
             gathered.setdefault(idx, []).append(source.pixel_features(frame, uv[None])[0])
+    return gathered
+
+
+def _slow_lift(scene: Scene, source: SmoothFeatures, config: LiftConfig) -> dict[int, np.ndarray]:
+    """The lists, averaged at the end."""
+    gathered = _gathered(scene, source, config)
     return {idx: np.mean(np.asarray(vectors, np.float64), axis=0) for idx, vectors in gathered.items()}
 
 
@@ -76,6 +82,32 @@ def test_equals_the_slow_loop(scene: Scene) -> None:
     rows = lifted.row_of_point()
     assert (rows[lifted.point_row] == np.arange(len(lifted))).all()
     assert (rows == -1).sum() == lifted.num_points - len(lifted)
+
+
+class PatchyFeatures(SmoothFeatures):
+    """Without a feature in a third of the pixels."""
+
+    def known(self, frame: Frame, uv: np.ndarray) -> np.ndarray:
+        return (uv.astype(int).sum(axis=1) + int(frame.name)) % 3 > 0
+
+    def pixel_features(self, frame: Frame, uv: np.ndarray) -> np.ndarray:
+        return super().pixel_features(frame, uv) * self.known(frame, uv)[:, None].astype(self.dtype)
+
+
+def test_pixels_without_a_feature_are_left_out_of_means(scene: Scene) -> None:
+    everywhere = lift(scene.cloud, scene.frames, SmoothFeatures(), CONFIG)
+    lifted = _lift(scene, source=PatchyFeatures())
+    slow = {
+        idx: np.mean([vector for vector in vectors if vector.any()], axis=0)
+        for idx, vectors in _gathered(scene, PatchyFeatures(), CONFIG).items()
+        if any(vector.any() for vector in vectors)
+    }
+    assert lifted.point_row.tolist() == sorted(slow)
+    assert len(lifted) < len(everywhere)  # what only void pixels show has no feature at all
+    means = np.array([slow[idx] for idx in sorted(slow)])
+    np.testing.assert_allclose(lifted.norms, np.linalg.norm(means, axis=1), atol=1e-6)
+    assert lifted.norms.min() > 0.5
+    np.testing.assert_allclose(lifted.features() * lifted.norms[:, None], means, atol=5e-4)
 
 
 def test_means_are_exact_in_fp32(scene: Scene) -> None:

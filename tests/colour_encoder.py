@@ -62,5 +62,5 @@ class ColourEncoder:
 def colour_encoder(monkeypatch: pytest.MonkeyPatch) -> ColourEncoder:
     """The colour encoder, in place of whatever encoder a configuration names."""
     encoder = ColourEncoder()
-    monkeypatch.setattr("ov3d.common.teacher.create_encoder", lambda spec, *, device: encoder)
+    monkeypatch.setattr("ov3d.common.encoders.create_encoder", lambda spec, *, device: encoder)
     return encoder

@@ -17,6 +17,7 @@ from ov3d.cli.options import (
     OfflineFlag,
     QuietFlag,
     RefineOption,
+    TextEncoderOption,
     go_offline,
     use_cache,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 def extract_features(
     scenes: Annotated[list[Path], typer.Argument(help="Scenes, or folders of scenes.", metavar="SCENE...")],
     encoder: EncoderOption = "offline",
+    text_encoder: TextEncoderOption = None,
     refine: RefineOption = "none",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and do nothing.")] = False,
     layout: LayoutOption = None,
@@ -37,7 +39,7 @@ def extract_features(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Encode the photographs of scenes, and keep the features in the cache.
+    """Encode the photographs of scenes, and keep the features in the cache; or check features that were made elsewhere.
 
     What is stored already is skipped; a run that was cut off goes on where it was. Features are kept by the content of each
     image, so the same photograph is never encoded twice.
@@ -49,10 +51,10 @@ def extract_features(
     console = Console(as_json=as_json, quiet=quiet)
     from ov3d.common.device import pick_device
     from ov3d.common.readers import open_source
-    from ov3d.common.teacher import Teacher
+    from ov3d.common.teachers import open_teacher
 
     sources = [open_source(scene, layout=layout) for scene in scenes]  # all paths are checked before the long work
-    teacher = Teacher.open(encoder, refine=refine, device=pick_device(device))
+    teacher = open_teacher(encoder, refine=refine, text_encoder=text_encoder, device=pick_device(device))
     rows: list[dict[str, Any]] = []
     for source in sources:
         for idx in range(len(source)):
@@ -66,7 +68,7 @@ def extract_features(
             rows.append({"scene": scene.name, **row})
     card = teacher.card
     data = {"encoder": card.spec, "dtype": card.image.dtype, "refine": refine, "dry_run": dry_run, "scenes": rows}
-    console.result(data, lambda out: _show(out, data, str(teacher.store.root)))
+    console.result(data, lambda out: _show(out, data, teacher.place))
 
 
 def _show(out: RichConsole, data: dict[str, Any], root: str) -> None:

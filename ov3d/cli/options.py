@@ -13,10 +13,25 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cu
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0, metavar="N")]
 EncoderOption = Annotated[
     str,
-    typer.Option("--encoder", help="offline, offline:lite2, or openclip:MODEL/TAG-OR-PATH.", metavar="SPEC"),
+    typer.Option(
+        "--encoder",
+        help="offline, offline:lite2, openclip:MODEL/TAG-OR-PATH, openclip-dense:MODEL/TAG-OR-PATH, labels:DIR, features:DIR.",
+        metavar="SPEC",
+    ),
+]
+TextEncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--text-encoder",
+        help="Text side of labels:DIR  [default: minilm] or features:DIR (openclip:MODEL/TAG, ...).",
+        metavar="SPEC",
+    ),
 ]
 RefineOption = Annotated[
-    str, typer.Option("--refine", help="none, or dino: smooth over what DINOv2 finds alike.", metavar="NAME")
+    str,
+    typer.Option(
+        "--refine", help="none, dino (smooth over what DINOv2 finds alike), or timm:NAME[/WEIGHTS].", metavar="NAME"
+    ),
 ]
 OutputsOption = Annotated[
     Path | None, typer.Option("--outputs", help="Folder of runs.  [default: $OV3D_OUTPUTS or ./outputs]", metavar="DIR")

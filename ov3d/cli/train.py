@@ -18,6 +18,7 @@ from ov3d.cli.options import (
     OutputsOption,
     QuietFlag,
     SetOption,
+    TextEncoderOption,
     go_offline,
     use_cache,
 )
@@ -35,7 +36,10 @@ def train(
         str | None, typer.Option("--stages", help="Stages to run, by commas; a prefix of all.  [default: all]")
     ] = None,
     encoder: Annotated[str | None, typer.Option("--encoder", help="As --set encoder=SPEC.", metavar="SPEC")] = None,
-    refine: Annotated[str | None, typer.Option("--refine", help="As --set refine=NAME: none or dino.")] = None,
+    text_encoder: TextEncoderOption = None,
+    refine: Annotated[
+        str | None, typer.Option("--refine", help="As --set refine=NAME: none, dino or timm:NAME.")
+    ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     no_extract: Annotated[
@@ -62,6 +66,8 @@ def train(
     go_offline(offline)
     use_cache(cache)
     console = Console(as_json=as_json, quiet=quiet)
+    if text_encoder is not None:
+        encoder = _with_text(encoder, text_encoder)
     overrides = _overrides(stages=stages, encoder=encoder, refine=refine, seed=seed) + (settings or [])
     from ov3d.backends import get_backend, train_run
 
@@ -79,6 +85,15 @@ def train(
     )
     data = {"run": str(run.path), "manifest": run.manifest}
     console.result(data, lambda out: _show(out, run))
+
+
+def _with_text(encoder: str | None, text_encoder: str) -> str:
+    from ov3d.common.errors import UsageError
+    from ov3d.common.specs import with_text
+
+    if encoder is None:
+        raise UsageError("--text-encoder goes with --encoder labels:DIR or features:DIR.", "Name the encoder as well.")
+    return with_text(encoder, text_encoder)
 
 
 def _overrides(*, stages: str | None, **values: object) -> list[str]:

@@ -17,6 +17,7 @@ from ov3d.common.index import LanguageIndex
 from ov3d.common.relevancy import FoundObject, background_score, find_objects, percentile, voxel_size_for
 from ov3d.common.scene import World
 from ov3d.common.shapes import Array, Float, Float32
+from ov3d.common.stated import corruption_note
 
 MIN_POINTS = 10
 """Points over the threshold that make an object; a scene with fewer points needs them all."""
@@ -177,6 +178,8 @@ def _notes(index: LanguageIndex, prompt: str, seen: Float32[Array, " s"], *, sca
         notes.append(f"no camera saw any point of {index.scene}: there is nothing to ask")
     if index.vocabulary and prompt.casefold() not in {name.casefold() for name in index.vocabulary}:
         notes.append("this prompt is outside the training vocabulary: weakly supervised")
+    if stated := corruption_note(index.facts):
+        notes.append(stated)
     if scattered:
         notes.append(f"points over the threshold lie too scattered to be an object (fewer than {MIN_POINTS} together)")
     return notes

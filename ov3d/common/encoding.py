@@ -73,16 +73,16 @@ class EncoderCard:
         return cls(**{**fields, "image": Identity(**fields["image"]), "text": Identity(**fields["text"])})
 
 
+NO_IMAGE = Identity("none", "none", "none", "none")
+"""The image side of an encoder that has none."""
+
+
 @runtime_checkable
-class ImageTextEncoder(Protocol):
-    """A dual encoder: image crops and prompts into one space of unit vectors."""
+class TextEncoder(Protocol):
+    """Prompts into unit vectors: the side of an encoder that questions need."""
 
     @property
     def card(self) -> EncoderCard: ...
-
-    def encode_crops(self, crops: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """Unit vectors of square RGB crops; resizing and normalising are the encoder's own. fp32, on its device."""
-        ...
 
     def encode_text(self, prompts: Sequence[str]) -> Float32[Array, "k d"]:
         """Unit vectors of prompts, templates included."""
@@ -90,6 +90,35 @@ class ImageTextEncoder(Protocol):
 
     def num_tokens_lost(self, prompt: str) -> int:
         """How many tokens of the prompt the text side cannot take in (0: it is read whole)."""
+        ...
+
+
+@runtime_checkable
+class ImageTextEncoder(TextEncoder, Protocol):
+    """A dual encoder: image crops and prompts into one space of unit vectors."""
+
+    def encode_crops(self, crops: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Unit vectors of square RGB crops; resizing and normalising are the encoder's own. fp32, on its device."""
+        ...
+
+
+@runtime_checkable
+class DenseEncoder(TextEncoder, Protocol):
+    """A dual encoder that gives a vector for every patch of an image.
+
+    Attributes:
+        window: (height, width) in pixels of the images it takes.
+        patch: (height, width) in pixels of a patch.
+    """
+
+    @property
+    def window(self) -> tuple[int, int]: ...
+
+    @property
+    def patch(self) -> tuple[int, int]: ...
+
+    def encode_windows(self, windows: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b gh gw d"]:
+        """Unit vectors of every patch of RGB windows of its size. fp32, on its device."""
         ...
 
 
@@ -106,12 +135,3 @@ class PatchEncoder(Protocol):
     def encode_patches(self, image: UInt8[Tensor, "3 h w"], grid: tuple[int, int]) -> Float[Tensor, "gh gw d"]:
         """Unit tokens of the image resized to a grid of `gh` x `gw` patches."""
         ...
-
-
-SpecParts = tuple[str, str]
-
-
-def split_spec(spec: str) -> SpecParts:
-    """`family:rest` into its parts; `rest` is empty for a bare family."""
-    family, _, rest = spec.partition(":")
-    return family, rest

@@ -16,7 +16,7 @@ from ov3d.common.text_cache import TextCache, clean_prompt, encode_prompts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ov3d.common.encoding import EncoderCard, ImageTextEncoder
+    from ov3d.common.encoding import EncoderCard, TextEncoder
     from ov3d.common.runs import Run
     from ov3d.common.shapes import Array, Float32
 
@@ -87,10 +87,10 @@ def text_vector(
 
         kept, ignored = split_attributes(prompt)
 
-    def make_encoder() -> ImageTextEncoder:
+    def make_encoder() -> TextEncoder:
         from ov3d.common.device import pick_device
-        from ov3d.common.encoders import create_encoder
+        from ov3d.common.encoders import create_text_encoder
 
-        return create_encoder(card.spec, device=pick_device(device))
+        return create_text_encoder(card.spec, device=pick_device(device))
 
     return encode_prompts(card, [kept], TextCache(say=say), make_encoder, say=say)[0], ignored

@@ -1,106 +1,131 @@
-"""The 2D side of every backend: which encoder, which store, and the features of a scene's photographs."""
+"""What a teacher is: the 2D side of every backend, wherever its knowledge comes from.
+
+`ov3d.common.teachers.open_teacher` makes one from what a user types after `--encoder`. A backend asks it for the frames that
+have features, takes those at pixels from `source`, text vectors from `text`, and writes `describe()` into its manifest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
-from ov3d.common.encoders import create_encoder, create_patch_encoder
-from ov3d.common.encoding import EncoderCard, ImageTextEncoder, PatchEncoder
-from ov3d.common.errors import DataError, UsageError, did_you_mean
-from ov3d.common.features.extract import ExtractPlan, ExtractReport, extract_features, plan_extraction
-from ov3d.common.features.refine import RefineConfig, Refiner
-from ov3d.common.features.store import FeatureStore
+from ov3d.common.encoding import EncoderCard, TextEncoder
+from ov3d.common.errors import DataError
+from ov3d.common.features.extract import ExtractPlan, ExtractReport
+from ov3d.common.lifting import LiftConfig, LiftedFeatures, PixelFeatures, lift, lifted_key
 from ov3d.common.progress import Progress
-from ov3d.common.scene import Frame, Scene
+from ov3d.common.scene import Frame, PointCloud, Scene
 from ov3d.common.shapes import Array, Float32
 from ov3d.common.text_cache import TextCache, encode_prompts
 
-if TYPE_CHECKING:
-    import torch
 
-REFINEMENTS = ("none", "dino")
+@runtime_checkable
+class ImageFeatures(PixelFeatures, Protocol):
+    """Features of photographs that can be asked for words directly."""
+
+    def has(self, frame: Frame) -> bool:
+        """Whether the frame has features."""
+        ...
+
+    def relevancy(self, frame: Frame, text: Float32[Array, " d"], step: int) -> Float32[Array, "rows columns"]:
+        """Raw cosine of a text vector at every `step`-th pixel of every `step`-th row; 0 where there is no feature."""
+        ...
 
 
-@dataclass(slots=True)
-class Teacher:
-    """An image-text encoder with the store of what it saw.
+class Teacher(ABC):
+    """Where 2D knowledge comes from, and the text side that questions to it go through."""
 
-    Attributes:
-        encoder: the image-text encoder.
-        store: features of images by it, refined where asked for.
-        patches: the patch encoder of the refinement, or none.
-        device: where both run.
-    """
-
-    encoder: ImageTextEncoder
-    store: FeatureStore
-    patches: PatchEncoder | None
-    device: torch.device
-
-    @classmethod
-    def open(cls, encoder: str, *, refine: str = "none", device: torch.device) -> Teacher:
-        """The teacher that an encoder's spec and a refinement name.
-
-        Raises:
-            UsageError: no such encoder or refinement.
-            MissingModelError: it is not on this machine.
-        """
-        if refine not in REFINEMENTS:
-            raise UsageError(f"Unknown refinement {refine!r}.", did_you_mean(refine, REFINEMENTS))
-        made = create_encoder(encoder, device=device)
-        patches = create_patch_encoder(device=device) if refine == "dino" else None
-        refiner = Refiner(RefineConfig(), patches.identity) if patches is not None else None
-        return cls(made, FeatureStore(None, made.card, refiner=refiner), patches, device)
+    needs_images = True
+    """Whether it knows photographs; otherwise `lift` gives features of points without any."""
 
     @property
+    @abstractmethod
     def card(self) -> EncoderCard:
-        """What the encoder declares about itself."""
-        return self.encoder.card
+        """Spec, identities, width, scale and presence threshold: what an index keeps."""
 
-    def plan(self, scene: Scene) -> ExtractPlan:
-        """What `extract` would do."""
-        return plan_extraction(_frames(scene), self.store)
+    @property
+    @abstractmethod
+    def source(self) -> ImageFeatures:
+        """Features at pixels of the frames that `features_of` returned. Zeros mean none; see `PartialFeatures`."""
 
-    def extract(self, scene: Scene, *, progress: Progress) -> ExtractReport:
-        """Extract the features that the scene's frames lack.
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where the features are kept, or come from."""
+
+    def bind(self, scene: Scene, *, progress: Progress) -> None:  # noqa: B027 - most need to know no more than a frame
+        """Get to know a scene, so that `source` answers for its frames; nothing is made. `features_of` does it by itself.
 
         Raises:
-            DataError: the scene has no frame, or none of its images can be read.
+            DataError: what the teacher was given does not fit the scene.
         """
-        frames = _frames(scene)
-        return extract_features(
-            frames, self.store, self.encoder, device=self.device, patch_encoder=self.patches, progress=progress
-        )
 
+    @abstractmethod
+    def plan(self, scene: Scene) -> ExtractPlan:
+        """What `extract` would do.
+
+        Raises:
+            DataError: the scene has no frame, or what the teacher was given does not fit it.
+        """
+
+    @abstractmethod
+    def extract(self, scene: Scene, *, progress: Progress) -> ExtractReport:
+        """Make the features that the scene's frames lack, or check those that were made elsewhere; raises as `plan` does."""
+
+    @abstractmethod
     def features_of(self, scene: Scene, *, extract: bool, progress: Progress) -> tuple[Frame, ...]:
         """Make sure that the scene's frames have features.
 
         Args:
             scene: at least one frame.
-            extract: whether missing ones are extracted.
+            extract: whether missing ones are made.
             progress: hears how far it is, and of images that are left out.
 
         Returns:
             The frames that have some: an image that cannot be read is left out, and said.
 
         Raises:
-            DataError: features are missing and must not be extracted, or the scene has no frame.
+            DataError: features are missing and must not be made, or do not fit the scene.
         """
-        frames = _frames(scene)
-        if not extract:
-            self.store.require(frames, str(scene.path))
-            return tuple(frames)
-        unreadable = {name for name, _ in self.extract(scene, progress=progress).failed}
-        return tuple(frame for frame in frames if frame.name not in unreadable)
+
+    @abstractmethod
+    def make_text_encoder(self) -> TextEncoder:
+        """The text side; asked only for prompts that are not in the cache."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What a manifest keeps, JSON-able: its kind and what decides its numbers."""
 
     def text(self, prompts: Sequence[str]) -> Float32[Array, "k d"]:
         """Unit text vectors, from the cache where they are in it."""
-        return encode_prompts(self.card, list(prompts), TextCache(), lambda: self.encoder)
+        return encode_prompts(self.card, list(prompts), TextCache(), self.make_text_encoder)
+
+    def sources(self) -> Mapping[str, ImageFeatures]:
+        """The features that an evaluation compares on photographs, by what they are called."""
+        return {"photographs": self.source}
+
+    def facts(self, scene: Scene) -> dict[str, Any]:
+        """What must stand beside every result on a scene whose features were asked for (a stated corruption), JSON-able."""
+        return {}
+
+    def lift(
+        self, scene: Scene, cloud: PointCloud, frames: Sequence[Frame], config: LiftConfig, *, progress: Progress
+    ) -> LiftedFeatures:
+        """Features of the cloud's points, by default the mean over the frames that see them."""
+        return lift(cloud, frames, self.source, config, progress=progress)
+
+    def lifted_key(self, scene: Scene, cloud: PointCloud, frames: Sequence[Frame], config: LiftConfig) -> str:
+        """The key that `lift` would give its result, without lifting."""
+        return lifted_key(cloud, frames, self.source, config)
 
 
-def _frames(scene: Scene) -> Sequence[Frame]:
+def frames_of(scene: Scene) -> Sequence[Frame]:
+    """The scene's frames.
+
+    Raises:
+        DataError: it has none.
+    """
     if not scene.frames:
         raise DataError(f"Scene {scene.name} has no posed photographs.", "Give images with poses.")
     return scene.frames

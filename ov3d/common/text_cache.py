@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.encoding import EncoderCard, Identity, ImageTextEncoder
+from ov3d.common.encoding import EncoderCard, Identity, TextEncoder
 from ov3d.common.errors import CorruptFileError, DataError, NewerFormatError, StorageError, UsageError
 from ov3d.common.files import cache_root, hash_text, read_tensors, write_tensors
 from ov3d.common.shapes import Array, Float32
@@ -100,7 +100,7 @@ def encode_prompts(
     card: EncoderCard,
     prompts: Sequence[str],
     cache: TextCache,
-    make_encoder: Callable[[], ImageTextEncoder],
+    make_encoder: Callable[[], TextEncoder],
     *,
     say: Callable[[str], None] | None = None,
 ) -> Float32[Array, "k d"]:
@@ -163,7 +163,7 @@ def shortened(prompt: str, length: int = 60) -> str:
 
 
 def _encode_missing(
-    card: EncoderCard, prompts: list[str], cache: TextCache, encoder: ImageTextEncoder
+    card: EncoderCard, prompts: list[str], cache: TextCache, encoder: TextEncoder
 ) -> dict[str, CachedText]:
     if encoder.card.text != card.text:
         raise DataError(

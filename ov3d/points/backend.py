@@ -22,6 +22,7 @@ from ov3d.common.runs import Run, read_run, write_manifest
 from ov3d.common.scene import Scene, SceneSource
 from ov3d.common.shapes import Array, Float, Float32
 from ov3d.common.teacher import Teacher
+from ov3d.common.teachers import open_teacher
 from ov3d.points.config import STAGES, PointsConfig
 from ov3d.points.evaluate import EvaluationReport, evaluate_run
 from ov3d.points.fuse import LIFTED_NAME, Fused, fuse_scene
@@ -58,7 +59,7 @@ class PointsBackend:
             raise DataError("There is no scene to train on.", "Check the path and the split.")
         _claim(run, config)
         seed_everything(config.seed)
-        teacher = Teacher.open(config.encoder, refine=config.refine, device=device)
+        teacher = open_teacher(config.encoder, refine=config.refine, device=device)
         start = time.perf_counter()
         fused: dict[str, Fused] = {}
         for idx in range(len(source)):
@@ -93,7 +94,7 @@ class PointsBackend:
     ) -> EvaluationReport:
         """Compare a run's answers on a scene with its truth; see `evaluate_run`."""
         config = load_config(PointsConfig, run.path / CONFIG_NAME)
-        teacher = Teacher.open(config.encoder, refine=config.refine, device=device)
+        teacher = open_teacher(config.encoder, refine=config.refine, device=device)
         path = index_path(run, scene.name)
         return evaluate_run(path, scene, teacher, config, classes=classes, threshold=threshold, progress=progress)
 
@@ -119,14 +120,12 @@ def _folder_name(scene: str, taken: dict[str, Fused]) -> str:
 def _manifest(
     config: PointsConfig, teacher: Teacher, run: Path, fused: dict[str, Fused], seconds: dict[str, float]
 ) -> dict[str, Any]:
-    refiner = teacher.store.refiner
     return {
         "scenes": list(fused),
         "backend": PointsBackend.name,
         "stages": list(config.stages),
         "encoder": teacher.card.to_json(),
-        "refiner": refiner.to_json() if refiner is not None else None,
-        "crop_plan": teacher.store.plan.to_json(),
+        "teacher": teacher.describe(),
         "prompts": [],
         "seed": config.seed,
         "versions": {name: importlib.metadata.version(name) for name in ("ov3d", "torch", "numpy")},

@@ -17,9 +17,9 @@ class PointsConfig(Config):
     """The points backend: features fused from photographs onto the points they see."""
 
     encoder: str = "offline"
-    """Image-text encoder, as typed after `--encoder`."""
-    refine: Literal["none", "dino"] = "none"
-    """Refinement of the 2D features: none, or DINOv2 affinities and superpixels."""
+    """Where 2D features come from, as typed after `--encoder`."""
+    refine: str = "none"
+    """Refinement of the 2D features: none, dino or timm:NAME (affinities of a patch encoder, and superpixels)."""
     voxel_size: float | None = Field(default=None, gt=0)
     """Side of the voxels that a cloud made from depth is thinned to, scene units; none lets the scene decide."""
     lift: LiftConfig = LiftConfig()
@@ -32,6 +32,13 @@ class PointsConfig(Config):
     """Stages to run: a prefix of fuse."""
     seed: int = Field(default=0, ge=0)
     """Seed of everything random."""
+
+    @field_validator("refine")
+    @classmethod
+    def _is_refinement(cls, refine: str) -> str:
+        if refine not in ("none", "dino") and not refine.startswith("timm:"):
+            raise ValueError("refine must be none, dino or timm:NAME")
+        return refine
 
     @field_validator("stages")
     @classmethod

@@ -15,13 +15,13 @@ import numpy as np
 
 from ov3d.common.backproject import with_cloud
 from ov3d.common.errors import DataError, UsageError, did_you_mean
-from ov3d.common.features.store import FeatureStore
 from ov3d.common.index import LanguageIndex, read_index
 from ov3d.common.metrics.semantic import SemanticConfusion, SemanticScores
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.scene import IGNORE, Scene
 from ov3d.common.shapes import Array, Float32, Int32
-from ov3d.common.teacher import Teacher
+from ov3d.common.stated import corruption_note
+from ov3d.common.teacher import ImageFeatures, Teacher
 from ov3d.points.config import PointsConfig
 
 PIXEL_STEP = 4
@@ -95,6 +95,7 @@ class EvaluationReport:
         threshold: raw cosine from which a class counts as present.
         share_seen: share of the scene's points that have a feature.
         tables: the run's own, then its teacher's: dense features and, where the run refines, refined ones.
+        notes: what a reader of the numbers must know.
     """
 
     scene: str
@@ -103,6 +104,7 @@ class EvaluationReport:
     threshold: float
     share_seen: float
     tables: tuple[Table, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able form."""
@@ -113,6 +115,7 @@ class EvaluationReport:
             "threshold": self.threshold,
             "share_seen": self.share_seen,
             "tables": [table.to_json() for table in self.tables],
+            "notes": list(self.notes),
         }
 
 
@@ -150,14 +153,21 @@ def evaluate_run(
     text = teacher.text(classes)
     remap = _remap(scene.classes, classes)
     tables = [_points_table(index, truth, text, classes, threshold, remap)]
-    stores = {"photographs, dense 2D features": teacher.store.crops_store()}
-    if teacher.store.refiner is not None:
-        stores["photographs, refined 2D features"] = teacher.store
-    for title, store in stores.items():
-        table = _views_table(title, scene, store, text, classes, threshold, remap, listener)
+    teacher.bind(scene, progress=listener)
+    for title, source in teacher.sources().items():
+        table = _views_table(title, scene, source, text, classes, threshold, remap, listener)
         tables += [table] if table is not None else []
     share_seen = float(index.seen.mean()) if len(index) else 0.0
-    return EvaluationReport(index.scene, index.backend, index.encoder.spec, threshold, share_seen, tuple(tables))
+    note = corruption_note(index.facts)
+    return EvaluationReport(
+        index.scene,
+        index.backend,
+        index.encoder.spec,
+        threshold,
+        share_seen,
+        tuple(tables),
+        (note,) if note else (),
+    )
 
 
 def _point_truth(scene: Scene, index: LanguageIndex) -> Int32[Array, " n"]:
@@ -214,15 +224,15 @@ def _points_table(
 def _views_table(
     title: str,
     scene: Scene,
-    store: FeatureStore,
+    source: ImageFeatures,
     text: Float32[Array, "k d"],
     classes: tuple[str, ...],
     threshold: float,
     remap: Int32[Array, " c"],
     progress: Progress,
 ) -> Table | None:
-    """The teacher's answers on labelled views with stored features; none where there is no such view."""
-    frames = [frame for frame in scene.frames if frame.labels is not None and store.has(frame)]
+    """The teacher's answers on labelled views that it has features of; none where there is no such view."""
+    frames = [frame for frame in scene.frames if frame.labels is not None and source.has(frame)]
     if not frames:
         return None
     confusion = _confusion(len(classes))
@@ -230,7 +240,7 @@ def _views_table(
         for frame in frames:
             assert frame.labels is not None
             truth = remap[frame.labels.load()[::PIXEL_STEP, ::PIXEL_STEP]]
-            scores = np.stack([store.relevancy(frame, one, PIXEL_STEP) for one in text])
+            scores = np.stack([source.relevancy(frame, one, PIXEL_STEP) for one in text])
             labels = np.where(scores.max(axis=0) >= threshold, scores.argmax(axis=0), len(classes))
             confusion.update(labels.ravel(), truth.ravel())
             task.advance()

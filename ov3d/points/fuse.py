@@ -18,7 +18,7 @@ from ov3d.common.asking import SPACING_FACT
 from ov3d.common.backproject import with_cloud
 from ov3d.common.errors import CorruptFileError, DataError
 from ov3d.common.index import LanguageIndex, write_index
-from ov3d.common.lifting import LiftedFeatures, lift, lifted_key, read_lifted, write_lifted
+from ov3d.common.lifting import LiftedFeatures, read_lifted, write_lifted
 from ov3d.common.lowrank import compress
 from ov3d.common.progress import Progress
 from ov3d.common.projection import median_spacing
@@ -73,18 +73,20 @@ def fuse_scene(
     Raises:
         DataError: nothing to fuse, missing features that must not be extracted, or frames that see next to no point.
     """
-    if not scene.frames:
+    if teacher.needs_images and not scene.frames:
         raise DataError(f"Scene {scene.name} has no posed photographs to fuse.", "Give images with poses.")
     scene = with_cloud(scene, voxel_size=config.voxel_size, progress=progress)
     cloud = _points(scene)
-    check_views(scene.name, cloud, scene.frames, config.lift)
+    if teacher.needs_images:
+        check_views(scene.name, cloud, scene.frames, config.lift)
     frames = teacher.features_of(scene, extract=extract, progress=progress)
-    lifted = _lifted(cloud, frames, teacher, config, folder / LIFTED_NAME, resume, progress)
+    lifted = _lifted(scene, cloud, frames, teacher, config, folder / LIFTED_NAME, resume, progress)
     if not len(lifted):
         raise DataError(f"No point of {scene.name} is seen by a frame with features.", "See: ov3d doctor SCENE")
-    index = _index(replace(scene, frames=frames), cloud, lifted, teacher, config)
+    scene = replace(scene, frames=frames)
+    index = _index(scene, cloud, lifted, teacher, config)
     write_index(folder / INDEX_NAME, index)
-    write_views(folder / VIEWS_NAME, ViewSet.from_scene(replace(scene, frames=frames)))
+    write_views(folder / VIEWS_NAME, ViewSet.from_scene(scene))
     return Fused(folder / INDEX_NAME, {"points": len(cloud), "share_seen": lifted.share_seen, **index.facts})
 
 
@@ -110,6 +112,7 @@ def _points(scene: Scene) -> PointCloud:
 
 
 def _lifted(
+    scene: Scene,
     cloud: PointCloud,
     frames: tuple[Frame, ...],
     teacher: Teacher,
@@ -125,9 +128,9 @@ def _lifted(
         except CorruptFileError as error:
             progress.say(f"{error.message} Making it again.")
         else:
-            if stored.key == lifted_key(cloud, frames, teacher.store, config.lift):
+            if stored.key == teacher.lifted_key(scene, cloud, frames, config.lift):
                 return stored
-    lifted = lift(cloud, frames, teacher.store, config.lift, progress=progress)
+    lifted = teacher.lift(scene, cloud, frames, config.lift, progress=progress)
     write_lifted(path, lifted)
     return lifted
 
@@ -145,6 +148,7 @@ def _index(
         "score": config.score,
         "basis_energy": low.energy_kept,
         "basis_score_error": low.max_error,
+        **teacher.facts(scene),
     }
     return LanguageIndex(
         xyz=cloud.xyz,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ov3d.common import teacher as teacher_module
 from ov3d.common.config import load_config
 from ov3d.common.errors import DataError, UsageError
 from ov3d.common.index import read_index
@@ -17,7 +18,6 @@ from ov3d.common.querying import index_path
 from ov3d.common.runs import Run
 from ov3d.common.scene import LazyScenes, PointCloud, Scene
 from ov3d.common.views import read_views
-from ov3d.points import fuse as fuse_module
 from ov3d.points.backend import PointsBackend
 from ov3d.points.config import PointsConfig
 from tests.colour_encoder import ColourEncoder, colour_encoder
@@ -77,8 +77,8 @@ def test_what_is_stored_is_used_again(
     crops = colour_encoder.crops
     assert crops > 300
     lifts = []
-    lift = fuse_module.lift
-    monkeypatch.setattr(fuse_module, "lift", lambda *args, **options: lifts.append(1) or lift(*args, **options))
+    lift = teacher_module.lift
+    monkeypatch.setattr(teacher_module, "lift", lambda *args, **options: lifts.append(1) or lift(*args, **options))
     index = index_path(first, "box")
     written = index.read_bytes()
     _train(tmp_path / "run", scene)

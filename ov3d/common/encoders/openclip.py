@@ -61,6 +61,8 @@ class OpenClipEncoder:
         open_clip = import_open_clip()
         spec = parse_openclip(rest, open_clip)
         self._device, self._dtype = device, pick_dtype(dtype, device)
+        if spec.hub is not None:  # the repository's configuration says which tokenizer
+            find_weights(spec, open_clip)
         self._tokenizer = _tokenizer(spec, open_clip)
         model, weights = _load(spec, open_clip)
         self._model: Any = model.eval().requires_grad_(False).to(device)
@@ -148,7 +150,7 @@ def _load(spec: OpenClipSpec, open_clip: Any) -> tuple[Any, str]:
             return _create(spec, open_clip, pretrained_text=False), f"seed:{spec.seed}"
     path = find_weights(spec, open_clip)
     options: dict[str, Any] = {"require_pretrained": True}
-    if not spec.model.startswith(LOCAL_DIR):  # such a folder says by itself which file
+    if spec.hub is None and not spec.model.startswith(LOCAL_DIR):  # those say by themselves which file
         options["pretrained"] = str(path)
     if spec.tag is not None:
         # By path, open_clip knows neither the activation nor the normalisation that a tag was trained with.
@@ -160,7 +162,7 @@ def _load(spec: OpenClipSpec, open_clip: Any) -> tuple[Any, str]:
 
 
 def _create(spec: OpenClipSpec, open_clip: Any, **options: Any) -> Any:
-    hub = _text_config(spec, open_clip).get("hf_model_name")
+    hub = spec.hub or _text_config(spec, open_clip).get("hf_model_name")
     with hub_from_cache(hub) as reason, _quiet():
         try:
             return open_clip.create_model(spec.model, precision="fp32", weights_only=True, **options)
@@ -172,7 +174,7 @@ def _create(spec: OpenClipSpec, open_clip: Any, **options: Any) -> Any:
 
 
 def _tokenizer(spec: OpenClipSpec, open_clip: Any) -> Any:
-    hub = _text_config(spec, open_clip).get("hf_tokenizer_name")
+    hub = _text_config(spec, open_clip).get("hf_tokenizer_name") or spec.hub
     with hub_from_cache(hub) as reason, _quiet():
         try:
             return open_clip.get_tokenizer(spec.model)
@@ -181,7 +183,8 @@ def _tokenizer(spec: OpenClipSpec, open_clip: Any) -> Any:
 
 
 def _text_config(spec: OpenClipSpec, open_clip: Any) -> dict[str, Any]:
-    config = open_clip.get_model_config(spec.model) or {}
+    with hub_from_cache(spec.hub):
+        config = open_clip.get_model_config(spec.model) or {}
     return dict(config.get("text_cfg", {}))
 
 

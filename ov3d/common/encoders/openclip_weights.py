@@ -3,6 +3,7 @@
     openclip:MODEL/TAG            a pretrained tag of open_clip, from its local caches or downloaded
     openclip:MODEL/PATH           a checkpoint: .safetensors, or a .pt or .bin that torch loads with weights_only
     openclip:local-dir:FOLDER     a folder with open_clip_config.json and a checkpoint
+    openclip:hf-hub:OWNER/NAME    a repository of the Hugging Face hub with the same two, cached or downloaded
     openclip:MODEL/random:SEED    seeded random weights, to test with
 
 A tag that is neither cached nor to be had is an error with its reason. Nothing else is ever taken in its place.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from ov3d.common.errors import DataError, MissingModelError, UsageError, did_you
 
 OFFLINE_HINT = "Use --encoder offline, which needs no download, or give the path of a checkpoint in place of the tag."
 LOCAL_DIR = "local-dir:"
+HF_HUB = "hf-hub:"
+CONFIG_NAME = "open_clip_config.json"
 _RANDOM = "random:"
 _CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".npz")
 _CONNECT_SECONDS = 4.0
@@ -33,22 +37,26 @@ class OpenClipSpec:
     """The parts of a spec.
 
     Attributes:
-        model: an architecture of open_clip, or `local-dir:FOLDER`.
+        model: an architecture of open_clip, `local-dir:FOLDER` or `hf-hub:OWNER/NAME`.
         tag: a pretrained tag.
         path: a checkpoint, or the folder.
         seed: of random weights.
+        hub: OWNER/NAME of a repository of the hub.
     """
 
     model: str
     tag: str | None = None
     path: Path | None = None
     seed: int | None = None
+    hub: str | None = None
 
     @property
     def spec(self) -> str:
         """What a user types to get it again, from any folder."""
         if self.model.startswith(LOCAL_DIR):
             return f"openclip:{LOCAL_DIR}{self.path}"
+        if self.hub is not None:
+            return f"openclip:{self.model}"
         return f"openclip:{self.model}/{self.path or self.tag or f'{_RANDOM}{self.seed}'}"
 
 
@@ -61,9 +69,14 @@ def parse_openclip(rest: str, open_clip: Any) -> OpenClipSpec:
     """
     if rest.startswith(LOCAL_DIR):
         folder = Path(rest.removeprefix(LOCAL_DIR)).expanduser().resolve()
-        if not (folder / "open_clip_config.json").is_file():
-            raise DataError(f"{folder} holds no open_clip_config.json.", "Give a folder that open_clip saved.")
+        if not (folder / CONFIG_NAME).is_file():
+            raise DataError(f"{folder} holds no {CONFIG_NAME}.", "Give a folder that open_clip saved.")
         return OpenClipSpec(f"{LOCAL_DIR}{folder}", path=folder)
+    if rest.startswith(HF_HUB):
+        hub = rest.removeprefix(HF_HUB)
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub):
+            raise UsageError(f"openclip:{rest} names no repository.", "Write openclip:hf-hub:OWNER/NAME.")
+        return OpenClipSpec(rest, hub=hub)
     model, _, weights = rest.partition("/")
     models = open_clip.list_models()
     if model not in models:
@@ -100,6 +113,8 @@ def find_weights(spec: OpenClipSpec, open_clip: Any) -> Path:
         return found[0]
     if spec.path is not None:
         return spec.path
+    if spec.hub is not None:
+        return _from_hub(spec, open_clip)
     config = open_clip.get_pretrained_cfg(spec.model, spec.tag)
     cached = _cached(config)
     if cached is not None:
@@ -171,6 +186,25 @@ def _cached(config: dict[str, Any]) -> Path | None:
         if kept.is_file():
             return kept
     return None
+
+
+def _from_hub(spec: OpenClipSpec, open_clip: Any) -> Path:
+    """The weights of a repository; its configuration is then in the cache as well."""
+    from huggingface_hub import try_to_load_from_cache
+
+    assert spec.hub is not None
+    weights = _cached({"hf_hub": f"{spec.hub}/"})
+    if weights is not None and isinstance(try_to_load_from_cache(spec.hub, CONFIG_NAME), str):
+        return weights
+    reason = why_no_download({"hf_hub": spec.hub})
+    if reason:
+        raise _not_here(spec, reason)
+    download = open_clip.pretrained.download_pretrained_from_hf
+    try:
+        download(spec.hub, filename=CONFIG_NAME)
+        return Path(download(spec.hub))
+    except Exception as error:  # whatever a hub's client raises, the weights are not here
+        raise _not_here(spec, first_line(error)) from error
 
 
 def _not_here(spec: OpenClipSpec, reason: str) -> MissingModelError:

@@ -113,10 +113,7 @@ class Batcher:
         vectors = self._encoder.encode_crops(crops).detach().to("cpu", torch.float32).numpy()
         if not np.isfinite(vectors).all():
             names = ", ".join(dict.fromkeys(pending.frame.name for pending, *_ in runs))
-            raise DataError(
-                f"Encoder {self._encoder.card.spec} gives vectors that are not finite, for crops of {names}.",
-                "Try --dtype float32, or another encoder.",
-            )
+            raise not_finite(self._encoder.card.spec, f"crops of {names}")
         self._advance(len(vectors))
         for (pending, scale, start, stop), rows in zip(runs, np.split(vectors, np.cumsum(counts)[:-1]), strict=True):
             pending.vectors[scale][start:stop] = rows
@@ -124,3 +121,8 @@ class Batcher:
             if pending.num_left == 0:
                 self._waiting.remove(pending)
                 self._finished(pending)
+
+
+def not_finite(spec: str, images: str) -> DataError:
+    """What an encoder that gives NaN or infinity for some images is refused with."""
+    return DataError(f"Encoder {spec} gives vectors that are not finite, for {images}.", "Try another encoder.")

@@ -101,12 +101,16 @@ class CropPlan:
         for fraction in self.fractions:
             size = min(_rounded(fraction * max(width, height)), width, height)
             step = max(1, _rounded(self.stride * size))
-            grids.append(CropGrid(_starts(width, size, step), _starts(height, size, step), size))
+            grids.append(CropGrid(window_starts(width, size, step), window_starts(height, size, step), size))
         return grids
 
     def num_crops(self, width: int, height: int) -> int:
         """How many crops an image of that size has."""
         return sum(len(grid) for grid in self.boxes(width, height))
+
+    def estimated_bytes(self, width: int, height: int, dim: int) -> int:
+        """About how large the stored crops of an image of that size are."""
+        return self.num_crops(width, height) * (2 * dim + 6)
 
 
 def bounded_size(width: int, height: int, long_side: int) -> tuple[int, int]:
@@ -147,7 +151,7 @@ def cut(image: UInt8[Tensor, "3 h w"], corners: Int32[Array, "m 2"], size: int, 
         out.copy_(view[:, rows, columns].transpose(0, 1))
 
 
-def _starts(length: int, size: int, step: int) -> Int32[Array, " k"]:
+def window_starts(length: int, size: int, step: int) -> Int32[Array, " k"]:
     """Starts of windows every `step`, the last one moved back to the border so that nothing is left uncovered."""
     starts = list(range(0, length - size + 1, step))
     if starts[-1] + size < length:

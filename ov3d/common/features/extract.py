@@ -1,4 +1,4 @@
-"""Extraction: encode the crops of images and store them, image by image.
+"""Extraction: encode the crops (or the patches) of images and store them, image by image.
 
 What is stored is skipped, a damaged file is made anew (and said), and each image is written when its last crop is
 encoded, so that a killed run goes on where it stopped. An image that cannot be read does not stop the others.
@@ -14,14 +14,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ov3d.common.encoding import ImageTextEncoder, PatchEncoder
+from ov3d.common.encoding import DenseEncoder, ImageTextEncoder, PatchEncoder
 from ov3d.common.errors import DataError, UsageError
-from ov3d.common.features.batches import Batcher, PendingImage
-from ov3d.common.features.crops import channels_first, resized
+from ov3d.common.features.batches import Batcher, PendingImage, not_finite
+from ov3d.common.features.crops import CropPlan, channels_first, resized
 from ov3d.common.features.refine import refine
 from ov3d.common.features.store import FeatureStore
+from ov3d.common.features.tokens import TokenPlan
+from ov3d.common.features.windows import encode_tokens
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.scene import Frame
 from ov3d.common.shapes import Array, UInt8
@@ -38,7 +41,7 @@ class ExtractReport:
         images: how many were stored now.
         skipped: how many were stored before, or are copies of one that was.
         failed: (name, reason) of images that cannot be read.
-        crops: how many were encoded.
+        crops: how many were encoded; windows, where the encoder gives patches.
         bytes: size of the files that were written.
         seconds: how long it took.
     """
@@ -66,7 +69,7 @@ class ExtractPlan:
         copies: an image of the same content as an earlier one that has something to do, and that one.
         failed: (name, reason) of images that cannot be read.
         damaged: (name, what is wrong) of stored files that must be made anew.
-        crops: how many must be encoded.
+        crops: how many must be encoded; windows, where the encoder gives patches.
         bytes: about how much will be written.
     """
 
@@ -98,7 +101,7 @@ class ExtractPlan:
 
 def plan_extraction(frames: Sequence[Frame], store: FeatureStore) -> ExtractPlan:
     """What `extract_features` would do, without an encoder; images are hashed, not decoded."""
-    plan, crops_store, seen = ExtractPlan(len(frames)), store.crops_store(), dict[str, Frame]()
+    plan, unrefined, seen = ExtractPlan(len(frames)), store.unrefined(), dict[str, Frame]()
     for frame in frames:
         try:
             key = store.key(frame)
@@ -112,14 +115,14 @@ def plan_extraction(frames: Sequence[Frame], store: FeatureStore) -> ExtractPlan
             plan.copies.append((frame, seen[key]))
             continue
         seen[key] = frame
-        crops_fault = crops_store.fault(frame) if store.refiner else fault
+        crops_fault = unrefined.fault(frame) if store.refiner else fault
         for found in {fault, crops_fault} - {"", "missing"}:
             plan.damaged.append((frame.name, found))
         if crops_fault:
             plan.crops_of.append(frame)
-            crops = store.plan.num_crops(frame.camera.width, frame.camera.height)
-            plan.crops += crops
-            plan.bytes += crops * (2 * store.card.dim + 6)
+            width, height = frame.camera.width, frame.camera.height
+            plan.crops += store.plan.num_crops(width, height)
+            plan.bytes += store.plan.estimated_bytes(width, height, store.card.dim)
         if store.refiner:
             plan.refinement_of.append(frame)
             plan.bytes += store.refiner.config.estimated_bytes(frame.camera.width, frame.camera.height, store.card.dim)
@@ -129,7 +132,7 @@ def plan_extraction(frames: Sequence[Frame], store: FeatureStore) -> ExtractPlan
 def extract_features(
     frames: Sequence[Frame],
     store: FeatureStore,
-    encoder: ImageTextEncoder,
+    encoder: ImageTextEncoder | DenseEncoder,
     *,
     device: torch.device | str = "cpu",
     patch_encoder: PatchEncoder | None = None,
@@ -145,7 +148,7 @@ def extract_features(
         device: where crops are cut; the encoder's own device.
         patch_encoder: gives the tokens of the refinement; needed where the store refines.
         progress: told about crops, and of damaged files and images that cannot be read.
-        batch_size: the most crops a batch; it changes no number.
+        batch_size: the most crops or windows a batch; it changes no number.
 
     Raises:
         UsageError: encoder and store do not fit each other.
@@ -158,7 +161,12 @@ def extract_features(
     for name, fault in plan.damaged:
         listener.say(f"Features of image {name} are extracted again: {fault}")
     done = _Done()
-    _encode_all(plan.crops_of, store.crops_store(), encoder, device, listener, batch_size, done)
+    if isinstance(store.plan, CropPlan):
+        assert isinstance(encoder, ImageTextEncoder)
+        _encode_crops(plan.crops_of, store.unrefined(), encoder, device, listener, batch_size, done)
+    else:
+        assert isinstance(encoder, DenseEncoder)
+        _encode_patches(plan.crops_of, store.unrefined(), encoder, device, listener, batch_size, done)
     if patch_encoder is not None and store.refiner is not None:
         frames_left = [frame for frame in plan.refinement_of if id(frame) not in done.unreadable]
         _refine_all(frames_left, store, patch_encoder, device, listener, done)
@@ -192,13 +200,18 @@ class _Done:
         self.bytes += path.stat().st_size
 
 
-def _check_fit(store: FeatureStore, encoder: ImageTextEncoder, patch_encoder: PatchEncoder | None) -> None:
+def _check_fit(
+    store: FeatureStore, encoder: ImageTextEncoder | DenseEncoder, patch_encoder: PatchEncoder | None
+) -> None:
     if encoder.card.image != store.card.image:
         raise UsageError(
             f"The store is of encoder {store.card.spec} ({store.card.image.dtype}), "
             f"not of {encoder.card.spec} ({encoder.card.image.dtype}).",
             "Make the store from the encoder's own card.",
         )
+    kind, needed = ("crops", ImageTextEncoder) if isinstance(store.plan, CropPlan) else ("patches", DenseEncoder)
+    if not isinstance(encoder, needed):
+        raise UsageError(f"The store is of {kind}, and {encoder.card.spec} encodes none.", "Give it the plan it fits.")
     if store.refiner is not None and (patch_encoder is None or patch_encoder.identity != store.refiner.patches):
         raise UsageError(
             f"The store refines with {store.refiner.patches.model}, and that patch encoder was not given.",
@@ -206,7 +219,7 @@ def _check_fit(store: FeatureStore, encoder: ImageTextEncoder, patch_encoder: Pa
         )
 
 
-def _encode_all(
+def _encode_crops(
     frames: Sequence[Frame],
     store: FeatureStore,
     encoder: ImageTextEncoder,
@@ -223,7 +236,9 @@ def _encode_all(
         done.wrote(pending.frame, store.write_crops(pending.frame, pending.vectors))
         done.crops += sum(map(len, pending.vectors))
 
-    grids_of = [store.plan.boxes(frame.camera.width, frame.camera.height) for frame in frames]
+    assert isinstance(store.plan, CropPlan)
+    plan = store.plan
+    grids_of = [plan.boxes(frame.camera.width, frame.camera.height) for frame in frames]
     with listener.task("Encoding crops", sum(len(grid) for grids in grids_of for grid in grids)) as task:
         batcher = Batcher(encoder, batch_size, finish, task.advance)
         for (frame, image), grids in zip(_working_images(frames, store), grids_of, strict=True):
@@ -235,6 +250,36 @@ def _encode_all(
         batcher.flush()
 
 
+def _encode_patches(
+    frames: Sequence[Frame],
+    store: FeatureStore,
+    encoder: DenseEncoder,
+    device: torch.device,
+    listener: Progress,
+    batch_size: int,
+    done: _Done,
+) -> None:
+    """Encode and store the patches of frames, window by window."""
+    if not frames:
+        return
+    assert isinstance(store.plan, TokenPlan)
+    plan = store.plan
+    counts = [plan.num_crops(frame.camera.width, frame.camera.height) for frame in frames]
+    with listener.task("Encoding windows", sum(counts)) as task:
+        for (frame, image), count in zip(_working_images(frames, store), counts, strict=True):
+            if isinstance(image, DataError):
+                done.unreadable[id(frame)] = frame, image.message
+                task.advance(count)
+                continue
+            pixels = channels_first(image, device)
+            tokens = encode_tokens(pixels, plan, encoder.encode_windows, batch_size=batch_size, advance=task.advance)
+            vectors = tokens.cpu().numpy()
+            if not np.isfinite(vectors).all():
+                raise not_finite(encoder.card.spec, f"image {frame.name}")
+            done.wrote(frame, store.write_tokens(frame, vectors))
+            done.crops += count
+
+
 def _refine_all(
     frames: Sequence[Frame],
     store: FeatureStore,
@@ -244,7 +289,7 @@ def _refine_all(
     done: _Done,
 ) -> None:
     """Refine frames whose crops are stored."""
-    crops_store, refiner = store.crops_store(), store.refiner
+    unrefined, refiner = store.unrefined(), store.refiner
     if refiner is None or not frames:
         return
     with listener.task("Refining", len(frames)) as task:
@@ -253,7 +298,7 @@ def _refine_all(
                 done.unreadable[id(frame)] = frame, image.message
             else:
                 size = (frame.camera.width, frame.camera.height)
-                view = crops_store.load(frame)
+                view = unrefined.load(frame)
                 segments, vectors = refine(view, image, size, patch_encoder, refiner.config, device=device)
                 done.wrote(frame, store.write_segments(frame, segments, vectors))
             task.advance(1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ov3d.common.files import cache_root
 
-CROPS_KIND, SEGMENTS_KIND = "image-crops", "image-segments"
+CROPS_KIND, SEGMENTS_KIND, TOKENS_KIND = "image-crops", "image-segments", "image-tokens"
 VERSION = 1
 MEMO_NAME = "image-hashes.sqlite"
 

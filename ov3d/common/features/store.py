@@ -21,8 +21,17 @@ from ov3d.common.encoding import EncoderCard
 from ov3d.common.errors import CorruptFileError, DataError, UsageError
 from ov3d.common.features.content_hash import ContentHasher
 from ov3d.common.features.crops import CropGrid, CropPlan
-from ov3d.common.features.layout import CROPS_KIND, MEMO_NAME, SEGMENTS_KIND, VERSION, default_root, entry_path
+from ov3d.common.features.layout import (
+    CROPS_KIND,
+    MEMO_NAME,
+    SEGMENTS_KIND,
+    TOKENS_KIND,
+    VERSION,
+    default_root,
+    entry_path,
+)
 from ov3d.common.features.refine import Refiner
+from ov3d.common.features.tokens import TokenFeatures, TokenPlan
 from ov3d.common.features.verify import VerifyReport, verify_cache
 from ov3d.common.features.views import CropFeatures, SegmentFeatures, ViewFeatures
 from ov3d.common.files import hash_text
@@ -55,8 +64,8 @@ class FeatureStore:
     Args:
         root: the folder of all stores; none is `features` in ov3d's cache.
         card: the encoder.
-        plan: which crops are encoded.
-        refiner: how features are refined; none keeps the crops' own.
+        plan: which crops, or which windows of patches, are encoded.
+        refiner: how features are refined; none keeps the encoder's own.
         keep: how many views stay loaded.
     """
 
@@ -64,14 +73,14 @@ class FeatureStore:
         self,
         root: Path | None,
         card: EncoderCard,
-        plan: CropPlan | None = None,
+        plan: CropPlan | TokenPlan | None = None,
         refiner: Refiner | None = None,
         *,
         keep: int = 16,
     ) -> None:
         self.root = Path(root) if root is not None else default_root()
         self.card = card
-        self.plan = plan or CropPlan()
+        self.plan: CropPlan | TokenPlan = plan or CropPlan()
         self.refiner = refiner
         self.hasher = ContentHasher(self.root / MEMO_NAME)
         self._keep = keep
@@ -79,8 +88,8 @@ class FeatureStore:
         self._loaded: OrderedDict[Path, tuple[_Signature, ViewFeatures]] = OrderedDict()
         self._verified: dict[Path, _Signature] = {}
 
-    def crops_store(self) -> FeatureStore:
-        """The store of the crops that the refined entries of this one are made from; itself where nothing is refined."""
+    def unrefined(self) -> FeatureStore:
+        """The store of what the refined entries of this one are made from; itself where nothing is refined."""
         if self.refiner is None:
             return self
         store = FeatureStore(self.root, self.card, self.plan, keep=self._keep)
@@ -208,8 +217,8 @@ class FeatureStore:
 
     def write_crops(self, frame: Frame, vectors: Sequence[Float32[Array, "_ d"]]) -> Path:
         """Store the unit vectors of a frame's crops, one array a scale, each in the order of `CropGrid.corners`."""
-        if self.refiner is not None:
-            raise UsageError("A refined store keeps no crops.", "Write to its crops_store().")
+        if self.refiner is not None or not isinstance(self.plan, CropPlan):
+            raise UsageError("A store that is refined, or of patches, keeps no crops.", "Write to its unrefined().")
         width, height = frame.camera.width, frame.camera.height
         grids = self.plan.boxes(width, height)
         boxes = [np.column_stack([grid.corners(), np.full(len(grid), grid.size)]) for grid in grids]
@@ -224,6 +233,14 @@ class FeatureStore:
             "boxes": np.concatenate(boxes).astype(np.uint16),
         }
         return files.write_tensors(self.path(frame), tensors, kind=CROPS_KIND, version=VERSION, metadata=metadata)
+
+    def write_tokens(self, frame: Frame, tokens: Float32[Array, "gh gw d"]) -> Path:
+        """Store the unit vectors of a frame's patches."""
+        if self.refiner is not None or not isinstance(self.plan, TokenPlan):
+            raise UsageError("A store that is refined, or of crops, keeps no patches.", "Write to its unrefined().")
+        metadata = {**self._metadata(frame), "plan": self.plan.to_json()}
+        tensors = {"tokens": tokens.astype(np.float16)}
+        return files.write_tensors(self.path(frame), tensors, kind=TOKENS_KIND, version=VERSION, metadata=metadata)
 
     def write_segments(self, frame: Frame, segments: UInt16[Array, "sh sw"], vectors: Float16[Array, "m d"]) -> Path:
         """Store the superpixels of a frame and their unit vectors."""
@@ -242,14 +259,16 @@ class FeatureStore:
         }
 
     def _read(self, path: Path) -> files.TensorFile:
-        kind = CROPS_KIND if self.refiner is None else SEGMENTS_KIND
+        own = CROPS_KIND if isinstance(self.plan, CropPlan) else TOKENS_KIND
+        kind = own if self.refiner is None else SEGMENTS_KIND
         return files.read_tensors(path, kind=kind, version=VERSION)
 
     def _view(self, frame: Frame, file: files.TensorFile) -> ViewFeatures:
         size = (frame.camera.width, frame.camera.height)
-        vectors = file.tensors["vectors"]
         if self.refiner is not None:
-            return SegmentFeatures(file.tensors["segments"], vectors, size)
+            return SegmentFeatures(file.tensors["segments"], file.tensors["vectors"], size)
+        if isinstance(self.plan, TokenPlan):
+            return TokenFeatures(file.tensors["tokens"].astype(np.float32), size)
         grids, start = [], 0
         for grid in file.metadata["grids"]:
             columns, num = grid["columns"], grid["columns"] * grid["rows"]
@@ -257,7 +276,7 @@ class FeatureStore:
             grids.append(CropGrid(boxes[:columns, 0], boxes[::columns, 1], grid["size"]))
             start += num
         width, height = file.metadata["working_size"]
-        return CropFeatures(grids, vectors, size, (width, height), self.plan.sigma)
+        return CropFeatures(grids, file.tensors["vectors"], size, (width, height), self.plan.sigma)
 
 
 def _pixels(frame: Frame, uv: Float[Array, "n 2"]) -> Int64[Array, "n 2"]:

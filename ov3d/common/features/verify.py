@@ -9,7 +9,7 @@ from typing import Any
 from ov3d.common import files
 from ov3d.common.errors import CorruptFileError, DataError
 from ov3d.common.features.content_hash import ContentHasher
-from ov3d.common.features.layout import CROPS_KIND, MEMO_NAME, SEGMENTS_KIND, VERSION, default_root
+from ov3d.common.features.layout import CROPS_KIND, MEMO_NAME, SEGMENTS_KIND, TOKENS_KIND, VERSION, default_root
 from ov3d.common.progress import Progress, Silent
 
 
@@ -83,7 +83,9 @@ def _fault(path: Path, hasher: ContentHasher, hashes: dict[Path, str]) -> str:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    try:
-        return files.read_tensors(path, kind=CROPS_KIND, version=VERSION).metadata
-    except DataError:  # it is of the other kind
-        return files.read_tensors(path, kind=SEGMENTS_KIND, version=VERSION).metadata
+    for kind in (CROPS_KIND, TOKENS_KIND):
+        try:
+            return files.read_tensors(path, kind=kind, version=VERSION).metadata
+        except DataError:  # it is of another kind
+            continue
+    return files.read_tensors(path, kind=SEGMENTS_KIND, version=VERSION).metadata

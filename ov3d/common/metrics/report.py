@@ -184,7 +184,7 @@ def run_reports(data: Mapping[str, Any]) -> list[EvalReport]:
 
     Args:
         data: `scene`, `threshold`, `share_seen`, `encoder` and `tables`; a table has `title`, means, `coverage`, `num` and
-            `classes`, and may have `confusion`.
+            `classes`, and may have `confusion`. It may have `notes`.
     """
     reports = []
     for table in data["tables"]:
@@ -210,7 +210,10 @@ def run_reports(data: Mapping[str, Any]) -> list[EvalReport]:
                 groups={},
                 classes=rows,
                 facts={"coverage": table["coverage"], "points": table["num"]},
-                notes=(f"encoder {data['encoder']}, present from cosine {data['threshold']:.3f} on",),
+                notes=(
+                    f"encoder {data['encoder']}, present from cosine {data['threshold']:.3f} on",
+                    *data.get("notes", ()),
+                ),
                 matrix=None if confusion is None else np.array(confusion["rows_truth"], np.int64),
                 matrix_names=() if confusion is None else tuple(confusion["classes"]),
             )

@@ -230,13 +230,13 @@ def test_two_processes_at_once_do_no_harm(tmp_path: Path, frames: list[Frame]) -
 @pytest.mark.offline_weights
 def test_refined_features_are_stored_beside_the_crops(tmp_path: Path, frames: list[Frame]) -> None:
     store, listener = refining_store(tmp_path / "store"), Listener()
-    extract_features(frames[:1], store.crops_store(), FakeEncoder())
+    extract_features(frames[:1], store.unrefined(), FakeEncoder())
     plan = plan_extraction(frames, store)
     assert (plan.missing, plan.crops) == (4, 3 * CROPS)
     report = extract_features(frames, store, FakeEncoder(), patch_encoder=FakePatches(), progress=listener)
     assert (report.images, report.crops, report.skipped) == (4, 3 * CROPS, 0)
     assert listener.advanced == listener.totals == {"Encoding crops": 3 * CROPS, "Refining": 4}
-    assert store.key(frames[0]) != store.crops_store().key(frames[0])
+    assert store.key(frames[0]) != store.unrefined().key(frames[0])
     features = store.features_at(frames[0], frames[0].camera.pixel_centres(4))
     assert features.shape == (24 * 18, 1, DIM)
     np.testing.assert_allclose(np.linalg.norm(features[:, 0], axis=1), 1, atol=1e-5)

@@ -1,0 +1,54 @@
+"""Teachers: one a file; `open_teacher` makes one from what a user types after `--encoder`.
+
+    offline, openclip:…       crops through an image-text encoder           crops.py
+    openclip-dense:…          patch tokens of an image-text encoder         dense.py
+    labels:DIR[@TEXT]         label maps of any segmenter, and their names  labels.py
+    features:DIR@TEXT         arrays made elsewhere                         arrays.py
+
+Families are imported when they are asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ov3d.common.errors import UsageError
+from ov3d.common.specs import DEFAULT_TEXT, parse_brought, split_spec, with_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from ov3d.common.teacher import Teacher
+
+
+def open_teacher(spec: str, *, refine: str = "none", text_encoder: str | None = None, device: torch.device) -> Teacher:
+    """The teacher that a spec and a refinement name.
+
+    Args:
+        spec: see `ov3d.common.specs`.
+        refine: `none`, `dino` (the patch encoder that ships in a package) or `timm:NAME`: spreads features along what a
+            self-supervised patch encoder finds alike; for encoders of crops and patches only.
+        text_encoder: the text side of `labels:DIR` or `features:DIR`, where the spec does not name it.
+        device: where networks run.
+
+    Raises:
+        UsageError: no such encoder or refinement, or they do not go together.
+        MissingModelError: a model is not on this machine.
+        DataError: a folder is not there, or does not hold what it should.
+    """
+    spec = with_text(spec.strip(), text_encoder)
+    brought = parse_brought(spec)
+    if brought is not None:
+        if refine != "none":
+            raise UsageError(f"{brought.family}: takes no refinement.", "Leave --refine out.")
+        raise UsageError(f"{brought.family}: is not in this version yet.")
+    family, _ = split_spec(spec)
+    if family == DEFAULT_TEXT:
+        raise UsageError(f"{spec} encodes text alone, no photographs.", f"Write labels:DIR@{spec}.")
+    if family == "openclip-dense":
+        from ov3d.common.teachers.dense import DenseTeacher
+
+        return DenseTeacher(spec, refine=refine, device=device)
+    from ov3d.common.teachers.crops import CropTeacher
+
+    return CropTeacher(spec, refine=refine, device=device)

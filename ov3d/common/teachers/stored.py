@@ -1,0 +1,106 @@
+"""What teachers share whose features are made here and kept in the feature store: of crops, or of patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ov3d.common import encoders
+from ov3d.common.encoding import DenseEncoder, EncoderCard, ImageTextEncoder, TextEncoder
+from ov3d.common.features.crops import CropPlan
+from ov3d.common.features.extract import ExtractPlan, ExtractReport, extract_features, plan_extraction
+from ov3d.common.features.refine import RefineConfig, Refiner
+from ov3d.common.features.store import FeatureStore
+from ov3d.common.features.tokens import TokenPlan
+from ov3d.common.progress import Progress
+from ov3d.common.scene import Frame, Scene
+from ov3d.common.teacher import ImageFeatures, Teacher, frames_of
+
+if TYPE_CHECKING:
+    import torch
+
+
+class StoredTeacher(Teacher):
+    """An encoder with the store of what it saw.
+
+    Args:
+        encoder: encodes crops, or windows of patches.
+        plan: which crops or windows.
+        refine: `none`, or the patch encoder of the refinement.
+        device: where everything runs.
+    """
+
+    kind = ""
+
+    def __init__(
+        self,
+        encoder: ImageTextEncoder | DenseEncoder,
+        plan: CropPlan | TokenPlan,
+        *,
+        refine: str,
+        device: torch.device,
+    ) -> None:
+        self.encoder = encoder
+        self.device = device
+        self.patches = encoders.create_patch_encoder(refine, device=device) if refine != "none" else None
+        refiner = Refiner(RefineConfig(), self.patches.identity) if self.patches is not None else None
+        self.store = FeatureStore(None, encoder.card, plan, refiner)
+
+    @property
+    def card(self) -> EncoderCard:
+        """What the encoder declares about itself."""
+        return self.encoder.card
+
+    @property
+    def source(self) -> ImageFeatures:
+        """The store."""
+        return self.store
+
+    @property
+    def place(self) -> str:
+        """The store's folder."""
+        return str(self.store.root)
+
+    def plan(self, scene: Scene) -> ExtractPlan:
+        """What `extract` would do: images are hashed, not decoded."""
+        return plan_extraction(frames_of(scene), self.store)
+
+    def extract(self, scene: Scene, *, progress: Progress) -> ExtractReport:
+        """Encode what the scene's frames lack.
+
+        Raises:
+            DataError: the scene has no frame, or none of its images can be read.
+        """
+        frames = frames_of(scene)
+        return extract_features(
+            frames, self.store, self.encoder, device=self.device, patch_encoder=self.patches, progress=progress
+        )
+
+    def features_of(self, scene: Scene, *, extract: bool, progress: Progress) -> tuple[Frame, ...]:
+        """The frames that have features; see `Teacher.features_of`."""
+        frames = frames_of(scene)
+        if not extract:
+            self.store.require(frames, str(scene.path))
+            return tuple(frames)
+        unreadable = {name for name, _ in self.extract(scene, progress=progress).failed}
+        return tuple(frame for frame in frames if frame.name not in unreadable)
+
+    def make_text_encoder(self) -> TextEncoder:
+        """The encoder itself."""
+        return self.encoder
+
+    def sources(self) -> Mapping[str, ImageFeatures]:
+        """The encoder's own features, and the refined ones where there are any."""
+        found: dict[str, ImageFeatures] = {"photographs, dense 2D features": self.store.unrefined()}
+        if self.store.refiner is not None:
+            found["photographs, refined 2D features"] = self.store
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """The plan and the refinement."""
+        refiner = self.store.refiner
+        return {
+            "kind": self.kind,
+            "plan": self.store.plan.to_json(),
+            "refiner": refiner.to_json() if refiner is not None else None,
+        }

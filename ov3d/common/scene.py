@@ -19,9 +19,10 @@ from ov3d.common.errors import DataError
 from ov3d.common.files import hash_text
 from ov3d.common.images import load_raster, load_rgb
 from ov3d.common.shapes import Array, Bool, Float32, Float64, Int32, UInt8
-
-IGNORE = -1
-"""The label of a pixel or point whose class is unknown; metrics leave it out."""
+from ov3d.common.truth_images import IGNORE as IGNORE
+from ov3d.common.truth_images import ClassMasks as ClassMasks
+from ov3d.common.truth_images import LabelImage as LabelImage
+from ov3d.common.truth_images import PolygonMasks as PolygonMasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,14 @@ class DepthImage:
         scale: scene units a step.
         camera: its intrinsics, undistorted; it shares its pose with the photograph's.
         distortion: what the lens did to the file, or none; the file then has the size of its camera.
+        missing: a stored value that, like 0, says that nothing was measured; or none.
     """
 
     path: Path
     scale: float
     camera: Camera
     distortion: Distortion | None = None
+    missing: int | None = None
 
     def load(self) -> Float32[Array, "h w"]:
         """Depth in scene units, 0 where missing.
@@ -69,71 +72,18 @@ class DepthImage:
         """
         values = load_raster(self.path, "depth image")
         stored = self.distortion.camera if self.distortion else self.camera
-        if values.ndim != 2 or values.shape != (stored.height, stored.width):
+        if values.shape != (stored.height, stored.width) or values.dtype.kind not in "fiu":
             raise DataError(
-                f"Depth image {self.path} has shape {values.shape}, its camera {stored.height}x{stored.width}.",
-                "Depth must be one channel of the size its intrinsics are for.",
+                f"Depth image {self.path} has shape {values.shape} of {values.dtype}, "
+                f"its camera {stored.height}x{stored.width}.",
+                "Depth must be one channel of numbers, of the size its intrinsics are for.",
             )
+        if self.missing is not None:
+            values = np.where(values == self.missing, values.dtype.type(0), values)
         if self.distortion is not None:
             values = straighten_nearest(values, self.distortion, self.camera, outside=0)
         depth = values.astype(np.float32) * np.float32(self.scale)
         return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
-
-
-@dataclass(frozen=True, slots=True)
-class LabelImage:
-    """Class or instance ids a pixel, on disk; ids of `count` and beyond, and the id `void`, become `IGNORE`."""
-
-    path: Path
-    count: int
-    void: int = IGNORE
-
-    def load(self) -> Int32[Array, "h w"]:
-        """Ids a pixel, `IGNORE` where unknown."""
-        values = load_raster(self.path, "label image")
-        if values.ndim != 2:
-            raise DataError(f"Label image {self.path} has shape {values.shape}.", "Labels are one channel of ids.")
-        ids = values.astype(np.int32)
-        return np.where((ids >= 0) & (ids < self.count) & (ids != self.void), ids, np.int32(IGNORE))
-
-
-@dataclass(frozen=True, slots=True)
-class ClassMasks:
-    """Class ids from one black-and-white image a class, on disk.
-
-    Attributes:
-        paths: one a class, in the order of the scene's classes; none where a class has no image (it is nowhere).
-        width, height: the size they are brought to (nearest pixel): the photograph's.
-    """
-
-    paths: tuple[Path | None, ...]
-    width: int
-    height: int
-
-    def load_masks(self) -> Bool[Array, "classes h w"]:
-        """Which pixels each class has. White (255) counts; in a JPEG, which blurs, what is nearer to white than to black.
-
-        Raises:
-            DataError: a file cannot be read.
-        """
-        from PIL import Image
-
-        masks = np.zeros((len(self.paths), self.height, self.width), np.bool_)
-        for idx, path in enumerate(self.paths):
-            if path is not None:
-                grey = (
-                    Image.fromarray(load_rgb(path))
-                    .convert("L")
-                    .resize((self.width, self.height), Image.Resampling.NEAREST)
-                )
-                least = 128 if path.suffix.lower() in (".jpg", ".jpeg") else 255
-                masks[idx] = np.asarray(grey) >= least
-        return masks
-
-    def load(self) -> Int32[Array, "h w"]:
-        """Ids a pixel, `IGNORE` where no class or more than one is."""
-        masks = self.load_masks()
-        return np.where(masks.sum(axis=0) == 1, masks.argmax(axis=0), IGNORE).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,7 +108,7 @@ class Frame:
     camera: Camera
     world_from_camera: Float64[Array, "4 4"]
     depth: DepthImage | None = None
-    labels: LabelImage | ClassMasks | None = None
+    labels: LabelImage | ClassMasks | PolygonMasks | None = None
     instances: LabelImage | None = None
     distortion: Distortion | None = None
     mask_path: Path | None = None

@@ -18,10 +18,11 @@ import numpy as np
 
 from ov3d.common.datasets import load_dataset
 from ov3d.common.errors import DataError
-from ov3d.common.readers.layout import Layout, choose_origin, scene_name
-from ov3d.common.readers.scannet import read_classes
-from ov3d.common.scene import IGNORE, PointCloud, Scene, World
-from ov3d.common.shapes import Array, Int32, Shaped, UInt8
+from ov3d.common.readers.class_names import read_classes
+from ov3d.common.readers.layout import Layout, scene_name
+from ov3d.common.readers.raw_points import RawPoints, finished
+from ov3d.common.scene import Scene
+from ov3d.common.shapes import Array, Shaped, UInt8
 
 _AGAIN = "It is cut short or damaged: export it again."
 
@@ -36,7 +37,7 @@ def load_pointcept(path: Path) -> Scene:
     if not classes and "segment20" in arrays:
         classes = load_dataset("scannet").names
     parts = (arrays["coord"], arrays.get("color"), segment, arrays.get("instance"))
-    return _scene(path, "pointcept", parts, classes, colour_range=(0.0, 255.0))
+    return _scene(path, "pointcept", _raw(path, parts, (0.0, 255.0)), classes)
 
 
 def load_openscene(path: Path) -> Scene:
@@ -45,11 +46,18 @@ def load_openscene(path: Path) -> Scene:
     if not isinstance(parts, (tuple, list)) or len(parts) < 2:
         raise DataError(f"{path} does not hold (xyz, rgb, label).", "It should be a scene file of OpenScene.")
     xyz, rgb, label = (*(_as_array(part) for part in parts[:3]), None)[:3]
-    return _scene(path, "openscene", (xyz, rgb, label, None), read_classes(path.parent / "classes.txt"), (-1.0, 1.0))
+    raw = _raw(path, (xyz, rgb, label, None), (-1.0, 1.0))
+    return _scene(path, "openscene", raw, read_classes(path.parent / "classes.txt"))
 
 
 def load_npy(path: Path) -> Scene:
     """Read one array of rows; raises `DataError` where it has other columns."""
+    classes = read_classes(path.parent / "classes.txt")
+    return _scene(path, "npy", read_npy_points(path), classes)
+
+
+def read_npy_points(path: Path) -> RawPoints:
+    """The rows of an array as points; raises as `load_npy` does."""
     rows = _read_npy(path)
     if rows.ndim != 2 or rows.shape[1] not in (3, 6, 7):
         raise DataError(
@@ -58,19 +66,17 @@ def load_npy(path: Path) -> Scene:
     rgb = rows[:, 3:6] if rows.shape[1] > 3 else None
     label = rows[:, 6] if rows.shape[1] > 6 else None
     colour_range = (0.0, 1.0) if rgb is not None and rgb.size and rgb.max() <= 1 else (0.0, 255.0)
-    return _scene(path, "npy", (rows[:, :3], rgb, label, None), read_classes(path.parent / "classes.txt"), colour_range)
+    return _raw(path, (rows[:, :3], rgb, label, None), colour_range)
 
 
-def _scene(
-    path: Path,
-    layout: str,
-    parts: tuple[Array | None, ...],
-    classes: tuple[str, ...],
-    colour_range: tuple[float, float],
-) -> Scene:
-    """A scene of points from positions, colours, labels and instances; each but the first may be none."""
+def _scene(path: Path, layout: str, raw: RawPoints, classes: tuple[str, ...]) -> Scene:
+    cloud, world, notes = finished(raw, path, num_classes=len(classes))
+    return Scene(scene_name(path), path, layout, cloud=cloud, world=world, classes=classes, notes=tuple(notes))
+
+
+def _raw(path: Path, parts: tuple[Array | None, ...], colour_range: tuple[float, float]) -> RawPoints:
+    """Points from positions, colours, labels and instances; each but the first may be none."""
     xyz, rgb, label, instance = parts
-    notes: list[str] = []
     if xyz is None or xyz.ndim != 2 or xyz.shape[1] != 3 or xyz.dtype.kind not in "fiu" or not len(xyz):
         raise DataError(f"The positions in {path} are {_described(xyz)}.", "They should be numbers of shape (n, 3).")
     for what, part, shape in (
@@ -82,36 +88,13 @@ def _scene(
             raise DataError(
                 f"The {what} in {path} are {_described(part)}.", f"They should be numbers of shape {shape}."
             )
-    positions = xyz.astype(np.float64)
-    finite = np.isfinite(positions).all(axis=1)
-    if not finite.any():
-        raise DataError(f"{path} holds no point with finite coordinates.", "Export it again.")
-    if not finite.all():
-        notes.append(f"{int((~finite).sum())} of {len(xyz)} points are not finite and are left out")
-    if label is not None and not classes:
-        notes.append("the labels are left out: there is no classes.txt that names them")
-        label = None
-    world = World(origin=choose_origin(positions[finite]))
-    cloud = PointCloud(
-        xyz=(positions[finite] - np.asarray(world.origin)).astype(np.float32),
-        rgb=None if rgb is None else _colours(rgb[finite], colour_range),
-        labels=None if label is None else _ids(label[finite], len(classes)),
-        instances=None if instance is None else _ids(instance[finite], 2**31 - 1),
-    )
-    return Scene(scene_name(path), path, layout, cloud=cloud, world=world, classes=classes, notes=tuple(notes))
+    return RawPoints(xyz.astype(np.float64), None if rgb is None else _colours(rgb, colour_range), label, instance)
 
 
 def _colours(rgb: Shaped[Array, "n 3"], colour_range: tuple[float, float]) -> UInt8[Array, "n 3"]:
     low, high = colour_range
     scaled = (np.nan_to_num(rgb.astype(np.float64)) - low) / (high - low)
     return (scaled.clip(0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def _ids(values: Shaped[Array, " n"], count: int) -> Int32[Array, " n"]:
-    """Ids below `count`, the others unknown."""
-    numbers = values.astype(np.float64)
-    known = (numbers >= 0) & (numbers < count)  # false for NaN
-    return np.where(known, numbers, IGNORE).astype(np.int32)
 
 
 def _described(part: Array | None) -> str:

@@ -1,8 +1,9 @@
-"""A plain PLY with a folder of posed images: the commonest capture of one's own.
+"""A plain cloud with a folder of posed images: the commonest capture of one's own.
 
     ROOM/anything.ply beside ROOM/color, pose, intrinsic, or beside ROOM/IMAGES/color, pose, intrinsic
 
-The images are in ScanNet's layout (see `ov3d.common.readers.scannet`). The PLY may also be named itself. A cloud without
+PLY, LAS, PCD, .npy or .bin; see `ov3d.common.readers.cloud_files`. The images are in ScanNet's layout (see
+`ov3d.common.readers.scannet`). The cloud may also be named itself. A cloud without
 any images is a scene too: a network that was trained on points can label it.
 """
 
@@ -11,9 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ov3d.common.errors import DataError
+from ov3d.common.readers.class_names import read_classes
+from ov3d.common.readers.cloud_files import cloud_files, is_cloud_file, read_cloud
 from ov3d.common.readers.layout import Layout, relative_to, scene_name
-from ov3d.common.readers.ply import read_ply
-from ov3d.common.readers.scannet import is_posed_folder, read_classes, read_posed_folder
+from ov3d.common.readers.scannet import is_posed_folder, read_posed_folder
 from ov3d.common.scene import Frame, Scene
 
 
@@ -28,7 +30,7 @@ def load(path: Path) -> Scene:
     else:
         frames, named, notes = read_posed_folder(images)
         classes = named or classes
-    cloud, world, cloud_notes = read_ply(cloud_path, num_classes=len(classes))
+    cloud, world, cloud_notes = read_cloud(cloud_path, num_classes=len(classes))
     return Scene(
         name=scene_name(path),
         path=path,
@@ -43,19 +45,17 @@ def load(path: Path) -> Scene:
 
 def _matches(path: Path) -> bool:
     if path.is_file():
-        return path.suffix.lower() == ".ply"
-    return path.is_dir() and len(list(path.glob("*.ply"))) == 1 and len(_posed_folders(path)) == 1
+        return is_cloud_file(path) and path.suffix.lower() != ".npy"  # which has a layout of its own
+    return path.is_dir() and len(cloud_files(path)) == 1 and len(_posed_folders(path)) == 1
 
 
 def _cloud_path(path: Path) -> Path:
     if not path.is_dir():
         return path
-    clouds = sorted(path.glob("*.ply"))
+    clouds = cloud_files(path)
     if len(clouds) != 1:
         found = ", ".join(cloud.name for cloud in clouds[:3]) or "none"
-        raise DataError(
-            f"{path} should hold one .ply file, it holds {len(clouds)} ({found}).", "Name the one you mean."
-        )
+        raise DataError(f"{path} should hold one cloud, it holds {len(clouds)} ({found}).", "Name the one you mean.")
     return clouds[0]
 
 
@@ -83,7 +83,7 @@ def _posed_folders(folder: Path) -> list[Path]:
 
 LAYOUT = Layout(
     name="cloud",
-    looks_for="one .ply beside posed images (color/, pose/, intrinsic/ there or in one sub-folder)",
+    looks_for="one cloud (.ply, .las, .pcd, .npy, .bin) beside posed images (color/, pose/, intrinsic/; or in a sub-folder)",
     matches=_matches,
     load=load,
 )

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ov3d.common.errors import DataError
-from ov3d.common.readers.layout import choose_origin
-from ov3d.common.scene import IGNORE, PointCloud, World
-from ov3d.common.shapes import Array, Float64, Int32, Shaped, UInt8
+from ov3d.common.readers.raw_points import RawPoints, colours_8bit, finished
+from ov3d.common.scene import PointCloud, World
+from ov3d.common.shapes import Array, Shaped, UInt8
 
 _COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 _LABELS = ("label", "scalar_label")
@@ -31,36 +31,21 @@ def read_ply(path: Path, *, num_classes: int) -> tuple[PointCloud, World, list[s
     Raises:
         DataError: no PLY, cut short, without points or without coordinates.
     """
+    return finished(read_ply_points(path), path, num_classes=num_classes)
+
+
+def read_ply_points(path: Path) -> RawPoints:
+    """The vertices of a PLY as they are; raises as `read_ply` does."""
     vertices = _vertices(path)
-    names = {name.lower(): name for name in vertices.dtype.names or ()}
+    names = {name.lower(): name for name in vertices.dtype.names or () if vertices.dtype[name].kind in "fiu"}
     missing = [axis for axis in ("x", "y", "z") if axis not in names]
     if missing:
         raise DataError(f"The vertices of {path} have no {', '.join(missing)}.", "Export the cloud with coordinates.")
     xyz = np.column_stack([vertices[names[axis]].astype(np.float64) for axis in ("x", "y", "z")])
-    finite = np.isfinite(xyz).all(axis=1)
-    notes: list[str] = []
-    if not finite.any():
-        raise DataError(
-            f"{path} holds no point" + (" with finite coordinates." if len(xyz) else "."), "Export it again."
-        )
-    if not finite.all():
-        notes.append(f"{int((~finite).sum())} of {len(xyz)} points of {path.name} are not finite and are left out")
-    xyz = xyz[finite]
-    labels = _ids(vertices, names, _LABELS, finite)
-    if labels is not None and num_classes == 0:
-        notes.append(f"the labels of {path.name} are left out: there is no classes.txt that names its ids")
-        labels = None
-    if labels is not None:
-        labels = np.where((labels >= 0) & (labels < num_classes), labels, np.int32(IGNORE))
-    instances = _ids(vertices, names, _INSTANCES, finite)
-    world = World(origin=choose_origin(xyz))
-    cloud = PointCloud(
-        xyz=(xyz - np.asarray(world.origin)).astype(np.float32),
-        rgb=_colours(vertices, names, finite),
-        labels=labels,
-        instances=None if instances is None else np.maximum(instances, np.int32(IGNORE)),
+    labels, instances = (
+        next((vertices[names[name]] for name in known if name in names), None) for known in (_LABELS, _INSTANCES)
     )
-    return cloud, world, notes
+    return RawPoints(xyz, _colours(vertices, names), labels, instances)
 
 
 def _vertices(path: Path) -> Any:
@@ -100,27 +85,8 @@ def _unreadable(path: Path, error: BaseException) -> DataError:
     )
 
 
-def _colours(
-    vertices: Shaped[Array, " n"], names: dict[str, str], keep: Shaped[Array, " n"]
-) -> UInt8[Array, "m 3"] | None:
+def _colours(vertices: Shaped[Array, " n"], names: dict[str, str]) -> UInt8[Array, "n 3"] | None:
     for triple in _COLOURS:
         if all(name in names for name in triple):
-            values = np.column_stack([vertices[names[name]] for name in triple])[keep]
-            if values.dtype == np.uint8:
-                return values
-            if values.dtype.kind == "f":  # in [0, 1], as float colours are
-                return (np.nan_to_num(values.astype(np.float64)).clip(0, 1) * 255 + 0.5).astype(np.uint8)
-            if values.dtype == np.uint16:
-                return (values >> 8).astype(np.uint8)
-            return values.clip(0, 255).astype(np.uint8)
-    return None
-
-
-def _ids(
-    vertices: Shaped[Array, " n"], names: dict[str, str], known: tuple[str, ...], keep: Shaped[Array, " n"]
-) -> Int32[Array, " m"] | None:
-    for name in known:
-        if name in names:
-            values: Float64[Array, " m"] = vertices[names[name]][keep].astype(np.float64)
-            return np.where(np.isfinite(values) & (np.abs(values) < 2**31), values, IGNORE).astype(np.int32)
+            return colours_8bit(np.column_stack([vertices[names[name]] for name in triple]))
     return None

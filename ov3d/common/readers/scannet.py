@@ -19,6 +19,8 @@ import numpy as np
 from ov3d.common.cameras import Camera, orthonormalised, pose_fault
 from ov3d.common.errors import DataError
 from ov3d.common.images import IMAGE_ENDINGS, read_header
+from ov3d.common.readers.class_names import read_classes
+from ov3d.common.readers.cloud_files import cloud_files
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.ply import read_ply
 from ov3d.common.scene import DepthImage, Frame, LabelImage, Scene, World
@@ -48,9 +50,9 @@ def load(path: Path) -> Scene:
         notes += cloud_notes
     else:
         world = World(origin=choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames])))
-        others = sorted(other.name for other in path.glob("*.ply"))
+        others = [other.name for other in cloud_files(path)]
         if others:
-            notes.append(f"{len(others)} PLY files ({others[0]}, …) are left out: none of them is {CLOUD_NAME}")
+            notes.append(f"{len(others)} clouds ({others[0]}, …) are left out: none of them is {CLOUD_NAME}")
     return Scene(
         name=scene_name(path),
         path=path,
@@ -249,28 +251,6 @@ def _colour_camera(path: Path, images: dict[str, Path], sizes: dict[str, tuple[i
     return _read_camera(intrinsic, size)
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Names of class ids from a text file of one name a line; none where there is no such file."""
-    if not path.is_file():
-        return ()
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError):
-        raise DataError(f"{path} cannot be read.", "It holds one class name a line, as plain text.") from None
-    while names and not names[-1]:
-        names.pop()
-    seen: dict[str, int] = {}
-    for number, name in enumerate(names):
-        if not name:
-            raise DataError(
-                f"Line {number + 1} of {path} is empty.", f"Line i names class id i: give id {number} a name."
-            )
-        if name in seen:
-            raise DataError(f"{path} names {name!r} twice (lines {seen[name] + 1} and {number + 1}).", "Rename one.")
-        seen[name] = number
-    return tuple(names)
-
-
 def _count(notes: list[str], count: int, one: str, many: str, what: str) -> None:
     if count:
         notes.append(f"{count} {one if count == 1 else many} {what.format('is' if count == 1 else 'are')}")
@@ -279,8 +259,6 @@ def _count(notes: list[str], count: int, one: str, many: str, what: str) -> None
 LAYOUT = Layout(
     name="scannet",
     looks_for="folders color/, pose/ and intrinsic/",
-    matches=lambda path: (
-        is_posed_folder(path) and ((path / CLOUD_NAME).is_file() or len(list(path.glob("*.ply"))) != 1)
-    ),
+    matches=lambda path: is_posed_folder(path) and ((path / CLOUD_NAME).is_file() or len(cloud_files(path)) != 1),
     load=load,
 )

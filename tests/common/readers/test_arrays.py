@@ -82,8 +82,8 @@ def test_labels_without_names_and_points_that_are_not_finite_are_noted(tmp_path:
     np.save(path, rows)
     scene = load_scene(path)
     assert scene.cloud is not None and scene.cloud.labels is None and len(scene.cloud) == 6
-    assert "1 of 7 points are not finite and are left out" in scene.notes
-    assert "the labels are left out: there is no classes.txt that names them" in scene.notes
+    assert "1 of 7 points of room.npy are not finite and are left out" in scene.notes
+    assert "the labels of room.npy are left out: there is no classes.txt that names its ids" in scene.notes
     expected = np.delete(CLOUD.xyz, 2, axis=0) + np.array([400_000, 0, 0])
     np.testing.assert_allclose(scene.cloud.xyz + np.array(scene.world.origin), expected, atol=1e-6)
 

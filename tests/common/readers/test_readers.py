@@ -269,7 +269,7 @@ def test_more_that_is_left_out(room: Path) -> None:
     (room / "cloud.ply").unlink()
     for name in ("a.ply", "b.ply"):
         ply(room / name, XYZ, [(0, 0, 0)])
-    assert "2 PLY files (a.ply, …) are left out" in " ".join(load_scene(room).notes)
+    assert "2 clouds (a.ply, …) are left out" in " ".join(load_scene(room).notes)
 
 
 def test_a_pose_rounded_to_four_digits_is_made_a_rotation(room: Path) -> None:
@@ -413,11 +413,11 @@ def test_what_is_no_scene_says_what_was_looked_for(tmp_path: Path, room: Path) -
         load_scene(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", room / "color" / "0.png"):
-        with pytest.raises(DataError, match=r"is no scene: .*color/, pose/ and intrinsic/; or one \.ply beside"):
+        with pytest.raises(DataError, match=r"is no scene: .*color/, pose/ and intrinsic/; or one cloud"):
             open_source(path)
     with pytest.raises(UsageError, match=r"no layout 'scanet'\. Did you mean scannet"):
         open_source(room, layout="scanet")
-    with pytest.raises(DataError, match=r"is no scene: looked .* for one \.ply"):
+    with pytest.raises(DataError, match=r"is no scene: looked .* for one cloud"):
         open_source(room, layout="cloud")
     assert load_scene(room, layout="scannet").layout == "scannet"
 

@@ -1,0 +1,52 @@
+"""Files that hold a cloud: which there are, which of them a folder means, and how each is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ov3d.common.errors import DataError
+from ov3d.common.readers.arrays import read_npy_points
+from ov3d.common.readers.las import read_las
+from ov3d.common.readers.lidar_bin import read_bin
+from ov3d.common.readers.pcd import read_pcd
+from ov3d.common.readers.ply import read_ply_points
+from ov3d.common.readers.raw_points import RawPoints, finished
+from ov3d.common.scene import PointCloud, World
+
+READERS: dict[str, Callable[[Path], RawPoints]] = {
+    ".ply": read_ply_points,
+    ".las": read_las,
+    ".laz": read_las,
+    ".pcd": read_pcd,
+    ".bin": read_bin,
+    ".npy": read_npy_points,
+}
+"""By ending, in small letters."""
+
+_SURELY_CLOUDS = (".ply", ".las", ".laz", ".pcd")
+_OTHERS = {"cameras.bin", "images.bin", "points3d.bin", "rigs.bin", "frames.bin", "poses_bounds.npy"}
+"""Files of other layouts, whose endings are a cloud's."""
+
+
+def is_cloud_file(path: Path) -> bool:
+    """Whether a file's name is that of a cloud."""
+    return path.suffix.lower() in READERS and path.name.lower() not in _OTHERS and not path.name.startswith(".")
+
+
+def cloud_files(folder: Path) -> list[Path]:
+    """The clouds in a folder, by their names; .bin and .npy, which may be anything, count where there is no other."""
+    found = sorted(path for path in folder.iterdir() if is_cloud_file(path) and path.is_file())
+    return [path for path in found if path.suffix.lower() in _SURELY_CLOUDS] or found
+
+
+def read_cloud(path: Path, *, num_classes: int) -> tuple[PointCloud, World, list[str]]:
+    """Read a file as a cloud; see `raw_points.finished` for what is left out and said.
+
+    Raises:
+        DataError: it is none, or has a fault; the message names it.
+        MissingModelError: it takes a package that is not installed.
+    """
+    if not is_cloud_file(path):
+        raise DataError(f"{path} is no cloud that can be read.", f"Known: {', '.join(READERS)}.")
+    return finished(READERS[path.suffix.lower()](path), path, num_classes=num_classes)

@@ -1,0 +1,103 @@
+"""Points as a file gives them, and how they become a cloud: shared by the readers of clouds.
+
+Whatever the format: points that are not finite are left out and counted, labels without names are left out, coordinates that
+fp32 would round too coarsely get an fp64 origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ov3d.common.errors import DataError
+from ov3d.common.readers.layout import choose_origin
+from ov3d.common.scene import IGNORE, PointCloud, World
+from ov3d.common.shapes import Array, Float64, Int32, Shaped, UInt8
+
+NUM_INSTANCES = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawPoints:
+    """Columns of a cloud's file.
+
+    Attributes:
+        xyz: positions, of any numbers.
+        rgb: colours of 8 bits, or none.
+        labels: class ids, or none.
+        instances: object ids, or none.
+        notes: what the reader found worth saying.
+    """
+
+    xyz: Float64[Array, "n 3"]
+    rgb: UInt8[Array, "n 3"] | None = None
+    labels: Shaped[Array, " n"] | None = None
+    instances: Shaped[Array, " n"] | None = None
+    notes: Sequence[str] = ()
+
+
+def finished(raw: RawPoints, path: Path, *, num_classes: int) -> tuple[PointCloud, World, list[str]]:
+    """The cloud of a file's points.
+
+    Args:
+        raw: what the file holds.
+        path: the file, to name.
+        num_classes: labels from here on have no name and become `IGNORE`; with 0, labels are left out.
+
+    Returns:
+        The points relative to the world's origin (zero unless coordinates are so large that fp32 would lose millimetres),
+        the world, and notes on what was left out.
+
+    Raises:
+        DataError: there is no point with finite coordinates.
+    """
+    notes = list(raw.notes)
+    finite = np.isfinite(raw.xyz).all(axis=1)
+    if not finite.any():
+        what = " with finite coordinates." if len(raw.xyz) else "."
+        raise DataError(f"{path} holds no point{what}", "Export it again.")
+    labels = raw.labels
+    if labels is not None and num_classes == 0:
+        notes.append(f"the labels of {path.name} are left out: there is no classes.txt that names its ids")
+        labels = None
+    xyz = raw.xyz
+    if finite.all():  # the usual case: no copy of a large cloud is made
+        keep: slice | Shaped[Array, " n"] = slice(None)
+    else:
+        notes.append(f"{int((~finite).sum())} of {len(xyz)} points of {path.name} are not finite and are left out")
+        keep, xyz = finite, xyz[finite]
+    world = World(origin=choose_origin(xyz))
+    cloud = PointCloud(
+        xyz=(xyz - np.asarray(world.origin) if any(world.origin) else xyz).astype(np.float32),
+        rgb=None if raw.rgb is None else raw.rgb[keep],
+        labels=None if labels is None else known_ids(labels[keep], num_classes),
+        instances=None if raw.instances is None else known_ids(raw.instances[keep], NUM_INSTANCES),
+    )
+    return cloud, world, notes
+
+
+def known_ids(values: Shaped[Array, " n"], count: int) -> Int32[Array, " n"]:
+    """Ids below `count`; the others, and those that are not finite, unknown."""
+    known = (values >= 0) & (values < count)  # false for NaN
+    out = np.full(len(values), IGNORE, np.int32)
+    out[known] = values[known]
+    return out
+
+
+def colours_8bit(values: Shaped[Array, "n c"]) -> UInt8[Array, "n c"]:
+    """Colours as 8 bits: of 16 bits the upper 8 (unless all fit into the lower), of floating point 255 times those in [0, 1].
+
+    Floating-point colours beyond 1 are taken to lie in [0, 255].
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values.astype(np.float64))
+        whole = values if values.size and values.max() > 1 else values * 255
+        return (whole.clip(0, 255) + 0.5).astype(np.uint8)
+    if values.size and values.max() > 255:
+        values = values.astype(np.int64) >> 8
+    return values.clip(0, 255).astype(np.uint8)

@@ -28,7 +28,7 @@ BLOCK = 1 << 15
 FOLD_BLOCK = 1 << 17
 """The same where only flags of one byte are kept: a whole scan."""
 
-RUN_PROBE = 4096
+RUN_PROBE = 2048
 """Points that are looked at to see whether labels repeat."""
 
 LABEL_RUN = 6
@@ -206,6 +206,8 @@ def count_unique(
         keys, weights = keys[lost], lost_weights
     if len(keys):
         found.append(_sorted_unique(keys, weights))
+        if len(found) == 1:
+            return found[0]
     if not found:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
     unique, counts = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -223,10 +225,10 @@ def _sorted_unique(
     if int(keys.max()).bit_length() + weight_bits <= 64:
         # The weight travels in the key's low bits: sorting numbers is several times faster than sorting their places.
         packed = keys << np.uint64(weight_bits)
-        packed |= weights.astype(np.uint64)
+        packed |= weights.view(np.uint64)
         packed.sort()
         keys = packed >> np.uint64(weight_bits)
-        weights = (packed & np.uint64((1 << weight_bits) - 1)).astype(np.int64)
+        weights = (packed & np.uint64((1 << weight_bits) - 1)).view(np.int64)
     else:
         order = np.argsort(keys)
         keys, weights = keys.take(order), weights.take(order)
@@ -262,6 +264,16 @@ def weighted_bincount(
     return np.bincount(slot, weights=weights, minlength=num_slots).astype(np.int64)
 
 
+def largest_unsigned(labels: Integer[Array, " n"]) -> int:
+    """The maximum of at least one label, seen as unsigned: negative labels are huge, so that one maximum tells both."""
+    unsigned = _UNSIGNED.get(labels.dtype)
+    return int(np.maximum.reduce(labels if unsigned is None else labels.view(unsigned)))
+
+
+_UNSIGNED = {np.dtype(f"{order}i{size}"): np.dtype(f"{order}u{size}") for size in (1, 2, 4, 8) for order in "<>"}
+"""The unsigned type of each signed one, in both byte orders."""
+
+
 def _changes(
     arrays: Sequence[Shaped[Array, " n"]], begin: int, end: int, scratch: Bool[Array, "2 b"]
 ) -> Bool[Array, " m"]:
@@ -294,8 +306,6 @@ def _pair_code(
 
 def _fits(labels: Integer[Array, " n"], low: int, num_bits: int) -> bool:
     """Whether all labels are in low to low + 2^k - 1."""
-    if low == 0 and labels.dtype.kind == "i":  # seen as unsigned, negative labels are huge: the maximum tells both
-        labels = labels.view(labels.dtype.str.replace("i", "u"))
-    elif int(labels.min()) < low:
-        return False
-    return not (int(labels.max()) - low) >> num_bits
+    if low == 0:
+        return not largest_unsigned(labels) >> num_bits
+    return int(labels.min()) >= low and not (int(labels.max()) - low) >> num_bits

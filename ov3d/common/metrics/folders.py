@@ -345,5 +345,5 @@ def _report(scoring: Scoring, metric: Metric, num_scans: int, split: str | None)
         return panoptic_report(spec, metric.compute(), metric.confusion, split=split)
     scores, matrix = metric.compute(), metric.matrix
     if scoring.protocol == "lidarseg":
-        scores = lidarseg_scores(scores, matrix)
+        scores = lidarseg_scores(scores)
     return semantic_report(spec, scores, matrix, protocol=scoring.protocol, num_scans=num_scans, split=split)

@@ -25,14 +25,21 @@ double in (1/2, 1] is a whole number of 2^-53; those whole numbers are added, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from ov3d.common.errors import DataError, UsageError
-from ov3d.common.metrics.counting import as_labels, check_labels, check_same_length, count_unique, fold_runs
+from ov3d.common.metrics.counting import (
+    as_labels,
+    check_labels,
+    check_same_length,
+    count_unique,
+    fold_runs,
+    largest_unsigned,
+)
 from ov3d.common.metrics.semantic import mean_or_nan
 from ov3d.common.shapes import Array, Bool, Float64, Int64, Integer, UInt64
 
@@ -41,6 +48,9 @@ NUM_INSTANCE_BITS = 32
 
 _IOU_BITS = 53
 _LOW_BITS = 26
+
+_TP, _IOU, _FP, _FN = 0, (1, 2), 3, 4
+"""Rows of what is counted a class."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,31 +122,31 @@ class PanopticQuality:
         if set(self.things) & set(self.ignore):
             raise UsageError(f"Class {min(set(self.things) & set(self.ignore))} is both a thing and ignored.")
         self._class_bits = max((num_classes - 1).bit_length(), 1)
-        self._is_ignored = np.isin(np.arange(num_classes), self.ignore)
-        self._counts = np.zeros((3, num_classes), np.int64)  # tp, fp, fn
-        self._sum_iou = np.zeros((2, num_classes), np.int64)  # high and low parts of sums of IoU 2^53
-        self._confusion = np.zeros((num_classes, num_classes), np.int64)
+        self._class_mask = (1 << self._class_bits) - 1
+        self._is_known = (~np.isin(np.arange(num_classes), self.ignore)).astype(np.int64)
+        # Everything that is counted, in one array: first tp, sums of IoU 2^53 (high and low parts), fp, fn; then the matrix.
+        self._totals = np.zeros((5 + num_classes) * num_classes, np.int64)
         self.num_scans = 0
 
     @property
     def tp(self) -> Int64[Array, " c"]:
         """Matched segments a class."""
-        return self._counts[0].copy()
+        return self._row(_TP).copy()
 
     @property
     def fp(self) -> Int64[Array, " c"]:
         """Predicted segments a class that are large enough and match nothing."""
-        return self._counts[1].copy()
+        return self._row(_FP).copy()
 
     @property
     def fn(self) -> Int64[Array, " c"]:
         """True segments a class that are large enough and match nothing."""
-        return self._counts[2].copy()
+        return self._row(_FN).copy()
 
     @property
     def confusion(self) -> Int64[Array, "c c"]:
         """Points of each (true class, predicted class), ignored classes included (the official tool keeps its transpose)."""
-        return self._confusion.copy()
+        return self._totals[5 * self.num_classes :].reshape(self.num_classes, self.num_classes).copy()
 
     def update(
         self, prediction_class: object, prediction_instance: object, truth_class: object, truth_instance: object
@@ -160,11 +170,9 @@ class PanopticQuality:
         arrays = {name: as_labels(name, values) for name, values in zip(names, given, strict=True)}
         check_same_length(**arrays)
         folded, lengths = fold_runs(*arrays.values())
-        for name, values in zip(names, folded, strict=True):
-            self._check_range(name, values, arrays[name])
-        predicted = _packed(folded[1], folded[0], self._class_bits)
-        true = _packed(folded[3], folded[2], self._class_bits)
-        self._add(*self._segment_pairs(predicted, true, lengths))
+        largest = [self._largest(name, values, arrays[name]) for name, values in zip(names, folded, strict=True)]
+        id_bits = largest[1].bit_length(), largest[3].bit_length()
+        self._add(*_overlaps(folded[:2], folded[2:], lengths, id_bits, self._class_bits))
 
     def update_segments(self, pairs: SegmentPairs) -> None:
         """Count one scan from its table of overlaps, for callers who have counted points already (see `counting`).
@@ -173,8 +181,9 @@ class PanopticQuality:
             DataError: a class below 0 or beyond the last.
         """
         for name in ("prediction_class", "truth_class"):
-            self._check_range(name, getattr(pairs, name))
-        self._add(*pairs)
+            self._largest(name, getattr(pairs, name))
+        predicted = pairs.prediction_id << self._class_bits | pairs.prediction_class
+        self._add(predicted, pairs.truth_id << self._class_bits | pairs.truth_class, pairs.counts)
 
     def merge(self, other: PanopticQuality) -> None:
         """Add another one's counts.
@@ -184,25 +193,25 @@ class PanopticQuality:
         """
         if self._settings != other._settings:
             raise UsageError(f"Counts of different settings cannot be merged: {self._settings} and {other._settings}.")
-        self._counts += other._counts
-        self._sum_iou += other._sum_iou
-        self._confusion += other._confusion
+        self._totals += other._totals
         self.num_scans += other.num_scans
 
     def compute(self) -> PanopticScores:
         """The scores of everything that was counted."""
-        tp, fp, fn = self._counts
-        scale = 1 << _IOU_BITS
+        tp, fp, fn, confusion = self.tp, self.fp, self.fn, self.confusion
         # Python divides integers of any size and rounds once.
-        sum_iou = np.array([((int(high) << _LOW_BITS) + int(low)) / scale for high, low in self._sum_iou.T])
+        units = [
+            (high << _LOW_BITS) + low for high, low in zip(*(self._row(row).tolist() for row in _IOU), strict=True)
+        ]
+        sum_iou = np.array([total / (1 << _IOU_BITS) for total in units])
         sq = sum_iou / np.maximum(tp, 1)
         rq = tp / np.maximum(tp + 0.5 * fp + 0.5 * fn, 0.5)
         pq = sq * rq
-        included = ~self._is_ignored
+        included = self._is_known > 0
         things = np.isin(np.arange(self.num_classes), self.things)
-        known = self._confusion[included]
-        hit = np.where(included, self._confusion.diagonal(), 0)
-        num_true = np.where(included, self._confusion.sum(axis=1), 0)
+        known = confusion[included]
+        hit = np.where(included, confusion.diagonal(), 0)
+        num_true = np.where(included, confusion.sum(axis=1), 0)
         iou = hit / np.maximum(num_true + known.sum(axis=0) - hit, 1)
         num_points = int(num_true.sum())
         return PanopticScores(
@@ -210,9 +219,9 @@ class PanopticQuality:
             sq=sq,
             rq=rq,
             iou=iou,
-            tp=tp.copy(),
-            fp=fp.copy(),
-            fn=fn.copy(),
+            tp=tp,
+            fp=fp,
+            fn=fn,
             sum_iou=sum_iou,
             included=included,
             things=things,
@@ -223,7 +232,7 @@ class PanopticQuality:
             mean_iou=mean_or_nan(iou[included]),
             pq_dagger=mean_or_nan(np.where(things, pq, iou)[included]),
             num_points=num_points,
-            num_ignored=int(self._confusion.sum()) - num_points,
+            num_ignored=int(confusion.sum()) - num_points,
             coverage=int(known[:, included].sum()) / num_points if num_points else float("nan"),
             num_scans=self.num_scans,
         )
@@ -232,78 +241,59 @@ class PanopticQuality:
     def _settings(self) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
         return self.num_classes, self.things, self.ignore, self.min_points
 
-    def _check_range(
-        self, name: str, values: Integer[Array, " r"], unfolded: Integer[Array, " n"] | None = None
-    ) -> None:
-        if not len(values):
-            return
+    def _row(self, row: int) -> Int64[Array, " c"]:
+        return self._totals[row * self.num_classes : (row + 1) * self.num_classes]
+
+    def _largest(self, name: str, values: Integer[Array, " r"], unfolded: Integer[Array, " n"] | None = None) -> int:
+        """The largest of the values, all of which are in range, or an error that names one of the unfolded ones."""
         is_class = name.endswith("_class")
         beyond = self.num_classes if is_class else 1 << NUM_INSTANCE_BITS
-        # Seen as unsigned, negative values are huge, so that one maximum tells both.
-        unsigned = values.view(values.dtype.str.replace("i", "u")) if values.dtype.kind == "i" else values
-        if int(unsigned.max()) < min(beyond, 1 << (8 * values.dtype.itemsize - (values.dtype.kind == "i"))):
-            return
+        largest = largest_unsigned(values) if len(values) else 0
+        if largest < min(beyond, 1 << (8 * values.dtype.itemsize - (values.dtype.kind == "i"))):
+            return largest
         values = values if unfolded is None else unfolded
         if is_class:
             check_labels(name, values, np.arange(self.num_classes))
         wrong = int(np.flatnonzero((values < 0) | (values > beyond - 1))[0])
         raise DataError(f"{name} holds {int(values[wrong])} at index {wrong}.", f"Instance ids are 0 to {beyond - 1}.")
 
-    def _segment_pairs(
-        self, predicted: UInt64[Array, " r"], true: UInt64[Array, " r"], lengths: Int64[Array, " r"] | None
-    ) -> SegmentPairs:
-        """The distinct pairs of packed (id, class), and how many points each has; overwrites `true`."""
-        prediction_bits = int(predicted.max()).bit_length() if len(predicted) else 0
-        truth_bits = int(true.max()).bit_length() if len(true) else 0
-        if prediction_bits + truth_bits <= 64:
-            np.left_shift(true, np.uint64(prediction_bits), out=true)
-            np.bitwise_or(true, predicted, out=true)
-            keys, counts = count_unique(true, lengths)
-            true, predicted = keys >> np.uint64(prediction_bits), keys & np.uint64((1 << prediction_bits) - 1)
-        else:  # ids too large for one key: number the segments of each side first
-            true_segments, true_idx = np.unique(true, return_inverse=True)
-            predicted_segments, predicted_idx = np.unique(predicted, return_inverse=True)
-            num = len(predicted_segments)
-            keys, counts = count_unique((true_idx * num + predicted_idx).astype(np.uint64), lengths)
-            pair = keys.astype(np.int64)
-            true, predicted = true_segments[pair // num], predicted_segments[pair % num]
-        shift, mask = np.uint64(self._class_bits), np.uint64((1 << self._class_bits) - 1)
-        parts = (predicted & mask, predicted >> shift, true & mask, true >> shift)
-        pairs = [part.astype(np.int64) for part in parts]
-        return SegmentPairs(pairs[0], pairs[1], pairs[2], pairs[3], counts)
+    def _add(self, predicted: Int64[Array, " u"], true: Int64[Array, " u"], counts: Int64[Array, " u"]) -> None:
+        """Match the segments of one scan from the table of their overlaps, and count.
 
-    def _add(
-        self,
-        prediction_class: Int64[Array, " u"],
-        prediction_id: Int64[Array, " u"],
-        truth_class: Int64[Array, " u"],
-        truth_id: Int64[Array, " u"],
-        counts: Int64[Array, " u"],
-    ) -> None:
-        """Match the segments of one scan from the table of their overlaps, and count."""
+        Args:
+            predicted, true: id and class of each pair's segments, as `_packed` makes them.
+            counts: points of each pair.
+        """
         num = self.num_classes
-        cells = np.bincount(truth_class * num + prediction_class, weights=counts, minlength=num * num)
-        self._confusion += cells.astype(np.int64).reshape(num, num)
-        self.num_scans += 1
-        keep = (~self._is_ignored).take(truth_class)
-        shared = counts[keep]
-        predicted = _Segments((prediction_id << self._class_bits | prediction_class)[keep], self._class_bits, shared)
-        true = _Segments((truth_id << self._class_bits | truth_class)[keep], self._class_bits, shared)
-        union = predicted.area.take(predicted.idx) + true.area.take(true.idx) - shared
+        prediction_class, truth_class = predicted & self._class_mask, true & self._class_mask
+        # Points of ignored truth are dropped from both sides: what lies there alone has no area, and neither hits nor counts.
+        shared = counts * self._is_known.take(truth_class)
+        is_true = 1 << (NUM_INSTANCE_BITS + self._class_bits)
+        segments, idx = _numbered(np.concatenate([predicted, true | is_true]))
+        area = np.bincount(idx, weights=np.concatenate([shared, shared]), minlength=len(segments))  # doubles: exact
+        idx_of_side = idx.reshape(2, -1)
+        union = area.take(idx_of_side).sum(axis=0) - shared
         # The tools compare the quotient with 1/2 in doubles; for counts below 2^52 this is the same, without rounding.
-        hit = np.flatnonzero((prediction_class == truth_class)[keep] & (2 * shared > union))
-        hit_true, hit_predicted = true.idx.take(hit), predicted.idx.take(hit)
-        hit_class = true.label.take(hit_true)
-        missed = [
-            segments.label[segments.is_missed(matched, self.min_points) & ~self._is_ignored.take(segments.label)]
-            for segments, matched in ((predicted, hit_predicted), (true, hit_true))
-        ]
-        rows = np.concatenate([hit_class, missed[0] + num, missed[1] + 2 * num])
-        self._counts += np.bincount(rows, minlength=3 * num).reshape(3, num)
+        hit = np.flatnonzero((prediction_class == truth_class) & (2 * shared > union))
+        area[idx_of_side.take(hit, axis=1)] = 0
+        missed = segments[area >= max(self.min_points, 1)]
+        missed_class = missed & self._class_mask
         units = np.ldexp(shared.take(hit) / union.take(hit), _IOU_BITS).astype(np.int64)
-        parts = np.concatenate([units >> _LOW_BITS, units & ((1 << _LOW_BITS) - 1)])
-        rows = np.concatenate([hit_class, hit_class + num])
-        self._sum_iou += np.bincount(rows, weights=parts, minlength=2 * num).astype(np.int64).reshape(2, num)
+        rows = (
+            np.add.outer((_TP * num, _IOU[0] * num, _IOU[1] * num), truth_class.take(hit)).ravel(),
+            np.where(missed < is_true, _FP * num, _FN * num) + missed_class,
+            (truth_class + 5) * num + prediction_class,
+        )
+        weights = (
+            np.ones(len(hit), np.int64),
+            units >> _LOW_BITS,
+            units & ((1 << _LOW_BITS) - 1),
+            self._is_known.take(missed_class),
+            counts,
+        )
+        found = np.bincount(np.concatenate(rows), weights=np.concatenate(weights), minlength=len(self._totals))
+        self._totals += found.astype(np.int64)
+        self.num_scans += 1
 
 
 class SegmentPairs(NamedTuple):
@@ -316,40 +306,67 @@ class SegmentPairs(NamedTuple):
     counts: Int64[Array, " u"]
 
 
-class _Segments:
-    """The distinct segments in one side of a table of overlaps.
+def _numbered(keys: Int64[Array, " k"]) -> tuple[Int64[Array, " s"], Int64[Array, " k"]]:
+    """The distinct keys in ascending order, and which of them each key is."""
+    row_bits = len(keys).bit_length()
+    if len(keys) and int(keys.max()).bit_length() + row_bits > 63:
+        return np.unique(keys, return_inverse=True)
+    # The row travels in the key's low bits: sorting numbers is several times faster than sorting their places.
+    packed = keys << row_bits
+    packed |= np.arange(len(keys))
+    packed.sort()
+    row = packed & ((1 << row_bits) - 1)
+    packed >>= row_bits
+    is_first = np.ones(len(keys), bool)
+    np.not_equal(packed[1:], packed[:-1], out=is_first[1:])
+    idx = np.empty_like(row)
+    idx[row] = np.cumsum(is_first) - 1
+    return packed[is_first], idx
 
-    Attributes:
-        label: class of each segment.
-        area: points of each segment.
-        idx: the segment of each row of the table.
+
+def _overlaps(
+    predicted: Sequence[Integer[Array, " r"]],
+    true: Sequence[Integer[Array, " r"]],
+    lengths: Int64[Array, " r"] | None,
+    id_bits: tuple[int, int],
+    class_bits: int,
+) -> tuple[Int64[Array, " u"], Int64[Array, " u"], Int64[Array, " u"]]:
+    """The distinct pairs of a predicted and a true segment, and the points of each.
+
+    Args:
+        predicted, true: class and id of each run of points.
+        lengths: points of each run; none where a run is a point.
+        id_bits: bits of the largest predicted and true id.
+        class_bits: bits of a class.
+
+    Returns:
+        Two keys, (id, class) with the class in the low bits, and a count a pair.
     """
-
-    def __init__(self, keys: Int64[Array, " u"], class_bits: int, counts: Int64[Array, " u"]) -> None:
-        order = None
-        if (keys[1:] < keys[:-1]).any():  # the truth of a table that was counted is sorted already
-            order = np.argsort(keys)
-            keys = keys.take(order)
-        is_first = np.ones(len(keys), bool)
-        np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
-        self.idx = np.cumsum(is_first)
-        self.idx -= 1
-        self.label = keys[is_first] & ((1 << class_bits) - 1)
-        if order is not None:
-            by_row = np.empty_like(self.idx)
-            by_row[order] = self.idx
-            self.idx = by_row
-        self.area = np.bincount(self.idx, weights=counts, minlength=len(self.label)).astype(np.int64)
-
-    def is_missed(self, matched: Int64[Array, " m"], min_points: int) -> Bool[Array, " s"]:
-        """Whether a segment is large enough to count, and not among those that matched."""
-        missed = self.area >= min_points
-        missed[matched] = False
-        return missed
+    found_bits = id_bits[0] + class_bits
+    if found_bits + id_bits[1] + class_bits <= 64:
+        key = _packed(true[1], true[0], class_bits)
+        for part, bits in ((predicted[1], id_bits[0]), (predicted[0], class_bits)):
+            np.left_shift(key, np.uint64(bits), out=key)
+            np.bitwise_or(key, _as_uint64(part), out=key)
+        keys, counts = count_unique(key, lengths)
+        found, truth = keys & np.uint64((1 << found_bits) - 1), keys >> np.uint64(found_bits)
+        return found.view(np.int64), truth.view(np.int64), counts
+    # Ids too large for one key: number the segments of each side first.
+    found_segments, found_idx = np.unique(_packed(predicted[1], predicted[0], class_bits), return_inverse=True)
+    true_segments, true_idx = np.unique(_packed(true[1], true[0], class_bits), return_inverse=True)
+    keys, counts = count_unique((true_idx * len(found_segments) + found_idx).astype(np.uint64), lengths)
+    pair = keys.view(np.int64)
+    found, truth = found_segments[pair % len(found_segments)], true_segments[pair // len(found_segments)]
+    return found.view(np.int64), truth.view(np.int64), counts
 
 
 def _packed(ids: Integer[Array, " n"], classes: Integer[Array, " n"], class_bits: int) -> UInt64[Array, " n"]:
     """Id and class in one unsigned 64-bit key."""
-    key = np.left_shift(ids.astype(np.uint64, copy=False), np.uint64(class_bits))
-    np.bitwise_or(key, classes.astype(np.uint64, copy=False), out=key)
+    key = np.left_shift(_as_uint64(ids), np.uint64(class_bits))
+    np.bitwise_or(key, _as_uint64(classes), out=key)
     return key
+
+
+def _as_uint64(values: Integer[Array, " n"]) -> UInt64[Array, " n"]:
+    """The same numbers, none of them negative, without a copy where the bits are those already."""
+    return values.view(np.uint64) if values.dtype == np.int64 else values.astype(np.uint64, copy=False)

@@ -200,16 +200,17 @@ def scores_from_matrix(
     )
 
 
-def lidarseg_scores(scores: SemanticScores, matrix: Int64[Array, "c c"]) -> SemanticScores:
-    """The scores as the tool of nuScenes-lidarseg prints them.
+def lidarseg_scores(scores: SemanticScores) -> SemanticScores:
+    """The IoUs and their mean as the tool of nuScenes-lidarseg computes them.
 
-    It zeroes both the row and the column of the ignored class, divides by a union rounded to single precision, and leaves
-    classes without truth and prediction out of the mean.
+    It zeroes both the row and the column of the ignored class, so that a point predicted as ignored is no miss; it divides by
+    a union rounded to single precision, and leaves classes without truth and prediction out of the mean.
 
     Args:
-        scores: of the same matrix.
-        matrix: points of each (true class, predicted class), nothing in the rows and columns of ignored classes.
+        scores: with a matrix of all points; what else they hold is handed on.
     """
+    kept = scores.included
+    matrix = np.where(kept[:, None] & kept, scores.matrix, 0)
     hit = matrix.diagonal()
     union = matrix.sum(axis=1) + matrix.sum(axis=0) - hit
     iou = hit / np.maximum(union, 1).astype(np.float32)

@@ -1,7 +1,7 @@
 """What the fast metric is compared with: a slow twin that walks over segments one by one, and the official tool itself.
 
-The twin says the rules in sets of point numbers, so that nobody has to trust its arithmetic. The official tool is one file of
-nuscenes-devkit that needs NumPy alone; importing its package would need far more, so the file is loaded by its path
+The twin says the rules in sets of point numbers, so that nobody has to trust its arithmetic. The official tools are single files
+of nuscenes-devkit that need NumPy alone; importing its package would need far more, so a file is loaded by its path
 (pip install --no-deps nuscenes-devkit).
 """
 
@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import sys
 from collections import defaultdict
+from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,18 +23,32 @@ Scan = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def official_tool() -> Any:
     """The class PanopticEval; skips the test where the package is not installed."""
+    return _official_module("panoptic/panoptic_seg_evaluator.py").PanopticEval
+
+
+def official_lidarseg() -> Any:
+    """The class ConfusionMatrix of nuScenes-lidarseg; its file imports the data set's reader, which it does not need here."""
+    reader, splits = ModuleType("nuscenes"), ModuleType("nuscenes.utils.splits")
+    reader.NuScenes, splits.create_splits_scenes = None, None  # type: ignore[attr-defined]
+    stand_ins = {"nuscenes": reader, "nuscenes.utils": ModuleType("nuscenes.utils"), "nuscenes.utils.splits": splits}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in stand_ins.items():
+            patch.setitem(sys.modules, name, module)
+        return _official_module("lidarseg/utils.py").ConfusionMatrix
+
+
+def _official_module(name: str) -> Any:
+    """One file of nuscenes-devkit's `eval` folder; skips the test where the package is not installed."""
     try:
-        place = importlib.metadata.distribution("nuscenes-devkit").locate_file(
-            "nuscenes/eval/panoptic/panoptic_seg_evaluator.py"
-        )
+        place = importlib.metadata.distribution("nuscenes-devkit").locate_file(f"nuscenes/eval/{name}")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("not installed: pip install --no-deps nuscenes-devkit")
-    spec = importlib.util.spec_from_file_location("official_panoptic_eval", str(place))
+    spec = importlib.util.spec_from_file_location("official_" + Path(name).stem, str(place))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.PanopticEval
+    return module
 
 
 class TwinScores(NamedTuple):

@@ -12,6 +12,7 @@ from ov3d.common.errors import DataError, UsageError
 from ov3d.common.metrics import PanopticQuality, SemanticConfusion
 from ov3d.common.metrics.counting import BLOCK, PairCounter, count_overlaps, count_unique, fold_runs
 from ov3d.common.metrics.semantic import lidarseg_scores
+from tests.common.metrics.panoptic_twin import official_lidarseg
 
 DTYPES = ["int8", "uint8", "int16", "int32", "int64", "uint64"]
 
@@ -143,7 +144,7 @@ def test_lidarseg_leaves_absent_classes_out_and_panoptic_does_not() -> None:
     truth, found = confusion_of_nuscenes()
     semantic = SemanticConfusion(4, ignore_label=0, no_prediction=-1)
     semantic.update(found, truth)
-    lidarseg = lidarseg_scores(semantic.compute(), semantic.matrix)
+    lidarseg = lidarseg_scores(semantic.compute())
     panoptic = PanopticQuality(4, [1], ignore=[0])
     panoptic.update(found, found, truth, truth)
     iou = np.array([30 / 47, 33 / 50])
@@ -153,11 +154,34 @@ def test_lidarseg_leaves_absent_classes_out_and_panoptic_does_not() -> None:
 
 def test_lidarseg_divides_by_a_single_precision_union() -> None:
     """2^24 + 1 points round to 2^24 in single precision: the tool's IoU of a perfect class is then above 1."""
-    matrix = np.zeros((2, 2), np.int64)
-    matrix[1, 1] = 2**24 + 1
     metric = SemanticConfusion(2, ignore_label=0)
-    scores = lidarseg_scores(metric.compute(), matrix)
-    assert scores.mean_iou == (2**24 + 1) / 2**24
+    metric.update_pairs(np.array([1]), np.array([1]), np.array([2**24 + 1]))
+    assert lidarseg_scores(metric.compute()).mean_iou == (2**24 + 1) / 2**24
+
+
+def test_lidarseg_zeroes_the_column_of_ignored_predictions_too() -> None:
+    """10 of 40 points are predicted as ignored: a miss in panoptic nuScenes, nothing in lidarseg."""
+    truth, found = np.repeat([1, 1, 2], [30, 10, 5]), np.repeat([1, 0, 2], [30, 10, 5])
+    semantic = SemanticConfusion(3, ignore_label=0)
+    semantic.update(found, truth)
+    assert semantic.compute().iou[1] == 30 / 40
+    assert lidarseg_scores(semantic.compute()).iou[1] == 1.0
+
+
+def test_lidarseg_equals_the_official_tool() -> None:
+    """Random scans with absent classes and ignored truth: the IoUs have the official bits."""
+    rng = np.random.default_rng(8)
+    for num_used in range(1, 7):
+        official = official_lidarseg()(7, ignore_idx=0)
+        semantic = SemanticConfusion(7, ignore_label=0)
+        for _ in range(4):
+            truth, found = rng.integers(0, num_used + 1, 300), rng.integers(1, num_used + 1, 300)
+            official.update(truth, found)
+            semantic.update(found, truth)
+        scores = lidarseg_scores(semantic.compute())
+        iou = official.get_per_class_iou()
+        np.testing.assert_array_equal(scores.iou[~np.isnan(iou)], iou[~np.isnan(iou)])
+        assert scores.mean_iou == pytest.approx(official.get_mean_iou(), abs=1e-15)
 
 
 def test_panoptic_iou_keeps_points_predicted_as_ignored_as_misses() -> None:

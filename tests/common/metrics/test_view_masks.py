@@ -95,6 +95,8 @@ def test_relevancy_is_stretched_and_cut_as_langsplat_does() -> None:
     mask = mask_of_relevancy(np.stack([low, high]))
     assert mask[0].tolist() == [True] * 3 + [False] * 8
     assert not mask_of_relevancy(np.full((3, 3), 0.9)).any()
+    percent = np.arange(101)[None] / 100  # 0.4 after stretching is 0.7 before: 0.71 is the first above
+    assert mask_of_relevancy(percent)[0].tolist() == [False] * 71 + [True] * 30
     with pytest.raises(DataError, match="must be"):
         mask_of_relevancy(np.full((4, 4), np.nan))
 

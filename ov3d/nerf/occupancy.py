@@ -1,0 +1,120 @@
+"""Occupancy: which cells of the grid can hold anything, so that a march looks into no other.
+
+A cell lies between eight places of the grid. Inside it the field's sum over components is a mean of the corners' values with
+weights that sum to 1 (bilinear times linear is trilinear), so its density is at most the greatest corner's:
+
+    occupied  <=>  1 - exp(-A max_corners sigma delta) > threshold                                                    (1)
+
+With threshold 0 nothing is lost at all; above it, at most that much opacity a step. The values at all places are three matrix
+products a layer, cheap enough to ask often, so cells are left out from the first step on.
+
+A march asks a coarse grid first: `reach` cells round each cell joined by a maximum, so that one look answers for a stretch.
+
+Symbols: sigma density, delta length of a step, A the factor of `rendering.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ov3d.common.shapes import Bool, Float, Shaped
+from ov3d.nerf.field import RadianceField
+
+MAX_CELLS = 192
+"""Cells an axis at most; of finer grids, cells are joined."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Occupancy:
+    """Occupied cells of the unit cube.
+
+    Attributes:
+        cells: whether a cell can hold anything.
+        near: whether anything within `reach` cells can.
+        reach: cells that `near` looks to each side.
+        per_unit: cells an axis from 0 to 1; the last one may be cut off.
+    """
+
+    cells: Bool[Tensor, "x y z"]
+    near: Bool[Tensor, "x y z"]
+    reach: int
+    per_unit: tuple[float, float, float]
+
+    @property
+    def share(self) -> float:
+        """Share of the cells that are occupied."""
+        return float(self.cells.float().mean())
+
+    def lookup(self, unit: Float[Tensor, "m 3"], *, coarse: bool = False) -> Bool[Tensor, " m"]:
+        """Whether points of [0, 1]^3 lie in occupied cells (`coarse`: within `reach` of one); points outside do not."""
+        grid = self.near if coarse else self.cells
+        sizes = torch.tensor(grid.shape, device=unit.device)
+        cell = (unit * self._per_unit(unit)).floor().to(torch.int32)
+        margin = self.reach if coarse else 0  # a stretch round a point outside may still reach in
+        inside = ((cell >= -margin) & (cell < sizes + margin)).all(1)
+        cell = torch.minimum(cell.clamp_(min=0), (sizes - 1).int())
+        flat = (cell[:, 0] * grid.shape[1] + cell[:, 1]) * grid.shape[2] + cell[:, 2]
+        return grid.flatten().index_select(0, flat) & inside
+
+    def bounds(self) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]] | None:
+        """Corners in [0, 1]^3 of the smallest box round the occupied cells; none where nothing is occupied."""
+        where = self.cells.nonzero()
+        if not len(where):
+            return None
+        per_unit = self._per_unit(where)
+        return where.amin(0) / per_unit, ((where.amax(0) + 1) / per_unit).clamp(max=1)
+
+    def _per_unit(self, like: Shaped[Tensor, ...]) -> Float[Tensor, " 3"]:
+        return torch.tensor(self.per_unit, device=like.device)
+
+
+def full_occupancy(resolution: tuple[int, int, int], device: torch.device, *, reach: int = 2) -> Occupancy:
+    """A grid whose every cell is occupied."""
+    cells = torch.ones([_cells(places)[0] for places in resolution], dtype=torch.bool, device=device)
+    return Occupancy(cells, cells, reach, _per_unit(resolution))
+
+
+@torch.no_grad()
+def find_occupancy(field: RadianceField, *, optical_step: float, threshold: float, reach: int = 2) -> Occupancy:
+    """Equation (1) over the whole grid.
+
+    Args:
+        field: the radiance field.
+        optical_step: A delta.
+        threshold: opacity of a step that may be left out, in [0, 1).
+        reach: cells that the coarse grid looks to each side.
+    """
+    least = -math.log1p(-threshold) / optical_step
+    joined = [_cells(places) for places in field.resolution]
+    density = field.density_grid
+    layers = []
+    for layer in range(joined[0][0]):
+        first = layer * joined[0][1]
+        last = min(first + joined[0][1] + 1, density.resolution[0])
+        top = density.slab(first, last).amax(0)[None, None]
+        windows = [one[1] + 1 for one in joined[1:]]
+        pad = [
+            (cells - 1) * step + window - places
+            for (cells, step), window, places in zip(joined[1:], windows, density.resolution[1:], strict=True)
+        ]
+        top = F.pad(top, (0, pad[1], 0, pad[0]), value=-math.inf)
+        layers.append(F.max_pool2d(top, windows, [one[1] for one in joined[1:]])[0, 0] > least)
+    cells = torch.stack(layers)
+    near = F.max_pool3d(cells[None].float(), 2 * reach + 1, 1, reach)[0] > 0
+    return Occupancy(cells, near, reach, _per_unit(field.resolution))
+
+
+def _per_unit(resolution: tuple[int, int, int]) -> tuple[float, float, float]:
+    x, y, z = ((places - 1) / _cells(places)[1] for places in resolution)
+    return x, y, z
+
+
+def _cells(places: int) -> tuple[int, int]:
+    """Cells along an axis of a grid, and how many of the grid's own each joins."""
+    step = -(-(places - 1) // MAX_CELLS)
+    return -(-(places - 1) // step), step

@@ -23,7 +23,7 @@ from pydantic import Field
 from ov3d.common.errors import DataError
 from ov3d.common.files import hash_file, hash_text, read_tensors, write_tensors
 from ov3d.common.progress import Progress, Silent
-from ov3d.common.projection import VisibilityConfig, VisiblePoints, median_spacing, visible_in_frame
+from ov3d.common.projection import PointBlocks, VisibilityConfig, VisiblePoints, median_spacing, visible_in_frame
 from ov3d.common.scene import Frame, PointCloud
 from ov3d.common.shapes import Array, Bool, Float, Float16, Float32, Int32, Int64
 
@@ -232,7 +232,8 @@ class Views:
         candidate: object = source  # mypy takes no protocol for a subclass of another
         self._partial = candidate if isinstance(candidate, PartialFeatures) else None
         self.frames = tuple(frames)
-        self._xyz = cloud.xyz.astype(np.float64)
+        self._num_points = len(cloud)
+        self._blocks = PointBlocks(cloud.xyz)
         self._spacing = median_spacing(cloud.xyz)
         self._remembered: dict[int, VisiblePoints] = {}
         self._room = config.memory_mib * MIB
@@ -245,14 +246,14 @@ class Views:
         if frame_idx in self._remembered:
             return self._remembered[frame_idx]
         frame = self.frames[frame_idx]
-        seen = visible_in_frame(self._xyz, frame, self.config, spacing=self._spacing)
+        seen = visible_in_frame(self._blocks, frame, self.config, spacing=self._spacing)
         if self._partial is None or (known := self._partial.known(frame, seen.uv)).all():
             return seen
         return VisiblePoints(seen.point_idx[known], seen.uv[known], seen.z[known])
 
     def count(self, advance: Callable[[], object] = _nothing, pool: Executor | None = None) -> Int32[Array, " n"]:
         """How many frames see each point; what they see is remembered as far as the budget goes."""
-        counts = np.zeros(len(self._xyz), np.int32)
+        counts = np.zeros(self._num_points, np.int32)
         for frame_idx, seen in enumerate(_mapped(self.__getitem__, range(len(self)), pool)):
             counts[seen.point_idx] += 1  # a frame sees a point once: no index repeats
             size = seen.point_idx.nbytes + seen.uv.nbytes + seen.z.nbytes

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ov3d.common import projection
 from ov3d.common.cameras import Camera, invert_pose, look_at, transform
 from ov3d.common.errors import DataError
 from ov3d.common.projection import (
@@ -17,6 +18,7 @@ from ov3d.common.projection import (
     SLOPE,
     SPLAT_SPACINGS,
     DepthMap,
+    PointBlocks,
     VisibilityConfig,
     median_spacing,
     points_in_image,
@@ -192,3 +194,43 @@ def test_a_scene_that_nothing_explains_says_so(tmp_path: Path) -> None:
     elsewhere = PointCloud(scene.cloud.xyz + np.float32(500))
     with pytest.raises(DataError, match=r"Only 0\.0% .*no usual mistake"):
         check_views(scene.name, elsewhere, scene.frames)
+
+
+@pytest.mark.parametrize("with_depth", [True, False])
+def test_blocks_and_culling_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_depth: bool) -> None:
+    scene = box_scene(tmp_path, 4, with_depth=with_depth)
+    assert scene.cloud is not None
+    spacing = median_spacing(scene.cloud.xyz)
+    config = VisibilityConfig(border=2)
+    whole = [visible_in_frame(PointBlocks(scene.cloud.xyz), frame, config, spacing=spacing) for frame in scene.frames]
+    projected: list[int] = []
+    landed = projection.points_in_image
+    monkeypatch.setattr(
+        projection, "points_in_image", lambda xyz, *rest: projected.append(len(xyz)) or landed(xyz, *rest)
+    )
+    monkeypatch.setattr(projection, "HELD_POINTS", 0)
+    monkeypatch.setattr(projection, "SPACING_BLOCK", 1000)
+    blocks = PointBlocks(scene.cloud.xyz, 61)
+    for frame, expected in zip(scene.frames, whole, strict=True):
+        seen = visible_in_frame(blocks, frame, config, spacing=spacing)
+        np.testing.assert_array_equal(seen.point_idx, expected.point_idx)
+        np.testing.assert_allclose(seen.uv, expected.uv, atol=1e-9)
+    assert len(whole[0]) > 1000
+    assert sum(projected) >= len(blocks)  # in blocks, indeed
+    projected.clear()
+    away = look_at(np.array([0.0, 5.0, 1.0]), np.array([0.0, 9.0, 1.0]))
+    assert len(visible_points(blocks, CAMERA, away, None, config, spacing=spacing)) == 0
+    assert projected == []  # boxes out of sight are not projected at all
+    assert median_spacing(scene.cloud.xyz) == spacing
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_a_box_that_is_left_out_holds_no_seen_point(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    xyz = (rng.normal(size=(400, 3)) * rng.uniform(0.01, 3, 3) + rng.normal(size=3) * 2).astype(np.float32)
+    pose = look_at(rng.normal(size=3) * 2, rng.normal(size=3))
+    idx, uv, _ = points_in_image(xyz, CAMERA, pose)
+    found = list(PointBlocks(xyz, 7).in_image(CAMERA, pose))
+    assert np.array_equal(np.concatenate([part[0] for part in found]) if found else np.zeros(0), idx)
+    assert len(idx) == 0 or np.allclose(np.concatenate([part[1] for part in found]), uv, atol=1e-6)

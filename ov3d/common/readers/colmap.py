@@ -15,6 +15,7 @@ import numpy as np
 from ov3d.common.cameras import Camera, invert_pose
 from ov3d.common.errors import DataError
 from ov3d.common.images import ImageHeader
+from ov3d.common.readers.annotated_views import with_annotations
 from ov3d.common.readers.colmap_model import (
     ColmapCamera,
     ColmapImage,
@@ -52,7 +53,7 @@ def load(path: Path) -> Scene:
     centres = np.stack([frame.world_from_camera[:3, 3] for frame in frames])
     world = World("arbitrary", estimated_up(frames, _UP), choose_origin(np.concatenate([xyz, centres])))
     cloud = PointCloud((xyz - np.asarray(world.origin)).astype(np.float32), rgb) if len(xyz) else None
-    return Scene(
+    scene = Scene(
         name=scene_name(root),
         path=path,
         layout=LAYOUT.name,
@@ -61,6 +62,7 @@ def load(path: Path) -> Scene:
         world=world,
         notes=tuple(notes),
     )
+    return with_annotations(scene, root)
 
 
 def lens_of(camera: ColmapCamera) -> Lens:

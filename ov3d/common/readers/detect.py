@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ov3d.common.errors import DataError, UsageError, did_you_mean
-from ov3d.common.readers import arrays, blender, cloud, colmap, llff, nerfstudio, scannet, scannet_raw
+from ov3d.common.readers import arrays, blender, cloud, colmap, llff, nerfstudio, s3dis, scannet, scannet_raw, stanford
 from ov3d.common.readers.layout import Layout, scene_name
+from ov3d.common.readers.scaling import check_scale, in_metres
 from ov3d.common.scene import LazyScenes, Scene, SceneSource
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -19,6 +20,8 @@ LAYOUTS: tuple[Layout, ...] = (
     blender.LAYOUT,
     llff.LAYOUT,
     colmap.LAYOUT,
+    s3dis.LAYOUT,
+    stanford.LAYOUT,
     arrays.POINTCEPT,
     arrays.OPENSCENE,
     arrays.NPY,
@@ -28,42 +31,45 @@ LAYOUTS: tuple[Layout, ...] = (
 SPLITS_FOLDER = "splits"
 
 
-def open_source(path: str | os.PathLike[str], *, layout: str | None = None) -> SceneSource:
+def open_source(path: str | os.PathLike[str], *, layout: str | None = None, scale: float | None = None) -> SceneSource:
     """Open a scene, or a folder whose sub-folders are scenes, without reading any.
 
     Args:
         path: a scene (then the source has one), or a folder of scenes: ids are the names of the sub-folders, in order;
             each `splits/NAME.txt` is a split, one id a line.
         layout: a name of `LAYOUTS`; by default the content tells.
+        scale: metres per unit of the files; makes an arbitrary world metric. By default lengths are as they are.
 
     Raises:
-        UsageError: no layout of that name.
+        UsageError: no layout of that name, or a scale that is not positive.
         DataError: the path is not there or is no scene; the message says what was looked for.
     """
+    check_scale(scale)
     root, layouts = Path(path), _layouts(layout)
     if not root.exists():
         raise DataError(f"There is nothing at {root}.", "Check the path to the scene.")
     single = _matching(root, layouts)
     if single is not None:
-        return LazyScenes((scene_name(root),), _loader(root, single, {}))
+        return LazyScenes((scene_name(root),), _loader(root, single, {}, scale))
     inner = _scenes_below(root, layouts) if root.is_dir() else {}
     if not inner:
         raise _no_scene(root, layouts)
-    return LazyScenes(tuple(inner), _loader(root, None, inner), _splits(root, tuple(inner)))
+    return LazyScenes(tuple(inner), _loader(root, None, inner, scale), _splits(root, tuple(inner)))
 
 
-def load_scene(path: str | os.PathLike[str], *, layout: str | None = None) -> Scene:
+def load_scene(path: str | os.PathLike[str], *, layout: str | None = None, scale: float | None = None) -> Scene:
     """Read one scene.
 
     Args:
         path: the scene.
         layout: a name of `LAYOUTS`; by default the content tells.
+        scale: metres per unit of the files; makes an arbitrary world metric. By default lengths are as they are.
 
     Raises:
-        UsageError: no layout of that name.
+        UsageError: no layout of that name, or a scale that is not positive.
         DataError: the path is no scene, several scenes, or one with a fault; the message names it.
     """
-    source = open_source(path, layout=layout)
+    source = open_source(path, layout=layout, scale=scale)
     if len(source) > 1:
         first = ", ".join(source.ids[:3])
         raise DataError(f"{path} holds {len(source)} scenes ({first}, …).", f"Name one: {Path(path) / source.ids[0]}")
@@ -97,10 +103,13 @@ def _scenes_below(root: Path, layouts: tuple[Layout, ...]) -> dict[str, tuple[Pa
     return found
 
 
-def _loader(root: Path, single: Layout | None, inner: dict[str, tuple[Path, Layout]]) -> Callable[[str], Scene]:
+def _loader(
+    root: Path, single: Layout | None, inner: dict[str, tuple[Path, Layout]], scale: float | None
+) -> Callable[[str], Scene]:
     def load(name: str) -> Scene:
         path, layout = (root, single) if single is not None else inner[name]
-        return layout.load(path)
+        scene = layout.load(path)
+        return scene if scale is None else in_metres(scene, scale)
 
     return load
 

@@ -23,6 +23,7 @@ import numpy as np
 from ov3d.common.cameras import Camera
 from ov3d.common.errors import DataError
 from ov3d.common.images import IMAGE_ENDINGS, ImageHeader
+from ov3d.common.readers.annotated_views import with_annotations
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.ply import read_ply
 from ov3d.common.readers.posed import (
@@ -62,7 +63,7 @@ def load(path: Path) -> Scene:
     cloud, world = _cloud(data, file, frames, notes)
     metric = any(frame.depth is not None for frame in frames)
     world = replace(world, units="metric" if metric else "arbitrary", up=estimated_up(frames, _UP))
-    return Scene(
+    scene = Scene(
         name=scene_name(path if path.is_dir() else path.parent),
         path=path,
         layout=LAYOUT.name,
@@ -72,6 +73,7 @@ def load(path: Path) -> Scene:
         notes=tuple(notes),
         splits=_splits(data, shots, frames, file),
     )
+    return with_annotations(scene, file.parent)
 
 
 def read_transforms(path: Path) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Shot:
         world_from_camera: OpenCV axes; as in the file otherwise.
         stated_in: what to name in an error: the file and the place in it.
         depth_path, depth_scale: a depth image of the same lens, and scene units a step.
+        depth_missing: a stored depth that, like 0, is none.
         mask_path: an image that is black where the photograph is not to be used.
         depth_range: near and far.
     """
@@ -73,6 +74,7 @@ class Shot:
     stated_in: str
     depth_path: Path | None = None
     depth_scale: float = 0.001
+    depth_missing: int | None = None
     mask_path: Path | None = None
     depth_range: tuple[float, float] | None = None
 
@@ -194,7 +196,8 @@ def _depth(shot: Shot, path: Path, camera: Camera, distortion: Distortion | None
             "they do not show the same.",
             "Depth must be of the photograph's shape, at any size.",
         )
-    return DepthImage(path, shot.depth_scale, camera.resized(*size), distortion.resized(*size) if distortion else None)
+    lens = distortion.resized(*size) if distortion else None
+    return DepthImage(path, shot.depth_scale, camera.resized(*size), lens, shot.depth_missing)
 
 
 def _raster_size(path: Path) -> tuple[int, int] | None:

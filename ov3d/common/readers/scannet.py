@@ -3,6 +3,7 @@
     color/N.jpg|png|…   depth/N.png (16-bit millimetres)   pose/N.txt (4x4, camera-to-world, OpenCV axes)
     intrinsic/intrinsic_color.txt, intrinsic_depth.txt (4x4 or 3x3)
     label/N.png, instance/N.png, classes.txt, cloud.ply (all optional)
+    label-filt/N.png in place of label/, with ScanNet's label map there or above (see `ov3d.common.readers.label_map`)
 
 Line i of classes.txt names class id i; a label without a name is unknown. Instance 0 is no object.
 ScanNet's intrinsics put whole numbers on pixel centres (its tools round a projection to find its pixel), ours lie at +0.5:
@@ -17,10 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from ov3d.common.cameras import Camera, orthonormalised, pose_fault
+from ov3d.common.datasets import load_dataset
 from ov3d.common.errors import DataError
 from ov3d.common.images import IMAGE_ENDINGS, read_header
 from ov3d.common.readers.class_names import read_classes
 from ov3d.common.readers.cloud_files import cloud_files
+from ov3d.common.readers.label_map import FILE_NAMES, find_label_map, read_label_map
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.ply import read_ply
 from ov3d.common.scene import DepthImage, Frame, LabelImage, Scene, World
@@ -29,6 +32,7 @@ from ov3d.common.shapes import Array, Float64
 DEPTH_SCALE = 0.001
 NUM_INSTANCES = 1 << 16
 CLOUD_NAME = "cloud.ply"
+FILTERED_LABELS = "label-filt"
 
 _EXACT = 1e-9
 
@@ -95,7 +99,10 @@ def read_posed_folder(path: Path) -> tuple[list[Frame], tuple[str, ...], list[st
     classes = read_classes(path / "classes.txt")
     frames = [Frame(name, images[name], camera, tracked[name]) for name in sizes]
     frames = _with_depth(path, frames, camera, notes)
-    return _with_truth(path, frames, classes, notes), classes, notes
+    if classes or not (path / FILTERED_LABELS).is_dir():
+        return _with_truth(path, frames, classes, notes), classes, notes
+    frames, classes = with_filtered_labels(path, _with_truth(path, frames, (), notes), notes)
+    return frames, classes, notes
 
 
 def _with_depth(path: Path, frames: list[Frame], camera: Camera, notes: list[str]) -> list[Frame]:
@@ -119,6 +126,33 @@ def _with_depth(path: Path, frames: list[Frame], camera: Camera, notes: list[str
         replace(frame, depth=DepthImage(files[frame.name], DEPTH_SCALE, depth_camera)) if frame.name in files else frame
         for frame in frames
     ]
+
+
+def with_filtered_labels(path: Path, frames: list[Frame], notes: list[str]) -> tuple[list[Frame], tuple[str, ...]]:
+    """Frames with the labels of label-filt/N.png, whose numbers ScanNet's label map explains, and the class names.
+
+    Args:
+        path: the folder that has label-filt/.
+        frames: named after the numbers.
+        notes: told of what is left out.
+
+    Raises:
+        DataError: the label map cannot be read.
+    """
+    files = _by_stem(path / FILTERED_LABELS, (".png",))
+    table = find_label_map(path)
+    if table is None:
+        if files:
+            notes.append(
+                f"{FILTERED_LABELS}/ is left out: no {FILE_NAMES[0]} there or above says what its numbers mean"
+            )
+        return frames, ()
+    names, by_id = load_dataset("scannet").names, read_label_map(table).by_id
+    labelled = [
+        replace(frame, labels=LabelImage(files[frame.name], len(names), table=by_id)) if frame.name in files else frame
+        for frame in frames
+    ]
+    return labelled, names
 
 
 def _with_truth(path: Path, frames: list[Frame], classes: tuple[str, ...], notes: list[str]) -> list[Frame]:

@@ -2,6 +2,7 @@
 
     ID.sens   ID_vh_clean_2.ply (mesh)   ID_vh_clean_2.labels.ply (NYU40 ids a vertex)
     ID_vh_clean_2.*.segs.json, ID.aggregation.json or ID_vh_clean.aggregation.json (objects)
+    label-filt/N.png (labels a pixel), scannetv2-labels.combined.tsv there or above: names what these and objects are
 
 Every `FRAME_STEP`-th frame of the recording is exported once, in the layout of `ov3d.common.readers.scannet`, into ov3d's
 cache; features and overlays need images that are files. The mesh is not axis-aligned, so the poses fit it.
@@ -20,9 +21,12 @@ import numpy as np
 from ov3d.common.datasets import load_dataset
 from ov3d.common.errors import DataError, Ov3dError
 from ov3d.common.files import cache_root, hash_text, read_json, write_bytes, write_json, write_text
+from ov3d.common.readers.label_map import LabelMap, class_of_nyu40, find_label_map, read_label_map
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
-from ov3d.common.readers.ply import read_ply
-from ov3d.common.readers.scannet import read_posed_folder
+from ov3d.common.readers.ply import read_ply, read_ply_points
+from ov3d.common.readers.posed import add_note
+from ov3d.common.readers.raw_points import known_ids
+from ov3d.common.readers.scannet import FILTERED_LABELS, read_posed_folder, with_filtered_labels
 from ov3d.common.readers.sens import SensFile, SensFrame, open_sens
 from ov3d.common.scene import IGNORE, Frame, PointCloud, Scene, World
 from ov3d.common.shapes import Array, Float64, Int32
@@ -33,6 +37,7 @@ FRAME_STEP = 20
 MARK_KIND, MARK_NAME, MARK_VERSION = "sens-export", "export.json", 1
 
 _NUM_NYU40 = 41
+_MOST_OBJECTS = 1 << 20
 
 
 def load(path: Path) -> Scene:
@@ -40,6 +45,9 @@ def load(path: Path) -> Scene:
     recording = _recording(path)
     frames, notes = _frames(recording)
     cloud, world, classes = _mesh(recording, notes)
+    if (recording.parent / FILTERED_LABELS).is_dir():
+        frames, named = with_filtered_labels(recording.parent, frames, notes)
+        classes = classes or named
     if cloud is None:
         world = World(origin=choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames])))
     return Scene(
@@ -151,34 +159,58 @@ def _mesh(recording: Path, notes: list[str]) -> tuple[PointCloud | None, World, 
         return None, World(), ()
     cloud, world, mesh_notes = read_ply(mesh, num_classes=0)
     notes += mesh_notes
+    owners, categories = _objects(recording, len(cloud))
     labels_path = mesh.with_suffix(".labels.ply")
-    instances = _instances(recording, len(cloud))
-    if not labels_path.is_file():
-        return replace(cloud, instances=instances), world, ()
-    labelled, _, _ = read_ply(labels_path, num_classes=_NUM_NYU40)
-    if labelled.labels is None or len(labelled) != len(cloud):
-        what = "no labels" if labelled.labels is None else f"{len(labelled)} vertices"
-        raise DataError(
-            f"{labels_path} has {what}, {mesh.name} has {len(cloud)} vertices.", "Download both for the same scan."
-        )
-    spec = load_dataset("scannet")
-    table = np.full(_NUM_NYU40 + 1, IGNORE, np.int32)  # the last entry is read by the index -1 of unknown ids
-    for nyu40, class_idx in spec.truth_ids.items():
-        table[nyu40] = IGNORE if class_idx is None else class_idx
-    return replace(cloud, labels=table[labelled.labels], instances=instances), world, spec.names
+    names = load_dataset("scannet").names
+    if labels_path.is_file():
+        labels = _vertex_labels(labels_path, mesh.name, len(cloud))
+        return replace(cloud, labels=labels, instances=owners), world, names
+    table = find_label_map(recording.parent)
+    if owners is None or table is None:
+        return replace(cloud, instances=owners), world, ()
+    notes.append(f"there is no {labels_path.name}: labels are those of the objects, by {table.name}")
+    of_object = _object_classes(read_label_map(table), categories, notes)
+    return replace(cloud, labels=of_object[owners], instances=owners), world, names
 
 
-def _instances(recording: Path, num_vertices: int) -> Int32[Array, " n"] | None:
-    """The object of each vertex: segs.json says its segment, aggregation.json which segments are one object."""
+def _vertex_labels(path: Path, mesh_name: str, num_vertices: int) -> Int32[Array, " n"]:
+    """Class ids from a labels.ply, which has NYU40 ids."""
+    raw = read_ply_points(path)
+    if raw.labels is None or len(raw.labels) != num_vertices:
+        what = "no labels" if raw.labels is None else f"{len(raw.labels)} vertices"
+        raise DataError(f"{path} has {what}, {mesh_name} has {num_vertices} vertices.", "Download both for one scan.")
+    table = np.array([*(class_of_nyu40(k) for k in range(_NUM_NYU40)), IGNORE], np.int32)  # the last for unknown ids
+    return table[known_ids(raw.labels, _NUM_NYU40)]
+
+
+def _object_classes(table: LabelMap, categories: dict[int, str], notes: list[str]) -> Int32[Array, " n"]:
+    """The class of each object, and behind them `IGNORE`, which the index -1 of "no object" reads."""
+    classes = np.full(max(categories, default=-1) + 2, IGNORE, np.int32)
+    unknown = set()
+    for owner, category in categories.items():
+        if category not in table.by_category:
+            unknown.add(category)
+        classes[owner] = table.by_category.get(category, IGNORE)
+    add_note(notes, len(unknown), f"categories of objects that {table.path.name} lacks", "unknown", sorted(unknown))
+    return classes
+
+
+def _objects(recording: Path, num_vertices: int) -> tuple[Int32[Array, " n"] | None, dict[int, str]]:
+    """The object of each vertex, and what each object is called.
+
+    segs.json says a vertex's segment, aggregation.json which segments are one object and its raw category.
+    """
     segments_path = next(iter(sorted(recording.parent.glob(f"{recording.stem}_vh_clean_2.*.segs.json"))), None)
     groups_paths = [recording.with_name(f"{recording.stem}{part}.aggregation.json") for part in ("", "_vh_clean")]
     groups_path = next((path for path in groups_paths if path.is_file()), None)
     if segments_path is None or groups_path is None:
-        return None
+        return None, {}
     try:
         segment = np.array(_read_member(segments_path, "segIndices"), dtype=np.int64)
-        groups = [(int(group["objectId"]), group["segments"]) for group in _read_member(groups_path, "segGroups")]
-        owned = [(int(idx), owner) for owner, segments in groups for idx in segments]
+        groups = [(int(group["objectId"]), group) for group in _read_member(groups_path, "segGroups")]
+        owner_of = {int(idx): owner for owner, group in groups for idx in group["segments"]}
+        if any(not 0 <= owner < _MOST_OBJECTS for owner, _ in groups):
+            raise ValueError
     except (TypeError, ValueError, KeyError, OverflowError):
         raise DataError(
             f"{groups_path} or {segments_path.name} does not list objects and segments as ScanNet does.",
@@ -189,10 +221,9 @@ def _instances(recording: Path, num_vertices: int) -> Int32[Array, " n"] | None:
             f"{segments_path} has {segment.size} segment ids, the mesh {num_vertices} vertices.",
             "Download both for the same scan.",
         )
-    owner_of = dict(owned)
     distinct, inverse = np.unique(segment, return_inverse=True)
     owners = np.array([owner_of.get(int(idx), IGNORE) for idx in distinct], dtype=np.int32)
-    return owners[inverse.reshape(-1)]
+    return owners[inverse.reshape(-1)], {owner: str(group.get("label", "")).strip() for owner, group in groups}
 
 
 def _read_member(path: Path, key: str) -> list[Any]:

@@ -24,8 +24,10 @@ def gallery_room(folder: Path) -> Scene:
     """A small furnished room: three views of 96x72 with depth and labels, and some points; needs no photographs."""
     config = GalleryConfig(num_views=3, width=96, height=72, photographs=(), furniture=2, num_boxes=1, num_pedestals=1)
     scene = write_gallery(folder, config)
-    assert scene.cloud is not None and scene.cloud.rgb is not None
-    return replace(scene, cloud=PointCloud(scene.cloud.xyz[::50], scene.cloud.rgb[::50]))
+    cloud = scene.cloud
+    assert cloud is not None and cloud.rgb is not None and cloud.labels is not None and cloud.instances is not None
+    thinned = PointCloud(cloud.xyz[::50], cloud.rgb[::50], cloud.labels[::50], cloud.instances[::50])
+    return replace(scene, cloud=thinned)
 
 
 def opengl_pose(frame: Frame) -> list[list[float]]:

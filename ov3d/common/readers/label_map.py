@@ -1,0 +1,85 @@
+"""ScanNet's table of labels: from the words and numbers of its annotators to the 20 classes of its benchmark.
+
+scannetv2-labels.combined.tsv has a row a label: `id` (what label-filt/N.png holds), `raw_category` (what aggregation.json
+says) and `nyu40id` among its columns. NYU40 ids become class ids as ov3d/common/datasets/scannet.yaml says.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from ov3d.common.datasets import load_dataset
+from ov3d.common.errors import DataError
+from ov3d.common.scene import IGNORE
+
+FILE_NAMES = ("scannetv2-labels.combined.tsv", "scannet-labels.combined.tsv")
+
+_LEVELS = 3
+_LARGEST_ID = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMap:
+    """Class ids (of ScanNet's 20; `IGNORE` for other labels) by what files hold.
+
+    Attributes:
+        path: the table.
+        by_id: class of each number; a number that the table lacks has `IGNORE`.
+        by_category: class of each raw category.
+    """
+
+    path: Path
+    by_id: tuple[int, ...]
+    by_category: dict[str, int]
+
+
+def find_label_map(folder: Path) -> Path | None:
+    """The table in a folder or the nearest one above that has it, up to `_LEVELS` up; none where there is none."""
+    resolved = folder.resolve()
+    for place in (resolved, *list(resolved.parents)[:_LEVELS]):
+        for name in FILE_NAMES:
+            if (place / name).is_file():
+                return place / name
+    return None
+
+
+def read_label_map(path: Path) -> LabelMap:
+    """Read the table.
+
+    Raises:
+        DataError: it cannot be read, lacks a column, or has a row without numbers; the message names it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"The label map {path} cannot be read: {error}.", "Download it again.") from None
+    missing = [name for name in ("id", "raw_category", "nyu40id") if not rows or name not in rows[0]]
+    if missing:
+        raise DataError(
+            f"The label map {path} has no column {', '.join(missing)}.", "It should be scannetv2-labels.combined.tsv."
+        )
+    by_id: dict[int, int] = {}
+    by_category: dict[str, int] = {}
+    for number, row in enumerate(rows, start=2):
+        try:
+            stored, class_idx = int(row["id"]), class_of_nyu40(int(row["nyu40id"] or 0))
+            if not 0 <= stored < _LARGEST_ID or row["raw_category"] is None:
+                raise ValueError
+        except (TypeError, ValueError):
+            raise DataError(
+                f"Line {number} of the label map {path} has no id, raw_category and nyu40id.",
+                "It is cut short or damaged: download it again.",
+            ) from None
+        by_id[stored] = class_idx
+        by_category[row["raw_category"].strip()] = class_idx
+    table = tuple(by_id.get(k, IGNORE) for k in range(max(by_id) + 1))
+    return LabelMap(path, table, by_category)
+
+
+def class_of_nyu40(nyu40: int) -> int:
+    """The class id of an NYU40 id, `IGNORE` for those that are none of the 20."""
+    class_idx = load_dataset("scannet").truth_ids.get(nyu40)
+    return IGNORE if class_idx is None else class_idx

@@ -1,0 +1,64 @@
+"""A scene of arbitrary units in metres: `--scale`, the length of one unit.
+
+Structure from motion knows shapes, not sizes. One measured length (a door, a table) says how many metres a unit is; from then
+on sizes are printed in metres, and thresholds that are metres (a voxel of 2 cm) hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ov3d.common.errors import UsageError
+from ov3d.common.readers.layout import FAR, choose_origin
+from ov3d.common.scene import Frame, PointCloud, Scene, World
+from ov3d.common.shapes import Array, Float64
+
+
+def check_scale(scale: float | None) -> None:
+    """Raise `UsageError` where a scale is no positive number."""
+    if scale is not None and not (np.isfinite(scale) and scale > 0):
+        raise UsageError(f"A unit of {scale:g} metres cannot be.", "Give --scale a positive number: metres per unit.")
+
+
+def in_metres(scene: Scene, scale: float) -> Scene:
+    """The same scene with every length times `scale`, in a metric world.
+
+    Args:
+        scene: of any units.
+        scale: metres per unit of the scene; positive.
+
+    Raises:
+        UsageError: the scale is no positive number.
+    """
+    check_scale(scale)
+    origin = np.asarray(scene.world.origin) * scale
+    shift = np.zeros(3)
+    cloud = scene.cloud
+    if cloud is not None:
+        xyz = cloud.xyz.astype(np.float64) * scale
+        if len(xyz) and np.abs(xyz).max() > FAR:  # what had no need of an origin may have one now
+            shift = np.asarray(choose_origin(xyz))
+        cloud = PointCloud((xyz - shift).astype(np.float32), cloud.rgb, cloud.labels, cloud.instances)
+    x, y, z = (origin + shift).tolist()
+    return replace(
+        scene,
+        frames=tuple(_scaled(frame, scale, shift) for frame in scene.frames),
+        cloud=cloud,
+        world=World("metric", scene.world.up, (x, y, z)),
+        notes=(*scene.notes, f"lengths are scaled: 1 unit of the files is taken for {scale:g} m"),
+    )
+
+
+def _scaled(frame: Frame, scale: float, shift: Float64[Array, " 3"]) -> Frame:
+    pose = frame.world_from_camera.copy()
+    pose[:3, 3] = pose[:3, 3] * scale - shift
+    depth = frame.depth
+    near_far = frame.depth_range
+    return replace(
+        frame,
+        world_from_camera=pose,
+        depth=None if depth is None else replace(depth, scale=depth.scale * scale),
+        depth_range=None if near_far is None else (near_far[0] * scale, near_far[1] * scale),
+    )

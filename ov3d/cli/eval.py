@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,11 +59,15 @@ def evaluate(
         Path | None, typer.Option("--list", help="Score only the scans named in this file, one a line.", metavar="FILE")
     ] = None,
     truth_ids: Annotated[
-        str, typer.Option("--truth-ids", help="Ids in the truth: raw, class, or auto.", metavar="KIND")
-    ] = "auto",
+        str | None,
+        typer.Option("--truth-ids", help="Ids in the truth: raw, class, or auto.  [default: auto]", metavar="KIND"),
+    ] = None,
     prediction_ids: Annotated[
-        str, typer.Option("--prediction-ids", help="Ids in the predictions: raw, class, or auto.", metavar="KIND")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            "--prediction-ids", help="Ids in the predictions: raw, class, or auto.  [default: auto]", metavar="KIND"
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option("--workers", help="Processes that read and count.  [default: by number of scans]", metavar="N"),
@@ -104,36 +109,28 @@ def evaluate(
     if as_csv and as_json:
         raise UsageError("--csv and --json both want stdout.", "Choose one; -o DIR writes both.")
     console = Console(as_json=as_json, quiet=quiet)
+    ids_and_workers = {"--truth-ids": truth_ids, "--prediction-ids": prediction_ids, "--workers": workers}
+    labels_only = {"--subset": subset, "--split": split, **ids_and_workers}
     if dataset is None:
-        _refuse_without_dataset(ground_truth, predictions, subset, split, scans)
+        files_only = {"--ground-truth": ground_truth, "--predictions": predictions, "--list": scans, **labels_only}
+        _refuse(files_only, "goes with --dataset NAME.", "Name the data set, or leave it out to score a run.")
         reports = _evaluate_run(run or "latest", protocol, scene, classes, threshold, device, outputs, console)
         _finish(reports, output, as_csv, console)
         return
     if run is not None:
         raise UsageError("A run and --dataset cannot be scored together.", "Leave one out.")
+    _refuse({"--scene": scene, "--classes": classes, "--threshold": threshold}, "goes with a run, not with --dataset.")
     if ground_truth is None or predictions is None:
         raise UsageError("--dataset needs --ground-truth DIR and --predictions DIR.")
     wanted = None if scans is None else _read_list(scans)
-    report = _evaluate_files(
-        dataset,
-        ground_truth,
-        predictions,
-        protocol,
-        subset,
-        split,
-        wanted,
-        (truth_ids, prediction_ids),
-        workers,
-        console,
-    )
+    report = _evaluate_files(dataset, ground_truth, predictions, protocol, wanted, labels_only, console)
     _finish(report, output, as_csv, console)
 
 
-def _refuse_without_dataset(*values: object) -> None:
-    names = ("--ground-truth", "--predictions", "--subset", "--split", "--list")
-    for name, value in zip(names, values, strict=True):
+def _refuse(options: Mapping[str, object], why: str, hint: str = "Leave it out.") -> None:
+    for name, value in options.items():
         if value is not None:
-            raise UsageError(f"{name} goes with --dataset NAME.", "Name the data set, or leave it out to score a run.")
+            raise UsageError(f"{name} {why}", hint)
 
 
 def _read_list(path: Path) -> list[str]:
@@ -151,24 +148,23 @@ def _evaluate_files(
     ground_truth: Path,
     predictions: Path,
     protocol: str | None,
-    subset: str | None,
-    split: str | None,
     wanted: list[str] | None,
-    ids: tuple[str, str],
-    workers: int | None,
+    labels_only: Mapping[str, Any],
     console: Console,
 ) -> EvalReport:
+    """The report of a folder; `labels_only` are the options that masks know nothing of."""
     from ov3d.common.datasets import load_dataset
     from ov3d.common.metrics.label_files import FaultyFilesError
 
-    for option, value in zip(("--truth-ids", "--prediction-ids"), ids, strict=True):
-        if value not in IDS:
-            raise UsageError(f"{option} is {value!r}.", f"Choose one of {', '.join(IDS)}.")
+    for option in ("--truth-ids", "--prediction-ids"):
+        if labels_only[option] not in (None, *IDS):
+            raise UsageError(f"{option} is {labels_only[option]!r}.", f"Choose one of {', '.join(IDS)}.")
     spec = load_dataset(dataset)
     try:
         if not spec.classes:
             from ov3d.common.metrics.view_folders import evaluate_views
 
+            _refuse(labels_only, f"does not apply to {spec.title}.")
             return evaluate_views(spec, ground_truth, predictions, protocol=protocol, wanted=wanted, progress=console)
         from ov3d.common.metrics.folders import evaluate_folders
 
@@ -177,18 +173,20 @@ def _evaluate_files(
             ground_truth,
             predictions,
             protocol=protocol,
-            subset=subset,
+            subset=labels_only["--subset"],
             wanted=wanted,
-            split=split,
-            truth_ids=ids[0],  # type: ignore[arg-type]
-            prediction_ids=ids[1],  # type: ignore[arg-type]
-            workers=workers,
+            split=labels_only["--split"],
+            truth_ids=labels_only["--truth-ids"] or "auto",
+            prediction_ids=labels_only["--prediction-ids"] or "auto",
+            workers=labels_only["--workers"],
             progress=console,
         )
     except FaultyFilesError as error:
+        if len(error.faults) == 1:
+            raise
         for fault in error.faults:
             print(fault, file=sys.stderr)
-        raise
+        raise DataError(f"{len(error.faults):,} files cannot be scored; they are listed above.", error.hint) from None
 
 
 def _evaluate_run(

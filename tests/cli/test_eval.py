@@ -50,6 +50,19 @@ def test_the_table_fits(tree: list[object], columns: int) -> None:
     assert texts[0].split() == texts[1].split()  # nothing was cut away
 
 
+def test_a_score_stays_beside_its_name(tree: list[object]) -> None:
+    from rich.console import Console
+
+    spec = load_dataset("semantickitti")
+    report = evaluate_folders(spec, Path(str(tree[4])), Path(str(tree[6])), protocol="semantic")
+    for width in (30, 60, 80):
+        stream = io.StringIO()
+        print_report(Console(file=stream, width=width), report)
+        lines = stream.getvalue().splitlines()
+        for name, value in report.means.items():
+            assert any(f"{name} {100 * value:.2f}" in line for line in lines)  # type: ignore[operator]
+
+
 def test_json_is_the_only_thing_on_stdout(ov3d: Ov3d, tree: list[object]) -> None:
     done = ov3d(*tree, "--json")
     data = json.loads(done.out)
@@ -95,7 +108,22 @@ def test_every_fault_is_on_stderr_and_one_line_sums_up(ov3d: Ov3d, tree: list[ob
     assert done.out == ""
     assert "labels/000000.label: its prediction is missing" in done.err
     assert "predictions/000002.label: it holds 7 labels, the truth 1200" in done.err
-    assert done.error.startswith("2 file(s) cannot be scored")
+    assert done.error.startswith("2 files cannot be scored; they are listed above. Mend what is wrong")
+    (folder / "000002.label").write_bytes(b"123")
+    rewrite(folder / "000000.label", [40] * 1200)
+    assert "000002.label cannot be scored: its size of 3 bytes" in ov3d(*tree).error
+
+
+def test_learning_ids_do_not_hide_what_else_is_wrong(ov3d: Ov3d, tree: list[object]) -> None:
+    folder = Path(str(tree[-1])) / "sequences/08/predictions"
+    for path in folder.iterdir():
+        rewrite(path, [9, 8] * 600)
+    (folder / "000001.label").unlink()
+    done = ov3d(*tree)
+    assert done.code == 1
+    assert "000001.label cannot be scored: its prediction is missing" in done.error
+    assert "--prediction-ids class" in done.error
+    assert "does not know" not in done.error
 
 
 def test_learning_ids(ov3d: Ov3d, tree: list[object]) -> None:
@@ -118,6 +146,17 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--dataset", "semantickity", "--ground-truth", ".", "--predictions", "."], 2, "Did you mean semantickitti"),
         (["--dataset", "semantickitti"], 2, "--dataset needs --ground-truth DIR and --predictions DIR"),
         (["--ground-truth", "."], 2, "--ground-truth goes with --dataset"),
+        (["--workers", "2"], 2, "--workers goes with --dataset"),
+        (
+            ["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--threshold", "0.2"],
+            2,
+            "--threshold goes with a run",
+        ),
+        (
+            ["--dataset", "3d-ovs", "--ground-truth", ".", "--predictions", ".", "--subset", "val"],
+            2,
+            "--subset does not apply to 3D-OVS",
+        ),
         (["latest", "--dataset", "s3dis"], 2, "cannot be scored together"),
         (["--dataset", "s3dis", "--ground-truth", "x", "--predictions", "."], 1, "no folder of ground truth at x"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,8 +74,10 @@ def print_report(console: Console, report: EvalReport) -> None:
     if report.groups:
         console.print(_group_table(report))
         console.print()
-    console.print(_headline(report), highlight=False)
-    console.print(_facts(report), highlight=False)
+    for line in _packed([f"{name} {_percent(value)}" for name, value in report.means.items()], "  ", console.width):
+        console.print(line, style="bold", highlight=False, markup=False)
+    for line in _packed(_facts(report), "; ", console.width):
+        console.print(line, highlight=False, markup=False)
     for note in report.notes:
         console.print(f"Note: {note}", highlight=False, markup=False, style="dim")
 
@@ -115,18 +118,24 @@ def _group_table(report: EvalReport) -> Table:
     return table
 
 
-def _headline(report: EvalReport) -> str:
-    return "  ".join(f"[bold]{name} {_percent(value)}[/bold]" for name, value in report.means.items())
-
-
-def _facts(report: EvalReport) -> str:
-    parts = []
-    for name, value in report.facts.items():
-        if name == "coverage":
-            parts.append(f"coverage {_percent(value)} % of points of known truth")
+def _packed(parts: Sequence[str], between: str, width: int) -> list[str]:
+    """The parts in as few lines as hold them, none of them broken."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(between) + len(part) <= width:
+            lines[-1] += between + part
         else:
-            parts.append(f"{'-' if value is None else format(int(value), ',')} {name}")
-    return "; ".join(parts)
+            lines.append(part)
+    return lines
+
+
+def _facts(report: EvalReport) -> list[str]:
+    return [
+        f"coverage {_percent(value)} % of points of known truth"
+        if name == "coverage"
+        else f"{'-' if value is None else format(int(value), ',')} {name}"
+        for name, value in report.facts.items()
+    ]
 
 
 def _table() -> Table:

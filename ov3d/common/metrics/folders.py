@@ -33,6 +33,8 @@ CHUNK = 32
 SCANS_PER_PROCESS = 500
 """A second process is started only for so many scans more: fewer are read and counted before it has imported NumPy."""
 
+UNKNOWN = "it holds ids that the class map does not know"
+
 NEGATIVE = 0xFFFFFFFF
 """What stands for the negative ids that a data set allows, once labels are unsigned."""
 
@@ -128,8 +130,11 @@ def evaluate_folders(
     scoring = Scoring(spec, checked_protocol(spec, protocol), truth_ids, prediction_ids)
     pairs, faults = pair_files(spec, truth_root, prediction_root, subset=subset, wanted=wanted)
     total = score_pairs(scoring, pairs, workers=workers, progress=listener)
-    _refuse_class_ids(scoring, total)
     faults += total.faults
+    wrong_ids = _class_ids_error(scoring, total)
+    if wrong_ids is not None:  # it explains every unknown id; what else is wrong is still named
+        others = [fault for fault in faults if not fault.why.startswith(UNKNOWN)]
+        raise FaultyFilesError(others, f"Also: {wrong_ids}") if others else wrong_ids
     if faults:
         raise FaultyFilesError(faults)
     return _report(scoring, total.metric, len(pairs), split)
@@ -296,11 +301,11 @@ def _unknown_ids(ids: Int64[Array, " u"]) -> str:
     unique = np.unique(ids)
     names = [f"{idx} (-1 as unsigned)" if idx in (0xFFFF, NEGATIVE) else str(idx) for idx in unique[:6].tolist()]
     listed = ", ".join(names) + (", ..." if len(unique) > 6 else "")
-    return f"it holds ids that the class map does not know: {listed}"
+    return f"{UNKNOWN}: {listed}"
 
 
-def _refuse_class_ids(scoring: Scoring, total: Part) -> None:
-    """Refuse files that hold class ids where the data set has raw ids.
+def _class_ids_error(scoring: Scoring, total: Part) -> DataError | None:
+    """The error that files hold class ids where the data set has raw ids, or the other way round; none if they do not.
 
     Raw ids reach beyond the class ids; if, in all files of a side, none does, and at least one label is not 0, then either the
     files hold class ids or only a few raw classes occur. The user says which.
@@ -317,7 +322,7 @@ def _refuse_class_ids(scoring: Scoring, total: Part) -> None:
             continue
         occurring = np.flatnonzero(seen)
         if len(occurring) and 0 < occurring.max() < num_classes and _more_like_class_ids(set(occurring.tolist()), spec):
-            raise DataError(
+            return DataError(
                 f"All ids in the files of the {side} are below {num_classes}, the number of classes of {spec.title}; "
                 f"its raw ids go up to {max(raw_ids)}. These look like class (learning) ids where raw ids are expected.",
                 f"If they are class ids: {option} class. If they are raw ids all the same: {option} raw.",
@@ -325,10 +330,11 @@ def _refuse_class_ids(scoring: Scoring, total: Part) -> None:
     if spec.layout in ("nuscenes-panoptic", "nuscenes-lidarseg") and scoring.prediction_ids == "auto":
         general = np.flatnonzero(total.prediction_seen[len(spec.classes) :])
         if len(general):
-            raise DataError(
+            return DataError(
                 f"The predictions hold ids beyond {len(spec.classes) - 1}, the last challenge class of {spec.title}.",
                 "If they are general category ids (0-31), map them to challenge classes: docs/protocols.md has the table.",
             )
+    return None
 
 
 def _more_like_class_ids(ids: set[int], spec: DatasetSpec) -> bool:

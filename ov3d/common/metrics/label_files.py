@@ -25,6 +25,10 @@ POINT_ENDINGS = ("_vh_clean_2.labels.ply", ".labels.ply", "_vh_clean_2.ply", ".p
 """Endings of per-point label files, longest first; what is before them names the scene."""
 
 
+NAMED = 3
+"""Faults that an error's message names; the error holds all of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One file that cannot be scored, and why."""
@@ -39,15 +43,15 @@ class Fault:
 class FaultyFilesError(DataError):
     """Some files cannot be scored; `faults` holds every one of them."""
 
-    def __init__(self, faults: Sequence[Fault], hint: str = "Mend them or take them out; nothing was guessed.") -> None:
-        kinds: dict[str, int] = {}
-        for fault in faults:
-            kinds[fault.why] = kinds.get(fault.why, 0) + 1
-        if len(kinds) <= 3:
-            summary = "; ".join(f"{count} x {why}" if count > 1 else why for why, count in kinds.items())
+    def __init__(self, faults: Sequence[Fault], hint: str = "") -> None:
+        hint = f"Mend what is wrong; nothing was guessed. {hint}".strip()
+        if len(faults) == 1:
+            message = f"{faults[0].path} cannot be scored: {faults[0].why}."
         else:
-            summary = f"{len(kinds)} kinds of fault"
-        super().__init__(f"{len(faults)} file(s) cannot be scored, first {faults[0].path}: {summary}.", hint)
+            named = "; ".join(f"{fault.path} ({fault.why})" for fault in faults[:NAMED])
+            more = f"; and {len(faults) - NAMED:,} more" if len(faults) > NAMED else ""
+            message = f"{len(faults):,} files cannot be scored: {named}{more}."
+        super().__init__(message, hint)
         self.faults = tuple(faults)
 
 
@@ -99,7 +103,7 @@ def pair_files(
         looked_for = "sequences/XX/labels/*.label", "sequences/XX/predictions/*.label"
     else:
         if subset not in (None, ALL):
-            raise UsageError(f"{spec.title} has no subset {subset!r} here.", "Name the scans with --list FILE.")
+            raise UsageError(f"{spec.title} has no subset {subset!r}.", "Name the scans with --list FILE.")
         truth, faults = _files_by_name(truth_root, spec.layout)
         prediction, more = _files_by_name(prediction_root, spec.layout)
         faults += more
@@ -178,7 +182,24 @@ def _read_array(path: Path) -> Array:
         return np.load(path, allow_pickle=False)
     if path.suffix == ".ply":
         return _read_ply(path)
-    return np.loadtxt(path, dtype=np.int64, ndmin=1, comments=None)
+    return _read_lines(path)
+
+
+def _read_lines(path: Path) -> Array:
+    """An integer a line."""
+    try:
+        labels = np.loadtxt(path, dtype=np.int64, ndmin=1, comments=None)
+        if labels.ndim == 1 and len(labels):
+            return labels
+    except ValueError:
+        pass
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        try:
+            int(line)
+        except ValueError:
+            shown = line.strip()[:24] or "empty"
+            raise DataError(f"line {number} is no integer: {shown}") from None
+    return np.zeros(0, np.int64)
 
 
 def _read_ply(path: Path) -> Array:

@@ -34,7 +34,7 @@ class SemanticScores:
         mean_iou, mean_accuracy: over all included classes, absent ones as 0.
         mean_iou_present, mean_accuracy_present: over included classes that have a true point; NaN when there is none.
         overall_accuracy: share of points of known truth that are right; NaN without points.
-        coverage: share of points of known truth that have a prediction; NaN without points.
+        coverage: share of points of known truth that were predicted as an included class; NaN without points.
         num_points: points of known truth.
         num_ignored: points left out because their truth is unknown.
         matrix: points of each (true class, predicted class).
@@ -180,7 +180,7 @@ def scores_from_matrix(
     iou = hit / np.maximum(num_true + num_predicted - hit, 1)
     accuracy = hit / np.maximum(num_true, 1)
     present = num_true > 0
-    num_points, num_answered = int(num_true.sum()), int(matrix.sum())
+    num_points, num_answered = int(num_true.sum()), int(matrix[:, included].sum())
     return SemanticScores(
         iou=iou,
         accuracy=accuracy,

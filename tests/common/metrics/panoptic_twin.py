@@ -1,7 +1,7 @@
 """What the fast metric is compared with: a slow twin that walks over segments one by one, and the official tool itself.
 
-The twin says the rules in sets of point numbers, so that nobody has to trust its arithmetic. The official tools are single files
-of nuscenes-devkit that need NumPy alone; importing its package would need far more, so a file is loaded by its path
+The twin says the rules in sets of point numbers, so that nobody has to trust its arithmetic. The official tools are single
+files of nuscenes-devkit that need NumPy alone; importing its package would need far more, so a file is loaded by its path
 (pip install --no-deps nuscenes-devkit).
 """
 

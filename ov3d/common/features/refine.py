@@ -49,9 +49,9 @@ class RefineConfig:
 
     grid_side: int = 64
     affinity_floor: float = 0.6
-    affinity_power: float = 4.0
+    affinity_power: float = 8.0
     superpixels: int = 400
-    compactness: float = 8.0
+    compactness: float = 20.0
     image_side: int = 640
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ def test_defaults_are_those_that_were_measured() -> None:
     config = RefineConfig()
     assert config.grid(640, 480) == config.grid(4000, 3000) == (48, 64)
     assert config.grid(480, 640) == (64, 48)
-    assert (config.affinity_floor, config.affinity_power, config.superpixels, config.compactness) == (0.6, 4, 400, 8)
+    assert (config.affinity_floor, config.affinity_power, config.superpixels, config.compactness) == (0.6, 8, 400, 20)
 
 
 def test_propagation_equals_a_loop_over_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_propagation_equals_a_loop_over_pairs(monkeypatch: pytest.MonkeyPatch) -
     expected = np.empty_like(features)
     for i in range(40):
         weights = [max(float(tokens[i] @ tokens[j]), 0.0) for j in range(40)]
-        weights = [weight**4 if weight >= 0.6 else 0.0 for weight in weights]
+        weights = [weight**8 if weight >= 0.6 else 0.0 for weight in weights]
         expected[i] = sum(weight * row for weight, row in zip(weights, features, strict=True)) / sum(weights)
     spread = propagate(torch.from_numpy(features), torch.from_numpy(tokens), RefineConfig())
     np.testing.assert_allclose(spread.numpy(), expected, atol=1e-9)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ov3d.common.shapes import Float
-from ov3d.nerf.lookup import LINE_AXES, PLANE_AXES, Taps, interpolate, make_taps
+from ov3d.nerf.lookup import LINE_AXES, PLANE_AXES, Taps, interpolate, make_taps, sum_of_products
 
 Resolution = tuple[int, int, int]
 """Places on the axes X, Y, Z."""
@@ -72,8 +72,7 @@ class VectorMatrix(nn.Module):
 
     def total(self, taps: Taps) -> Float[Tensor, " n"]:
         """Sum of equation (1) over the components."""
-        sums = [(plane * line).sum(1) for plane, line in self.factors(taps)]
-        return sums[0] + sums[1] + sums[2]
+        return sum_of_products(list(self.planes), list(self.lines), taps)
 
     @torch.no_grad()
     def slab(self, first: int, last: int) -> Float[Tensor, "x y z"]:

@@ -32,7 +32,7 @@ DENSITY_FACTOR = 25.0
 """A of equation (1)."""
 LEAST_WEIGHT = 1e-4
 """Samples of less weight have no colour: it could not be seen."""
-LEAST_TRANSMITTANCE = 1e-4
+LEAST_TRANSMITTANCE = 1e-6
 """A ray with less light left is over."""
 FRONT_SAMPLES = 16
 """So many samples of each ray are asked first; what is behind them only where light is left."""

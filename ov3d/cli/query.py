@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,10 @@ from ov3d.cli.options import DeviceOption, JsonFlag, OutputsOption, QuietFlag
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
+    from rich.table import Table
 
     from ov3d.common.asking import Answer
+    from ov3d.common.relevancy import FoundObject
 
 
 def query(
@@ -74,21 +77,29 @@ def query(
 
 def _show(out: RichConsole, answer: Answer, files: list[Path]) -> None:
     """The answer for people."""
-    from rich.table import Table
     from rich.text import Text
 
     # Names and prompts are the user's own text: brackets in them are no markup.
     out.print(Text(answer.headline[:1].upper() + answer.headline[1:] + "."))
     if answer.found:
-        unit = answer.world.unit_name
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("rank", "score", f"centre ({unit})", f"size ({unit})", "points"):
-            table.add_column(name, justify="right")
-        for rank, item in enumerate(answer.objects, start=1):
-            centre = (item.centre + answer.world.origin).tolist()
-            cells = (" ".join(f"{value:.2f}" for value in centre), " x ".join(f"{value:.2f}" for value in item.size))
-            table.add_row(str(rank), f"{item.score:.2f}", *cells, f"{item.num_points:,}")
-        out.print(table)
+        out.print(_objects(answer, answer.objects))
         out.print(Text(f"Encoder {answer.encoder}, threshold {answer.threshold:.2f}."))
+    elif answer.nearly:
+        out.print(Text("Closest, below the threshold:"))
+        out.print(_objects(answer, answer.nearly))
     if files:
         out.print(Text(f"{len(files)} files in {files[0].parent}: points.ply, top-down.png, view-*.png"))
+
+
+def _objects(answer: Answer, objects: Sequence[FoundObject]) -> Table:
+    from rich.table import Table
+
+    unit = answer.world.unit_name
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("rank", "score", f"centre ({unit})", f"size ({unit})", "points"):
+        table.add_column(name, justify="right")
+    for rank, item in enumerate(objects, start=1):
+        centre = (item.centre + answer.world.origin).tolist()
+        cells = (" ".join(f"{value:.2f}" for value in centre), " x ".join(f"{value:.2f}" for value in item.size))
+        table.add_row(str(rank), f"{item.score:.2f}", *cells, f"{item.num_points:,}")
+    return table

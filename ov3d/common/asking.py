@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from ov3d.common.stated import corruption_note
 
 MIN_POINTS = 10
 """Points over the threshold that make an object; a scene with fewer points needs them all."""
+NEARLY = 0.8
+"""Where nothing reaches the threshold, what reaches this share of it is named as close to it, and not as found."""
 SPACING_FACT = "point_spacing"
 """The fact of an index that states the median distance between neighbouring points, scene units."""
 BEST_PERCENTILE = 99.5
@@ -42,6 +45,7 @@ class Answer:
         objects: the best ones, best first.
         num_objects: how many there are in all.
         scores: raw cosine of every point, 0 where no camera saw it.
+        nearly: where there is no object, those that come close to the threshold, best first: not an answer, a place to look.
         ignored_words: words of the prompt that the encoder cannot see.
         notes: sentences that the user should read before believing the answer.
     """
@@ -56,6 +60,7 @@ class Answer:
     objects: tuple[FoundObject, ...]
     num_objects: int
     scores: Float32[Array, " n"]
+    nearly: tuple[FoundObject, ...] = ()
     ignored_words: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -89,19 +94,23 @@ class Answer:
             "best_score": _rounded(self.best_score),
             "units": self.world.unit_name,
             "num_objects": self.num_objects,
-            "objects": [
-                {
-                    "rank": rank,
-                    "score": _rounded(item.score),
-                    "centre": [_rounded(value) for value in item.centre + self.world.origin],
-                    "size": [_rounded(value) for value in item.size],
-                    "num_points": item.num_points,
-                }
-                for rank, item in enumerate(self.objects, start=1)
-            ],
+            "objects": self._to_json(self.objects),
+            "nearly": self._to_json(self.nearly),
             "ignored_words": list(self.ignored_words),
             "notes": list(self.notes),
         }
+
+    def _to_json(self, objects: Sequence[FoundObject]) -> list[dict[str, Any]]:
+        return [
+            {
+                "rank": rank,
+                "score": _rounded(item.score),
+                "centre": [_rounded(value) for value in item.centre + self.world.origin],
+                "size": [_rounded(value) for value in item.size],
+                "num_points": item.num_points,
+            }
+            for rank, item in enumerate(objects, start=1)
+        ]
 
 
 def ask(
@@ -141,14 +150,17 @@ def ask(
     scores = index.scores(np.asarray(text)[None])[:, 0]
     seen = scores[index.seen]
     background = background_score(seen)
-    objects = find_objects(
+    asked = scores if len(seen) == len(index) else np.where(index.seen, scores, -np.inf)
+    find = partial(
+        find_objects,
         index.xyz,
-        scores if len(seen) == len(index) else np.where(index.seen, scores, -np.inf),
-        threshold=limit,
+        asked,
         voxel_size=_voxel_size(index),
         min_points=min(MIN_POINTS, max(len(seen), 1)),
         background=background,
     )
+    objects = find(threshold=limit)
+    nearly = find(threshold=NEARLY * limit) if not objects and limit > 0 else []
     peak = percentile(seen, BEST_PERCENTILE) if len(seen) else 0.0
     return Answer(
         prompt=prompt,
@@ -161,6 +173,7 @@ def ask(
         objects=tuple(objects[:top]),
         num_objects=len(objects),
         scores=scores,
+        nearly=tuple(nearly[:top]),
         ignored_words=tuple(ignored_words),
         notes=tuple(_notes(index, prompt, seen, scattered=not objects and peak >= limit)),
     )

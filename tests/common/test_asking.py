@@ -78,6 +78,16 @@ def test_nothing_there_is_an_answer() -> None:
     )
 
 
+def test_what_comes_close_is_named_but_not_found() -> None:
+    answer = ask(make_index(), "a book", WORDS["book"], threshold=0.6)
+    assert (answer.found, answer.num_objects, answer.to_json()["objects"]) == (False, 0, [])
+    (close,) = answer.nearly
+    assert 0.48 <= close.score < 0.6
+    assert answer.to_json()["nearly"][0]["num_points"] == close.num_points
+    assert ask(make_index(), "a book", WORDS["book"], threshold=0.7).nearly == ()
+    assert ask(make_index(), "a book", WORDS["book"]).nearly == ()
+
+
 def test_a_few_stray_points_are_no_object_and_are_named() -> None:
     index = make_index()
     code = np.concatenate([index.code, np.eye(DIM, dtype=np.float16)[[3]]])

@@ -115,7 +115,9 @@ def pose_fault(pose: Float[Array, "h w"]) -> str:
     if not np.allclose(pose[3], (0, 0, 0, 1), atol=1e-6):
         return f"its last row is {pose[3].tolist()}, not 0 0 0 1"
     rotation = np.asarray(pose[:3, :3], dtype=np.float64)
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() > ORTHONORMAL_TOLERANCE:
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
+    if not deviation <= ORTHONORMAL_TOLERANCE:  # NaN where it overflowed
         return "its rotation is not orthonormal (a scale or a shear is in it)"
     if np.linalg.det(rotation) < 0:
         return "its rotation reflects (one axis is flipped)"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ov3d.common.errors import DataError
+from ov3d.common.npy_files import read_npy
 from ov3d.common.shapes import Array, UInt8
 
 if TYPE_CHECKING:
@@ -88,9 +89,9 @@ def load_raster(path: Path, what: str) -> Array:
     """An image (or .npy array) of ids or depths, in the type it is stored in; `what` names it in the error."""
     from PIL import Image
 
+    if path.suffix.lower() == ".npy":
+        return read_npy(path, what)
     try:
-        if path.suffix.lower() == ".npy":
-            return np.load(path, allow_pickle=False)
         with Image.open(path) as image:
             return np.asarray(image)
     except FileNotFoundError:

@@ -18,9 +18,10 @@ import numpy as np
 
 from ov3d.common.datasets import load_dataset
 from ov3d.common.errors import DataError
+from ov3d.common.npy_files import read_npy
 from ov3d.common.readers.class_names import read_classes
 from ov3d.common.readers.layout import Layout, scene_name
-from ov3d.common.readers.raw_points import RawPoints, finished
+from ov3d.common.readers.raw_points import RawPoints, as_fp64, finished
 from ov3d.common.scene import Scene
 from ov3d.common.shapes import Array, Shaped, UInt8
 
@@ -31,7 +32,7 @@ def load_pointcept(path: Path) -> Scene:
     """Read a folder of arrays; raises `DataError` with the file that is at fault."""
     if not (path / "coord.npy").is_file():
         raise DataError(f"There is no {path / 'coord.npy'}.", "Check the path.")
-    arrays = {file.stem: _read_npy(file) for file in sorted(path.glob("*.npy"))}
+    arrays = {file.stem: read_npy(file) for file in sorted(path.glob("*.npy"))}
     segment = arrays.get("segment20", arrays.get("segment"))
     classes = read_classes(path / "classes.txt")
     if not classes and "segment20" in arrays:
@@ -58,7 +59,7 @@ def load_npy(path: Path) -> Scene:
 
 def read_npy_points(path: Path) -> RawPoints:
     """The rows of an array as points; raises as `load_npy` does."""
-    rows = _read_npy(path)
+    rows = read_npy(path)
     if rows.ndim != 2 or rows.shape[1] not in (3, 6, 7):
         raise DataError(
             f"{path} has shape {rows.shape}.", "Its columns should be x y z, x y z r g b, or those and a label."
@@ -88,27 +89,17 @@ def _raw(path: Path, parts: tuple[Array | None, ...], colour_range: tuple[float,
             raise DataError(
                 f"The {what} in {path} are {_described(part)}.", f"They should be numbers of shape {shape}."
             )
-    return RawPoints(xyz.astype(np.float64), None if rgb is None else _colours(rgb, colour_range), label, instance)
+    return RawPoints(as_fp64(xyz), None if rgb is None else _colours(rgb, colour_range), label, instance)
 
 
 def _colours(rgb: Shaped[Array, "n 3"], colour_range: tuple[float, float]) -> UInt8[Array, "n 3"]:
     low, high = colour_range
-    scaled = (np.nan_to_num(rgb.astype(np.float64)) - low) / (high - low)
+    scaled = (np.nan_to_num(as_fp64(rgb)) - low) / (high - low)
     return (scaled.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _described(part: Array | None) -> str:
     return "missing" if part is None else f"of type {part.dtype} and shape {part.shape}"
-
-
-def _read_npy(path: Path) -> Array:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as an array: {' '.join(str(error).split())}.", _AGAIN) from None
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path} holds several arrays.", "Save one .npy array.")
-    return array
 
 
 def _read_pth(path: Path) -> Any:
@@ -130,7 +121,7 @@ def _read_pth(path: Path) -> Any:
         raise DataError(
             f"{path} holds something else than arrays, or is cut short.", "Only (xyz, rgb, label) as arrays is read."
         ) from None
-    except (OSError, EOFError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:  # what torch raises for damaged files is of every kind
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} cannot be read: {first.rstrip('.')}.", _AGAIN) from None
 

@@ -26,6 +26,7 @@ from ov3d.common.readers.colmap_model import (
 )
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.posed import Lens, Shot, add_note, estimated_up, frames_from, natural_order, unique_names
+from ov3d.common.readers.raw_points import usable
 from ov3d.common.scene import PointCloud, Scene, World
 from ov3d.common.shapes import Array, Float64, UInt8
 
@@ -127,7 +128,7 @@ def _points(path: Path, notes: list[str]) -> tuple[Float64[Array, "n 3"], UInt8[
         notes.append(f"there is no {path.name}: the scene has no points")
         return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
     xyz, rgb = read_points(path)
-    finite = np.isfinite(xyz).all(axis=1)
+    finite = usable(xyz)
     if not finite.all():
         notes.append(f"{int((~finite).sum())} of {len(xyz)} points of {path.name} are not finite and are left out")
     return xyz[finite], rgb[finite]

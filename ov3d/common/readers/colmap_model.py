@@ -12,6 +12,7 @@ In the text files lines that begin with # are remarks; an image has two lines, t
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -280,8 +281,8 @@ def _pose(numbers: tuple[float, ...]) -> Float64[Array, "4 4"]:
     if len(numbers) != 7:
         raise ValueError
     pose = np.full((4, 4), np.nan)
-    norm = float(np.linalg.norm(numbers[:4]))
-    if not norm > 0:
+    norm = math.hypot(*numbers[:4])
+    if not 0 < norm < math.inf:
         return pose
     w, x, y, z = (value / norm for value in numbers[:4])
     pose[:3, :3] = [

@@ -7,7 +7,9 @@ says) and `nyu40id` among its columns. NYU40 ids become class ids as ov3d/common
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ov3d.common.datasets import load_dataset
@@ -61,11 +63,12 @@ def read_label_map(path: Path) -> LabelMap:
         raise DataError(
             f"The label map {path} has no column {', '.join(missing)}.", "It should be scannetv2-labels.combined.tsv."
         )
+    classes = nyu40_classes()
     by_id: dict[int, int] = {}
     by_category: dict[str, int] = {}
     for number, row in enumerate(rows, start=2):
         try:
-            stored, class_idx = int(row["id"]), class_of_nyu40(int(row["nyu40id"] or 0))
+            stored, class_idx = int(row["id"]), classes.get(int(row["nyu40id"]) if row["nyu40id"] != "" else 0, IGNORE)
             if not 0 <= stored < _LARGEST_ID or row["raw_category"] is None:
                 raise ValueError
         except (TypeError, ValueError):
@@ -79,7 +82,8 @@ def read_label_map(path: Path) -> LabelMap:
     return LabelMap(path, table, by_category)
 
 
-def class_of_nyu40(nyu40: int) -> int:
-    """The class id of an NYU40 id, `IGNORE` for those that are none of the 20."""
-    class_idx = load_dataset("scannet").truth_ids.get(nyu40)
-    return IGNORE if class_idx is None else class_idx
+@lru_cache(maxsize=1)
+def nyu40_classes() -> Mapping[int, int]:
+    """The class id of each NYU40 id that is one of the 20."""
+    known = load_dataset("scannet").truth_ids.items()
+    return {nyu40: class_idx for nyu40, class_idx in known if class_idx is not None}

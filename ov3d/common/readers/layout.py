@@ -14,6 +14,8 @@ from ov3d.common.shapes import Array, Float64
 FAR = 1000.0
 """Coordinates beyond this get an origin: fp32 is finer than a tenth of a millimetre below it, and coarser beyond."""
 
+_SAMPLE = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -41,10 +43,14 @@ def scene_name(path: Path) -> str:
 
 
 def choose_origin(positions: Float64[Array, "n 3"]) -> tuple[float, float, float]:
-    """The offset to subtract from finite coordinates so that fp32 holds them: zero, or their middle rounded to whole units."""
+    """The offset to subtract from finite coordinates so that fp32 holds them: zero, or their median rounded to whole units.
+
+    The median, not the middle of their range: one stray point (a sensor's "nothing here" is often at zero, hundreds of
+    kilometres from a survey) must not cost the others their millimetres.
+    """
     if len(positions) == 0 or np.abs(positions).max() <= FAR:
         return (0.0, 0.0, 0.0)
-    x, y, z = np.rint((positions.min(axis=0) + positions.max(axis=0)) / 2).tolist()
+    x, y, z = np.rint(np.median(positions[:: max(1, len(positions) // _SAMPLE)], axis=0)).tolist()
     return (x, y, z)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ov3d.common.errors import DataError
-from ov3d.common.readers.raw_points import RawPoints
+from ov3d.common.readers.raw_points import RawPoints, as_fp64
 from ov3d.common.shapes import Array, Bool, Float32
 
 COLUMNS = {4: "x y z intensity (KITTI)", 5: "x y z intensity ring (nuScenes)", 6: "x y z r g b (mmdetection3d)"}
@@ -50,7 +50,7 @@ def read_bin(path: Path) -> RawPoints:
     rows = values.reshape(-1, num_columns)
     rgb = rows[:, 3:6].astype(np.uint8) if num_columns == 6 else None
     note = f"{path.name} is read as {len(rows)} rows of {COLUMNS[num_columns]}"
-    return RawPoints(rows[:, :3].astype(np.float64), rgb, notes=(note,))
+    return RawPoints(as_fp64(rows[:, :3]), rgb, notes=(note,))
 
 
 def _plausible(rows: Float32[Array, "n k"]) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from ov3d.common.cameras import Camera
 from ov3d.common.errors import DataError
 from ov3d.common.images import IMAGE_ENDINGS, ImageHeader
+from ov3d.common.npy_files import read_npy
 from ov3d.common.readers.colmap import has_model
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.posed import Lens, Shot, add_note, estimated_up, frames_from, list_images, unique_names
@@ -61,16 +62,12 @@ def load(path: Path) -> Scene:
 
 
 def _read_rows(path: Path) -> Float64[Array, "n 17"]:
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"There is no {path}.", "Check the path.") from None
-    except (OSError, ValueError, EOFError) as error:
-        why = " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read as an array: {why}.", "It is cut short: export it again.") from None
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "fiu":
-        shape = getattr(rows, "shape", "no array")
-        raise DataError(f"{path} holds {shape}, not rows of 17 numbers.", "It should be LLFF's poses and bounds.")
+    rows = read_npy(path)
+    if rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "fiu":
+        raise DataError(
+            f"{path} holds {rows.dtype} of shape {rows.shape}, not rows of 17 numbers.",
+            "It should be LLFF's poses and bounds.",
+        )
     return rows.astype(np.float64)
 
 

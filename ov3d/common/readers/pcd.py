@@ -21,7 +21,7 @@ import numpy as np
 
 from ov3d.common.errors import DataError
 from ov3d.common.readers.lzf import decompress
-from ov3d.common.readers.raw_points import RawPoints, colours_8bit
+from ov3d.common.readers.raw_points import RawPoints, as_fp64, colours_8bit
 from ov3d.common.shapes import Array, Shaped, UInt8
 
 TYPES = {
@@ -80,7 +80,7 @@ def read_pcd(path: Path) -> RawPoints:
         raise DataError(
             f"The points of {path} have no {', '.join(missing)} (they have {found}).", "Export them with it."
         )
-    xyz = np.column_stack([columns[axis].astype(np.float64) for axis in ("x", "y", "z")])
+    xyz = np.column_stack([as_fp64(columns[axis]) for axis in ("x", "y", "z")])
     notes = []
     if header.viewpoint != _NO_TURN:
         notes.append(f"{path.name} says where its sensor stood (VIEWPOINT); the points are taken as they are")

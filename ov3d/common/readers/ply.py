@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ov3d.common.errors import DataError
-from ov3d.common.readers.raw_points import RawPoints, colours_8bit, finished
+from ov3d.common.readers.raw_points import RawPoints, as_fp64, colours_8bit, finished
 from ov3d.common.scene import PointCloud, World
 from ov3d.common.shapes import Array, Shaped, UInt8
 
@@ -41,7 +41,7 @@ def read_ply_points(path: Path) -> RawPoints:
     missing = [axis for axis in ("x", "y", "z") if axis not in names]
     if missing:
         raise DataError(f"The vertices of {path} have no {', '.join(missing)}.", "Export the cloud with coordinates.")
-    xyz = np.column_stack([vertices[names[axis]].astype(np.float64) for axis in ("x", "y", "z")])
+    xyz = np.column_stack([as_fp64(vertices[names[axis]]) for axis in ("x", "y", "z")])
     labels, instances = (
         next((vertices[names[name]] for name in known if name in names), None) for known in (_LABELS, _INSTANCES)
     )

@@ -18,6 +18,7 @@ from ov3d.common.cameras import Camera, orthonormalised, pose_fault
 from ov3d.common.distortion import Distortion
 from ov3d.common.errors import DataError
 from ov3d.common.images import IMAGE_ENDINGS, QUARTER_TURNS, ImageHeader, read_header
+from ov3d.common.npy_files import UNREADABLE
 from ov3d.common.scene import DepthImage, Frame
 from ov3d.common.shapes import Array, Float64
 
@@ -206,7 +207,7 @@ def _raster_size(path: Path) -> tuple[int, int] | None:
         return header.stored_size if header else None
     try:
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError, EOFError):
+    except UNREADABLE:
         return None
     return (shape[1], shape[0]) if len(shape) == 2 else None
 

@@ -15,9 +15,12 @@ import numpy as np
 from ov3d.common.errors import DataError
 from ov3d.common.readers.layout import choose_origin
 from ov3d.common.scene import IGNORE, PointCloud, World
-from ov3d.common.shapes import Array, Float64, Int32, Shaped, UInt8
+from ov3d.common.shapes import Array, Bool, Float64, Int32, Shaped, UInt8
 
 NUM_INSTANCES = 2**31 - 1
+
+FARTHEST = 1e12
+"""Coordinates from here on are no place: damage, or a sentinel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +58,7 @@ def finished(raw: RawPoints, path: Path, *, num_classes: int) -> tuple[PointClou
         DataError: there is no point with finite coordinates.
     """
     notes = list(raw.notes)
-    finite = np.isfinite(raw.xyz).all(axis=1)
+    finite = usable(raw.xyz)
     if not finite.any():
         what = " with finite coordinates." if len(raw.xyz) else "."
         raise DataError(f"{path} holds no point{what}", "Export it again.")
@@ -79,6 +82,17 @@ def finished(raw: RawPoints, path: Path, *, num_classes: int) -> tuple[PointClou
     return cloud, world, notes
 
 
+def usable(xyz: Float64[Array, "n 3"]) -> Bool[Array, " n"]:
+    """Which points have a place: finite coordinates below `FARTHEST`."""
+    return (np.abs(xyz) < FARTHEST).all(axis=1)  # false for NaN
+
+
+def as_fp64(values: Shaped[Array, "*shape"]) -> Float64[Array, "*shape"]:
+    """Numbers in fp64; what damage made of some of them passes without a warning, and `usable` leaves it out."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return values.astype(np.float64)
+
+
 def known_ids(values: Shaped[Array, " n"], count: int) -> Int32[Array, " n"]:
     """Ids below `count`; the others, and those that are not finite, unknown."""
     known = (values >= 0) & (values < count)  # false for NaN
@@ -95,7 +109,7 @@ def colours_8bit(values: Shaped[Array, "n c"]) -> UInt8[Array, "n c"]:
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind == "f":
-        values = np.nan_to_num(values.astype(np.float64))
+        values = np.nan_to_num(as_fp64(values))
         whole = values if values.size and values.max() > 1 else values * 255
         return (whole.clip(0, 255) + 0.5).astype(np.uint8)
     if values.size and values.max() > 255:

@@ -21,7 +21,7 @@ import numpy as np
 from ov3d.common.datasets import load_dataset
 from ov3d.common.errors import DataError, Ov3dError
 from ov3d.common.files import cache_root, hash_text, read_json, write_bytes, write_json, write_text
-from ov3d.common.readers.label_map import LabelMap, class_of_nyu40, find_label_map, read_label_map
+from ov3d.common.readers.label_map import LabelMap, find_label_map, nyu40_classes, read_label_map
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.ply import read_ply, read_ply_points
 from ov3d.common.readers.posed import add_note
@@ -179,7 +179,9 @@ def _vertex_labels(path: Path, mesh_name: str, num_vertices: int) -> Int32[Array
     if raw.labels is None or len(raw.labels) != num_vertices:
         what = "no labels" if raw.labels is None else f"{len(raw.labels)} vertices"
         raise DataError(f"{path} has {what}, {mesh_name} has {num_vertices} vertices.", "Download both for one scan.")
-    table = np.array([*(class_of_nyu40(k) for k in range(_NUM_NYU40)), IGNORE], np.int32)  # the last for unknown ids
+    table = np.array(
+        [*(nyu40_classes().get(k, IGNORE) for k in range(_NUM_NYU40)), IGNORE], np.int32
+    )  # the last for unknown ids
     return table[known_ids(raw.labels, _NUM_NYU40)]
 
 

@@ -111,6 +111,11 @@ def _matrices(file: Path) -> tuple[Float64[Array, "3 3"], Float64[Array, "4 4"]]
     return intrinsic, pose if len(pose) == 4 else np.vstack([pose, (0, 0, 0, 1)])
 
 
+def _among_rooms(path: Path) -> bool:
+    """Whether a folder is an area that also has S3DIS's rooms, or the data/ of one: a data set of its rooms."""
+    return _holds_rooms(path) or _holds_rooms(path.resolve().parent)
+
+
 def _holds_rooms(path: Path) -> bool:
     return any(inner.is_dir() and (inner / "Annotations").is_dir() for inner in path.iterdir())
 
@@ -120,6 +125,5 @@ LAYOUT = Layout(
     looks_for=f"data/pose/*{ENDING}",
     matches=lambda path: path.is_dir() and bool(pose_files(path)),
     load=load,
-    # An area with both rooms and photographs is a data set of its rooms.
-    yields_to=_holds_rooms,
+    yields_to=_among_rooms,
 )

@@ -5,7 +5,7 @@ truth with blobs of wrong labels. Reading alone, the metric alone on labels in m
 files, read, count, check ids, report) run in turn, in one process and one thread; medians are compared. The peer is the bound:
 reading + metric.
 
-Run: python -m benchmarks.eval_tree [--scans N] [--repeats N]
+Run: python -m benchmarks.eval_tree [--scans N] [--repeats N]     (needs nothing but ov3d and the scans)
 """
 
 from __future__ import annotations

@@ -236,7 +236,7 @@ def _evaluate_run(
 
 def _finish(found: EvalReport | list[EvalReport], output: Path | None, as_csv: bool, console: Console) -> None:
     """Write the files, and print the result in the form asked for."""
-    from ov3d.common.exporters.tables import print_report, report_csv, write_report
+    from ov3d.common.exporters.tables import print_report, report_csv, reports_csv, write_report
 
     reports = found if isinstance(found, list) else [found]
     files: list[Path] = []
@@ -244,7 +244,7 @@ def _finish(found: EvalReport | list[EvalReport], output: Path | None, as_csv: b
         if output is not None:
             files += write_report(output if idx == 0 else output / report.slug, report)
     if as_csv:
-        sys.stdout.write("\n".join(report_csv(report) for report in reports))
+        sys.stdout.write(reports_csv(reports) if isinstance(found, list) else report_csv(found))
         return
     data: dict[str, Any] = {"files": [str(path) for path in files]}
     data |= {"reports": [report.to_json() for report in reports]} if isinstance(found, list) else reports[0].to_json()

@@ -249,6 +249,8 @@ def test_a_run_as_json_and_csv(ov3d: Ov3d, run: Path) -> None:
     data = json.loads(ov3d("eval", run, "--json").out)
     assert data["reports"][0]["means"]["mIoU"] == pytest.approx(7 / 12)
     assert data["reports"][0]["confusion"]["rows_truth"][1] == [0, 1, 1]
-    assert "class,cat,class,," in ov3d("eval", run, "--csv").out
+    rows = list(csv.DictReader(io.StringIO(ov3d("eval", run, "--csv").out)))
+    assert [row["table"] for row in rows] == ["room: points"] * len(rows)
+    assert next(row for row in rows if row["name"] == "cup")["IoU"] == "0.5"
     done = ov3d("eval", run, "--subset", "val")
     assert (done.code, "--subset goes with --dataset" in done.error) == (2, True)

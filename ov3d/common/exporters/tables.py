@@ -20,6 +20,18 @@ REPORT_KIND = "evaluation-report"
 REPORT_VERSION = 1
 
 
+def reports_csv(reports: Sequence[EvalReport]) -> str:
+    """Several reports of the same columns as one CSV: as `report_csv`, after a column `table` with the report's title."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    for idx, report in enumerate(reports):
+        head, *rows = csv.reader(io.StringIO(report_csv(report)))
+        if idx == 0:
+            writer.writerow(["table", *head])
+        writer.writerows([report.title, *row] for row in rows)
+    return stream.getvalue()
+
+
 def report_csv(report: EvalReport) -> str:
     """Classes, groups and means as CSV: `level,name,kind,group` and one column a score (fractions, full precision).
 

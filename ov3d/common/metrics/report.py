@@ -71,7 +71,8 @@ class EvalReport:
     @property
     def slug(self) -> str:
         """A folder name."""
-        return re.sub(r"[^a-z0-9]+", "-", f"{self.dataset} {self.title}".lower()).strip("-")
+        name = self.title if self.title.startswith(self.dataset) else f"{self.dataset} {self.title}"
+        return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able form; what is not defined is null."""

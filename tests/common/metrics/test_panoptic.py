@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ov3d.common.errors import DataError, UsageError
@@ -182,7 +182,7 @@ def test_dagger_takes_iou_for_stuff() -> None:
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 7))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_order_and_any_parts_give_the_same_bits(random: object, num_parts: int) -> None:
     many = scans(3, 15)
     whole = counted(many).compute()

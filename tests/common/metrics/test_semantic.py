@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -61,7 +61,7 @@ def test_counts_equal_a_masked_bincount(dtype: str, run: int) -> None:
     st.randoms(use_true_random=False),
     st.sampled_from([None, -1, 2, 255]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_label_is_counted_or_refused(truth: np.ndarray, random: object, ignore: int | None) -> None:
     found = np.array([random.randint(-2, 8) for _ in truth], np.int64)  # type: ignore[attr-defined]
     metric = SemanticConfusion(6, ignore_label=ignore)
@@ -241,7 +241,7 @@ def test_unique_keys_whatever_collides(num_keys: int, weighted: bool) -> None:
 
 
 @given(arrays(np.uint8, st.integers(0, 200), elements=st.integers(0, 3)), st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_runs_unfold_to_the_points(values: np.ndarray, min_run: int) -> None:
     values = np.repeat(values, 4)
     other = values[::-1].copy()

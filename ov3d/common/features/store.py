@@ -171,14 +171,14 @@ class FeatureStore:
             CorruptFileError: the file was cut or changed.
         """
         view = self.load(frame)
-        pixels, inverse = _deduplicated(_pixels(frame, uv), frame.camera.width)
+        pixels, inverse = _deduplicated(frame_pixels(frame, uv), frame.camera.width)
         features = view.features_at(pixels)
         return features if inverse is None else features[inverse]
 
     def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float32[Array, "n d"]:
         """Unit features at pixels: the mean of the scales' unit features, brought to unit length; else as `features_at`."""
         view = self.load(frame)
-        pixels, inverse = _deduplicated(_pixels(frame, uv), frame.camera.width)
+        pixels, inverse = _deduplicated(frame_pixels(frame, uv), frame.camera.width)
         features = view.pixel_features(pixels)
         return features if inverse is None else features[inverse]
 
@@ -279,7 +279,7 @@ class FeatureStore:
         return CropFeatures(grids, file.tensors["vectors"], size, (width, height), self.plan.sigma)
 
 
-def _pixels(frame: Frame, uv: Float[Array, "n 2"]) -> Int64[Array, "n 2"]:
+def frame_pixels(frame: Frame, uv: Float[Array, "n 2"]) -> Int64[Array, "n 2"]:
     """(column, row) of the pixels that image coordinates fall into; the far border belongs to the last pixel."""
     size = np.array([frame.camera.width, frame.camera.height])
     inside = (uv >= 0) & (uv <= size)  # false for NaN as well

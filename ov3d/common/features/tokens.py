@@ -90,16 +90,15 @@ class TokenPlan:
         rows, columns = self.grid(width, height)
         return columns * self.patch[1], rows * self.patch[0]
 
-    def starts(self, width: int, height: int) -> tuple[Int32[Array, " r"], Int32[Array, " c"]]:
-        """First rows and first columns of the windows, in patches; they cover the grid."""
-        grid, cells = self.grid(width, height), self.cells
-        steps = (max(1, int(cell * (1 - self.overlap))) for cell in cells)
-        rows, columns = (window_starts(*sizes) for sizes in zip(grid, cells, steps, strict=True))
+    def starts(self, grid: tuple[int, int]) -> tuple[Int32[Array, " r"], Int32[Array, " c"]]:
+        """First rows and first columns, in patches, of the windows that cover a grid of (rows, columns) patches."""
+        steps = (max(1, int(cell * (1 - self.overlap))) for cell in self.cells)
+        rows, columns = (window_starts(*sizes) for sizes in zip(grid, self.cells, steps, strict=True))
         return rows, columns
 
     def num_crops(self, width: int, height: int) -> int:
         """How many windows an image of that size has."""
-        rows, columns = self.starts(width, height)
+        rows, columns = self.starts(self.grid(width, height))
         return len(rows) * len(columns)
 
     def estimated_bytes(self, width: int, height: int, dim: int) -> int:

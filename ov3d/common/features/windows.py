@@ -34,10 +34,10 @@ def encode_tokens(
         batch_size: how many windows are encoded at once; it changes no number.
         advance: called with the number of windows of each batch.
     """
-    height, width = image.shape[1:]
-    rows, columns = plan.starts(width, height)
-    corners = [(int(row), int(column)) for row in rows for column in columns]
     (cell_rows, cell_columns), (patch_h, patch_w) = plan.cells, plan.patch
+    grid = (image.shape[1] // patch_h, image.shape[2] // patch_w)
+    rows, columns = plan.starts(grid)
+    corners = [(int(row), int(column)) for row in rows for column in columns]
     sums: Tensor | None = None
     for start in range(0, len(corners), batch_size):
         batch = corners[start : start + batch_size]
@@ -49,7 +49,6 @@ def encode_tokens(
         )
         tokens = encode(windows)
         if sums is None:
-            grid = (height // patch_h, width // patch_w)
             sums = torch.zeros(*grid, tokens.shape[-1], device=tokens.device)
             weight = (_tent(cell_rows)[:, None] * _tent(cell_columns)).to(tokens.device)[..., None]
         for (r, c), one in zip(batch, tokens, strict=True):

@@ -41,7 +41,13 @@ def open_teacher(spec: str, *, refine: str = "none", text_encoder: str | None = 
     if brought is not None:
         if refine != "none":
             raise UsageError(f"{brought.family}: takes no refinement.", "Leave --refine out.")
-        raise UsageError(f"{brought.family}: is not in this version yet.")
+        if brought.family == "labels":
+            from ov3d.common.teachers.labels import LabelTeacher
+
+            return LabelTeacher(brought, device=device)
+        from ov3d.common.teachers.arrays import ArrayTeacher
+
+        return ArrayTeacher(brought, device=device)
     family, _ = split_spec(spec)
     if family == DEFAULT_TEXT:
         raise UsageError(f"{spec} encodes text alone, no photographs.", f"Write labels:DIR@{spec}.")

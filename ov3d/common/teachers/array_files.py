@@ -1,0 +1,232 @@
+"""Feature arrays that were made elsewhere: found, mapped into memory, and checked once a content.
+
+A folder holds one file a frame, `[SCENE/]NAME.npy` or `.safetensors`, of shape [h, w, d] (the photograph's size, or any
+coarser grid over it), or one file a scene, `SCENE.npy` or `[SCENE/]points.npy`, of shape [n, d], a row a point of the cloud. A
+safetensors file holds one tensor, or one named `features`. Where the folder has a file SHA256SUMS (as sha256sum writes it),
+files are held to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ov3d.common.encoders.weights import sha256_of
+from ov3d.common.errors import CorruptFileError, DataError, NewerFormatError, StorageError
+from ov3d.common.features.content_hash import ContentHasher
+from ov3d.common.files import cache_root, hash_text, read_json, write_json
+from ov3d.common.scene import Scene
+from ov3d.common.shapes import Array, Float
+
+ENDINGS = (".npy", ".safetensors")
+TENSOR_NAME = "features"
+SUMS_NAME = "SHA256SUMS"
+BLOCK = 1 << 22
+"""Values looked at together."""
+
+_KIND, _VERSION = "array-check", 1
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayFile:
+    """One file of features.
+
+    Attributes:
+        path: where it is.
+        dim: the width it must have.
+    """
+
+    path: Path
+    dim: int
+
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape, from the file's header.
+
+        Raises:
+            DataError: it cannot be read, or is of another type or width.
+        """
+        kind, shape = _header(self.path)
+        if kind not in ("f", "F16", "F32", "F64") or len(shape) not in (2, 3) or 0 in shape:
+            raise DataError(
+                f"{self.path} has shape {shape} of {kind}, which are no features.",
+                "Features are fp16, fp32 or fp64 numbers, [h, w, d] a frame or [n, d] a cloud.",
+            )
+        if shape[-1] != self.dim:
+            hint = "Name the text encoder that they were made for."
+            if shape[0] == self.dim:
+                hint = "The width comes last: save them transposed, [h, w, d]."
+            raise DataError(
+                f"{self.path} has shape {shape}: features of width {shape[-1]}, "
+                f"the text encoder's vectors have {self.dim}.",
+                hint,
+            )
+        return shape
+
+    def load(self) -> Float[Array, "*cells d"]:
+        """The array, mapped from the file where that is possible; raises as `shape` does."""
+        self.shape()
+        return _read(self.path)
+
+    def check(self, hasher: ContentHasher) -> None:
+        """Look at every value, once a content.
+
+        Raises:
+            DataError: there are values that are not finite.
+        """
+        memo = cache_root() / "arrays" / f"{hash_text(hasher.hash(self.path), str(self.dim))}.json"
+        with contextlib.suppress(DataError, CorruptFileError, NewerFormatError, OSError):
+            read_json(memo, kind=_KIND, version=_VERSION)
+            return
+        rows = self.load().reshape(-1, self.dim)
+        step = max(1, BLOCK // self.dim)
+        num_bad = sum(
+            int((~np.isfinite(rows[start : start + step]).all(axis=1)).sum()) for start in range(0, len(rows), step)
+        )
+        if num_bad:
+            raise DataError(
+                f"{self.path} holds NaN or infinity in {num_bad} of {len(rows)} vectors.",
+                "Zeros say that there is no feature.",
+            )
+        with contextlib.suppress(StorageError):  # a cache that cannot be written costs time, not the answer
+            write_json(memo, {"path": str(self.path)}, kind=_KIND, version=_VERSION)
+
+
+class ArrayFolder:
+    """A folder of arrays, and what it has for a scene.
+
+    Args:
+        folder: where they are.
+        dim: their width.
+    """
+
+    def __init__(self, folder: Path, dim: int) -> None:
+        self.folder = folder
+        self._dim = dim
+        self._sums = _read_sums(folder / SUMS_NAME)
+
+    def points(self, scene: Scene) -> ArrayFile | None:
+        """The file of the scene's points; none where there is none."""
+        for stem in (scene.name, f"{scene.name}/points", "points"):
+            found = self._file(stem)
+            if found is not None and len(found.shape()) == 2:
+                return self._verified(found)
+        return None
+
+    def frames(self, scene: Scene) -> dict[str, ArrayFile]:
+        """The file of each frame, by name.
+
+        Raises:
+            DataError: a frame has none, two share one, or one is of another shape or not the one that is listed.
+        """
+        own = f"{scene.name}/" if (self.folder / scene.name).is_dir() else ""
+        found: dict[str, ArrayFile] = {}
+        owners: dict[Path, str] = {}
+        missing = []
+        for frame in scene.frames:
+            file = self._file(f"{own}{frame.name}") or self._file(f"{own}{frame.image_path.stem}")
+            if file is None:
+                missing.append(f"{own}{frame.image_path.stem}")
+                continue
+            if file.path in owners:
+                raise DataError(
+                    f"The frames {owners[file.path]} and {frame.name} of {scene.name} would share {file.path}.",
+                    f"Name it after the frame: {own}{frame.name}.npy",
+                )
+            if len(file.shape()) != 3:
+                raise DataError(
+                    f"{file.path} has shape {file.shape()}; features of a frame are [h, w, d].",
+                    "Features of points are named after the scene, or points.npy.",
+                )
+            owners[file.path] = frame.name
+            found[frame.name] = self._verified(file)
+        if missing or not scene.frames:
+            looked = f"{missing[0] if missing else scene.name}{ENDINGS[0]}"
+            raise DataError(
+                f"No features for {len(missing)} of {len(scene.frames)} frames of {scene.name} in {self.folder} "
+                f"(looked for {looked}), and none for its points.",
+                "Files are named after the frames, or points.npy where they are of points.",
+            )
+        return found
+
+    def _file(self, stem: str) -> ArrayFile | None:
+        for ending in ENDINGS:
+            path = self.folder / f"{stem}{ending}"
+            if path.is_file():
+                return ArrayFile(path, self._dim)
+        return None
+
+    def _verified(self, file: ArrayFile) -> ArrayFile:
+        if self._sums is None:
+            return file
+        name = file.path.relative_to(self.folder).as_posix()
+        listed = self._sums.get(name)
+        if listed is None:
+            raise DataError(f"{file.path} is not listed in {SUMS_NAME}.", "List it, or take the list away.")
+        if sha256_of(file.path) != listed:
+            raise DataError(
+                f"{file.path} is not the file that {SUMS_NAME} lists: it has changed since.", "Copy it again."
+            )
+        return file
+
+
+def _header(path: Path) -> tuple[str, tuple[int, ...]]:
+    """Kind of number and shape."""
+    with _read_errors(path):
+        if path.suffix == ".npy":
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            return values.dtype.kind, values.shape
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as opened:
+            part = opened.get_slice(_tensor_name(path, list(opened.keys())))
+            return str(part.get_dtype()), tuple(part.get_shape())
+
+
+def _read(path: Path) -> Any:
+    with _read_errors(path):
+        if path.suffix == ".npy":
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as opened:
+            return opened.get_tensor(_tensor_name(path, list(opened.keys())))
+
+
+def _tensor_name(path: Path, names: list[str]) -> str:
+    name = names[0] if len(names) == 1 else TENSOR_NAME
+    if name not in names:
+        raise DataError(f"{path} holds {len(names)} tensors and none named {TENSOR_NAME}.", "Name it so.")
+    return name
+
+
+@contextlib.contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # a file that is cut, or of another kind, fails in many ways
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"The array {path} cannot be read: {reason}.", "It is .npy or safetensors, fp16 or fp32."
+        ) from None
+
+
+def _read_sums(path: Path) -> dict[str, str] | None:
+    """sha256 by file name, as sha256sum lists them; none where there is no list."""
+    if not path.is_file():
+        return None
+    sums = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        found = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)", line)
+        if found is None and line.strip():
+            raise DataError(f"Line {number} of {path} is no hash and file name.", "Write it with sha256sum.")
+        if found is not None:
+            sums[found[2]] = found[1].lower()
+    return sums

@@ -1,0 +1,129 @@
+"""What the ids of label maps mean: a names file beside them, or the scene's own class names.
+
+    classes.txt     line i names id i, counted from 0
+    names.yaml      id: name, or id: null for an id that means nothing; or one line `dataset: NAME`: the class ids of a data
+                    set that ov3d knows, each named by its first prompt (driveable_surface is "road")
+
+Ids called void, ignore, unlabeled or unknown mean nothing, and so do 255 and 65535 where the file does not name them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ov3d.common.datasets import load_dataset
+from ov3d.common.errors import DataError
+from ov3d.common.files import hash_text
+from ov3d.common.readers.class_names import read_classes
+from ov3d.common.scene import Scene
+from ov3d.common.shapes import Array, Int32
+from ov3d.common.text_cache import clean_prompt
+
+FILES = ("names.yaml", "classes.txt")
+VOID_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown")
+VOID_IDS = (255, 65535)
+"""What maps of 8 and 16 bits hold where nobody knows the class, by custom."""
+
+MAX_ID = 65535
+VOID, UNNAMED = -1, -2
+
+
+@dataclass(frozen=True, slots=True)
+class LabelNames:
+    """Classes of label maps.
+
+    Attributes:
+        ids: one a class, ascending.
+        names: one a class. Several prompts of a class are not averaged: a mean of bus, trailer and tractor is a truck.
+        void: ids that mean nothing.
+    """
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+    void: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def key(self) -> str:
+        """32 hexadecimal digits that name these names in keys."""
+        return hash_text("label-names-1", json.dumps([self.ids, self.names, self.void]))
+
+    def table(self) -> Int32[Array, " t"]:
+        """Class number of each id from 0 to `MAX_ID`; `VOID` where it means nothing, `UNNAMED` where nobody named it."""
+        table = np.full(MAX_ID + 1, UNNAMED, np.int32)
+        table[list(self.void)] = VOID
+        table[list(self.ids)] = np.arange(len(self.ids), dtype=np.int32)
+        return table
+
+
+def read_names(folder: Path) -> LabelNames:
+    """The names file of a folder of label maps.
+
+    Raises:
+        DataError: there is none, or it names nothing.
+    """
+    yaml_path, text_path = (folder / name for name in FILES)
+    if yaml_path.is_file():
+        return _checked(_from_yaml(yaml_path), str(yaml_path))
+    if text_path.is_file():
+        names = read_classes(text_path)
+        return _checked(dict(enumerate(names)), str(text_path))
+    raise DataError(
+        f"{folder} has no names for the ids of its label maps (looked for {' and '.join(FILES)}).",
+        "Write classes.txt, line i the name of id i, or names.yaml with `id: name`.",
+    )
+
+
+def scene_names(scene: Scene) -> LabelNames:
+    """The names of a scene's own label ids.
+
+    Raises:
+        DataError: it has none.
+    """
+    return _checked(dict(enumerate(scene.classes)), f"Scene {scene.name}")
+
+
+def _checked(found: Mapping[int, str], where: str) -> LabelNames:
+    named = {idx: name for idx, name in sorted(found.items()) if name and name.casefold() not in VOID_NAMES}
+    if not named:
+        raise DataError(f"{where} names no class.", "Name the ids that mean something.")
+    void = {idx for idx in found if idx not in named} | {idx for idx in VOID_IDS if idx not in named}
+    return LabelNames(tuple(named), tuple(named.values()), tuple(sorted(void)))
+
+
+def _from_yaml(path: Path) -> dict[int, str]:
+    """Names by id, empty for those that mean nothing."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no YAML: {' '.join(str(error).split())}.", "Write `id: name`.") from None
+    if isinstance(data, dict) and list(data) == ["dataset"]:
+        spec = load_dataset(str(data["dataset"]))
+        return {one.id: "" if one.kind == "ignored" else spec.prompts(one.name)[0] for one in spec.classes}
+    if not isinstance(data, dict):
+        raise DataError(f"{path} holds no mapping of ids to names.", "Write `id: name`, one a line.")
+    return {_id(path, key): _name(path, key, value) for key, value in data.items()}
+
+
+def _id(path: Path, key: Any) -> int:
+    if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key <= MAX_ID:
+        raise DataError(f"{path} names {key!r}, which is no id from 0 to {MAX_ID}.", "Write `id: name`.")
+    return key
+
+
+def _name(path: Path, key: Any, value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{path}: id {key} is named {value!r}, which is no name.", "Quote it, or write null for void.")
+    return clean_prompt(value)

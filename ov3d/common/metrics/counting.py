@@ -11,6 +11,7 @@ everything else is arithmetic on a table of a few hundred rows. Two facts make t
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -148,6 +149,16 @@ class PairCounter:
         check_labels("truth", truth, np.sort(self._rows))
 
 
+class _Scratch(threading.local):
+    """Memory that every thread keeps: fresh memory a scan would have to be fetched, and would push labels out of the cache."""
+
+    def __init__(self) -> None:
+        self.flags = np.empty((2, FOLD_BLOCK), bool)
+
+
+_SCRATCH = _Scratch()
+
+
 def fold_runs(
     *arrays: Shaped[Array, " n"], min_run: int = KEY_RUN
 ) -> tuple[tuple[Shaped[Array, " r"], ...], Int64[Array, " r"] | None]:
@@ -164,18 +175,19 @@ def fold_runs(
     probe = min(num, RUN_PROBE)
     if probe < 2:
         return arrays, None
-    scratch = np.empty((2, min(num, FOLD_BLOCK)), bool)
+    scratch = _SCRATCH.flags
     if np.count_nonzero(_changes(arrays, 1, probe, scratch)) * min_run > probe:
         return arrays, None
-    parts = []
-    for begin in range(1, num, FOLD_BLOCK):
-        starts = _changes(arrays, begin, min(num, begin + FOLD_BLOCK), scratch).nonzero()[0]
-        starts += begin
-        parts.append(starts)
+    blocks = range(1, num, FOLD_BLOCK)
+    parts = [_changes(arrays, begin, min(num, begin + FOLD_BLOCK), scratch).nonzero()[0] for begin in blocks]
     bounds = np.empty(sum(map(len, parts)) + 2, np.int64)
     bounds[0], bounds[-1] = 0, num
-    np.concatenate(parts, out=bounds[1:-1])
-    return tuple(array.take(bounds[:-1]) for array in arrays), bounds[1:] - bounds[:-1]
+    done = 1
+    for begin, changes in zip(blocks, parts, strict=True):
+        np.add(changes, begin, out=bounds[done : done + len(changes)])
+        done += len(changes)
+    starts = bounds[:-1]
+    return tuple(array.take(starts) for array in arrays), bounds[1:] - starts
 
 
 def count_unique(
@@ -308,4 +320,4 @@ def _fits(labels: Integer[Array, " n"], low: int, num_bits: int) -> bool:
     """Whether all labels are in low to low + 2^k - 1."""
     if low == 0:
         return not largest_unsigned(labels) >> num_bits
-    return int(labels.min()) >= low and not (int(labels.max()) - low) >> num_bits
+    return int(np.minimum.reduce(labels)) >= low and not (int(np.maximum.reduce(labels)) - low) >> num_bits

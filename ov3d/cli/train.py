@@ -124,8 +124,13 @@ def _show(out: RichConsole, run: Run) -> None:
 
 
 def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    from ov3d.common.stated import corruption_note
+
     lines = [("backend", str(manifest["backend"])), ("stages", ", ".join(manifest["stages"]))]
     lines.append(("scenes", ", ".join(manifest["indexes"])))
+    for scene, facts in manifest.get("facts", {}).items():
+        if note := corruption_note(facts):
+            lines.append(("corruption", f"{scene}: {note}"))
     seconds = manifest.get("seconds", {})
     lines.append(("seconds", ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())))
     return lines

@@ -36,9 +36,6 @@ class ImageFeatures(PixelFeatures, Protocol):
 class Teacher(ABC):
     """Where 2D knowledge comes from, and the text side that questions to it go through."""
 
-    needs_images = True
-    """Whether it knows photographs; otherwise `lift` gives features of points without any."""
-
     @property
     @abstractmethod
     def card(self) -> EncoderCard:
@@ -100,6 +97,10 @@ class Teacher(ABC):
     def text(self, prompts: Sequence[str]) -> Float32[Array, "k d"]:
         """Unit text vectors, from the cache where they are in it."""
         return encode_prompts(self.card, list(prompts), TextCache(), self.make_text_encoder)
+
+    def needs_images(self, scene: Scene) -> bool:
+        """Whether it knows the scene's photographs; otherwise `lift` gives features of its points without any."""
+        return True
 
     def sources(self) -> Mapping[str, ImageFeatures]:
         """The features that an evaluation compares on photographs, by what they are called."""

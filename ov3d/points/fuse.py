@@ -73,11 +73,11 @@ def fuse_scene(
     Raises:
         DataError: nothing to fuse, missing features that must not be extracted, or frames that see next to no point.
     """
-    if teacher.needs_images and not scene.frames:
+    if teacher.needs_images(scene) and not scene.frames:
         raise DataError(f"Scene {scene.name} has no posed photographs to fuse.", "Give images with poses.")
     scene = with_cloud(scene, voxel_size=config.voxel_size, progress=progress)
     cloud = _points(scene)
-    if teacher.needs_images:
+    if teacher.needs_images(scene):
         check_views(scene.name, cloud, scene.frames, config.lift)
     frames = teacher.features_of(scene, extract=extract, progress=progress)
     lifted = _lifted(scene, cloud, frames, teacher, config, folder / LIFTED_NAME, resume, progress)

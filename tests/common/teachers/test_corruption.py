@@ -166,3 +166,32 @@ def test_the_teacher_says_its_corruption(scene: Scene, tmp_path: Path) -> None:
     uv = frame.camera.pixel_centres()
     differs = (teacher.source.pixel_features(frame, uv) != plain.source.pixel_features(frame, uv)).any(axis=1)
     assert 0.1 < differs.mean() < 0.5
+
+
+@pytest.mark.offline_weights
+def test_a_furnished_room_fused_from_its_own_labels(tmp_path: Path) -> None:
+    """Near the truth when uncorrupted; far below it at 30 %."""
+    from ov3d.common.config import load_config
+    from ov3d.common.scene import LazyScenes
+    from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
+    from ov3d.points.backend import PointsBackend
+    from ov3d.points.config import PointsConfig
+
+    config = GalleryConfig(seed=1, num_views=6, width=240, height=180, photographs=("cat", "coffee"), furniture=3)
+    room = write_gallery(tmp_path / "room", config)
+    assert room.cloud is not None
+    assert room.cloud.labels is not None
+    cloud = PointCloud(room.cloud.xyz[::12], labels=room.cloud.labels[::12])
+    room = replace(room, cloud=cloud)
+    scores = {}
+    for level in (0, 30):
+        settings = load_config(PointsConfig, None, [f"encoder=labels:scene,corrupt={level}"])
+        backend, source = PointsBackend(), LazyScenes(("room",), lambda name: room)
+        run = backend.train(source, settings, run=tmp_path / str(level), device=CPU)
+        report = backend.evaluate(run, room, device=CPU)
+        scores[level] = [table.mean_iou for table in report.tables]
+        assert f"corrupted by {level} %" in report.notes[0]
+    assert scores[0][0] > 0.9
+    assert scores[0][1] == 1.0
+    assert 0.2 < scores[30][0] < 0.75
+    assert 0.2 < scores[30][1] < 0.65

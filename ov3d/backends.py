@@ -44,6 +44,7 @@ def train_run(
     run: Path | None = None,
     outputs: str | Path | None = None,
     layout: str | None = None,
+    scale: float | None = None,
     device: str = "auto",
     extract: bool = True,
     progress: Progress | None = None,
@@ -58,6 +59,7 @@ def train_run(
         run: the folder of an unfinished run to go on with; none makes a new one.
         outputs: where runs are kept.
         layout: how the scenes are stored; none detects it.
+        scale: metres per unit of the files; none leaves lengths as they are. Layout and scale are kept in the manifest.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         extract: whether missing features are extracted; otherwise they are an error.
         progress: hears how far it is.
@@ -69,16 +71,18 @@ def train_run(
     from ov3d.common.config import load_config
     from ov3d.common.device import pick_device
     from ov3d.common.readers import open_source
-    from ov3d.common.runs import new_run
+    from ov3d.common.runs import new_run, read_run, write_manifest
 
     config = load_config(backend.config_type, config_path, overrides)
     chosen = pick_device(device)
-    source = open_source(path, layout=layout)
+    source = open_source(path, layout=layout, scale=scale, say=progress.say if progress else None)
     if not len(source):
         raise DataError(f"There is no scene in {path}.", "Check the path.")
     name = source.ids[0] if len(source) == 1 else Path(path).resolve().name
     folder = run if run is not None else new_run(name, backend.name, outputs)
-    return backend.train(source, config, run=folder, device=chosen, extract=extract, progress=progress)
+    trained = backend.train(source, config, run=folder, device=chosen, extract=extract, progress=progress)
+    write_manifest(folder, {**trained.manifest, "layout": layout, "scale": scale})  # to read the scenes again alike
+    return read_run(folder)
 
 
 def train(backend: str, scene: str | Path, *settings: str, outputs: Path | None = None, device: str = "auto") -> Run:

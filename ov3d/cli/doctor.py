@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ov3d.cli.console import Console
-from ov3d.cli.options import CacheOption, JsonFlag, LayoutOption, QuietFlag, use_cache
+from ov3d.cli.options import CacheOption, JsonFlag, LayoutOption, QuietFlag, ScaleOption, use_cache
 from ov3d.common.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ MARKS = {"ok": "[green]ok[/green]", "absent": "[dim]--[/dim]", "fault": "[red]!!
 def doctor(
     scene: Annotated[Path | None, typer.Argument(help="A scene to look at; leave out to look at the machine.")] = None,
     layout: LayoutOption = None,
+    scale: ScaleOption = None,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -44,7 +45,7 @@ def doctor(
         from ov3d.common.readers import load_scene
         from ov3d.common.scene_check import describe_scene
 
-        read = load_scene(scene, layout=layout)
+        read = load_scene(scene, layout=layout, scale=scale)
         facts, title = describe_scene(read, progress=console), f"scene {read.name}"
     console.result({"what": title, "facts": [asdict(fact) for fact in facts]}, lambda out: _show(out, title, facts))
     faults = [fact for fact in facts if fact.state == "fault"]

@@ -222,9 +222,10 @@ def _evaluate_run(
     reports: list[EvalReport] = []
     for one in names:
         place = scene if scene is not None else Path(read_index(run.indexes[one]).scene_path)
+        layout = run.manifest.get("layout") if scene is None else None
         found = backend.evaluate(
             run,
-            load_scene(place),
+            load_scene(place, layout=layout, scale=run.manifest.get("scale")),
             device=pick_device(device),
             classes=prompted,
             threshold=threshold,

@@ -17,6 +17,7 @@ from ov3d.cli.options import (
     OfflineFlag,
     QuietFlag,
     RefineOption,
+    ScaleOption,
     TextEncoderOption,
     go_offline,
     use_cache,
@@ -33,6 +34,7 @@ def extract_features(
     refine: RefineOption = "none",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and do nothing.")] = False,
     layout: LayoutOption = None,
+    scale: ScaleOption = None,
     device: DeviceOption = "auto",
     cache: CacheOption = None,
     offline: OfflineFlag = False,
@@ -53,14 +55,13 @@ def extract_features(
     from ov3d.common.readers import open_source
     from ov3d.common.teachers import open_teacher
 
-    sources = [open_source(scene, layout=layout) for scene in scenes]  # all paths are checked before the long work
+    # All paths are checked before the long work.
+    sources = [open_source(scene, layout=layout, scale=scale, say=console.say) for scene in scenes]
     teacher = open_teacher(encoder, refine=refine, text_encoder=text_encoder, device=pick_device(device))
     rows: list[dict[str, Any]] = []
     for source in sources:
         for idx in range(len(source)):
             scene = source[idx]
-            for note in scene.notes:
-                console.say(f"{scene.name}: {note}")
             if dry_run:
                 row = teacher.plan(scene).to_json()
             else:

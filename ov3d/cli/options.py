@@ -43,6 +43,10 @@ CacheOption = Annotated[
 LayoutOption = Annotated[
     str | None, typer.Option("--layout", help="How the scene is stored; detected when left out.", metavar="NAME")
 ]
+ScaleOption = Annotated[
+    float | None,
+    typer.Option("--scale", help="Metres per unit of the files, for captures that do not know.", metavar="METRES"),
+]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.", metavar="FILE")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="One setting, as a.b=value; may be repeated.", metavar="KEY=VALUE")

@@ -17,6 +17,7 @@ from ov3d.cli.options import (
     OfflineFlag,
     OutputsOption,
     QuietFlag,
+    ScaleOption,
     SetOption,
     TextEncoderOption,
     go_offline,
@@ -49,6 +50,7 @@ def train(
         Path | None, typer.Option("--resume", help="Go on with the unfinished run in this folder.", metavar="RUN")
     ] = None,
     layout: LayoutOption = None,
+    scale: ScaleOption = None,
     outputs: OutputsOption = None,
     device: DeviceOption = "auto",
     seed: Annotated[int | None, typer.Option("--seed", help="As --set seed=N.", min=0, metavar="N")] = None,
@@ -79,6 +81,7 @@ def train(
         run=resume,
         outputs=outputs,
         layout=layout,
+        scale=scale,
         device=device,
         extract=not no_extract,
         progress=console,

@@ -26,7 +26,7 @@ def describe_scene(scene: Scene, *, progress: Progress | None = None) -> list[Fa
         progress: hears how far it is.
     """
     progress = progress or Silent()
-    facts = [Fact("layout", f"{scene.layout} at {scene.path}"), *_frames(scene), *_images(scene)]
+    facts = [Fact("layout", f"{scene.layout} at {scene.path}"), _world(scene), *_frames(scene), *_images(scene)]
     facts += [Fact("note", note, "absent") for note in scene.notes]
     try:
         clouded = with_cloud(scene, progress=progress)
@@ -40,6 +40,16 @@ def describe_scene(scene: Scene, *, progress: Progress | None = None) -> list[Fa
     return facts
 
 
+def _world(scene: Scene) -> Fact:
+    world = scene.world
+    text = "metres" if world.units == "metric" else "arbitrary units"
+    text += f", up {' '.join(f'{value:.2g}' for value in world.up)}"
+    if any(world.origin):
+        text += f", origin at {' '.join(f'{value:.0f}' for value in world.origin)}"
+    hint = "" if world.units == "metric" else "One measured length makes them metres: --scale METRES_PER_UNIT."
+    return Fact("world", text, hint=hint)
+
+
 def _frames(scene: Scene) -> list[Fact]:
     if not scene.frames:
         return [Fact("frames", "none", "fault", "A scene needs posed photographs to see words in.")]
@@ -49,8 +59,11 @@ def _frames(scene: Scene) -> list[Fact]:
     size_text = ", ".join(f"{count} of {size}" for size, count in sizes.most_common(3))
     centres = np.array([frame.world_from_camera[:3, 3] for frame in scene.frames])
     spread = float(np.linalg.norm(np.ptp(centres, axis=0)))
+    lenses = Counter(frame.distortion.model for frame in scene.frames if frame.distortion is not None)
+    straightened = "".join(f"; {count} straightened ({model} lens)" for model, count in lenses.most_common())
+    counted = f"{with_depth} with depth, {with_labels} with labels{straightened}"
     facts = [
-        Fact("frames", f"{len(scene.frames)} ({size_text}); {with_depth} with depth, {with_labels} with labels"),
+        Fact("frames", f"{len(scene.frames)} ({size_text}); {counted}"),
         Fact("cameras", f"spread over {spread:.3g} {scene.world.unit_name}"),
     ]
     if len(scene.frames) > 1 and spread == 0:

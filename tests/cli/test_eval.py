@@ -220,7 +220,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             return EvaluationReport("room", "points/fuse", "offline", 0.2, 0.9, (table,))
 
     monkeypatch.setattr(ov3d.backends, "get_backend", lambda name: Backend())
-    monkeypatch.setattr(ov3d.common.readers, "load_scene", lambda path: Scene("room", path, "scannet"))
+    monkeypatch.setattr(ov3d.common.readers, "load_scene", lambda path, **_: Scene("room", path, "scannet"))
     folder = tmp_path / "run"
     folder.mkdir()
     identity = Identity("m", "w", "p", "fp32")

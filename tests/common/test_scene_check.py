@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from ov3d.common.distortion import Distortion
 from ov3d.common.environment import Fact
-from ov3d.common.scene import Scene
+from ov3d.common.readers import load_scene
+from ov3d.common.scene import Scene, World
 from ov3d.common.scene_check import describe_scene
 from tests.common.scenes import box_scene
 
@@ -52,3 +55,29 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     facts = _facts(scene)
     assert facts["image"].state == "fault"
     assert scene.frames[1].image_path.name in facts["image"].value
+
+
+def test_the_world_and_the_lens_are_said(tmp_path: Path) -> None:
+    scene = box_scene(tmp_path / "box")
+    assert _facts(scene)["world"].value == "metres, up 0 0 1" and not _facts(scene)["world"].hint
+    lens = Distortion("opencv", (0.01,), scene.frames[0].camera)
+    frames = (replace(scene.frames[0], distortion=lens, camera=lens.pinhole()), *scene.frames[1:])
+    far = replace(scene, frames=frames, world=World("arbitrary", origin=(4e5, 0.0, -2.0)))
+    facts = _facts(far)
+    assert facts["world"].value == "arbitrary units, up 0 0 1, origin at 400000 0 -2"
+    assert "--scale" in facts["world"].hint
+    assert facts["frames"].value.endswith("; 1 straightened (opencv lens)")
+
+
+@pytest.mark.shared_data
+def test_real_captures_make_sense(shared_data: Path) -> None:
+    """The fox: photographs of a distorted lens, a quarter of them missing. The shelf: depth that agrees with its poses."""
+    fox = _facts(load_scene(shared_data / "nerf" / "fox"))
+    assert fox["layout"].value.startswith("nerfstudio at ")
+    assert fox["frames"].value == "50 (50 of 1080x1920); 0 with depth, 0 with labels; 50 straightened (opencv lens)"
+    assert fox["note"].value.startswith("17 of 67 listed photographs: missing (0005.jpg, ")
+    assert {fact.state for fact in fox.values()} == {"ok", "absent"} and fox["world"].hint
+    shelf = _facts(load_scene(shared_data / "nerf" / "apc-shelf"))
+    assert {fact.state for fact in shelf.values()} == {"ok"}
+    assert shelf["layout"].value.startswith("scannet at ") and shelf["world"].value == "metres, up 0 0 1"
+    assert float(shelf["seen"].value.split("%")[0]) > 40

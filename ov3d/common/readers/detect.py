@@ -31,7 +31,13 @@ LAYOUTS: tuple[Layout, ...] = (
 SPLITS_FOLDER = "splits"
 
 
-def open_source(path: str | os.PathLike[str], *, layout: str | None = None, scale: float | None = None) -> SceneSource:
+def open_source(
+    path: str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    scale: float | None = None,
+    say: Callable[[str], None] | None = None,
+) -> SceneSource:
     """Open a scene, or a folder whose sub-folders are scenes, without reading any.
 
     Args:
@@ -39,6 +45,7 @@ def open_source(path: str | os.PathLike[str], *, layout: str | None = None, scal
             each `splits/NAME.txt` is a split, one id a line.
         layout: a name of `LAYOUTS`; by default the content tells.
         scale: metres per unit of the files; makes an arbitrary world metric. By default lengths are as they are.
+        say: hears, of each scene that is read, its layout and its notes, a line each.
 
     Raises:
         UsageError: no layout of that name, or a scale that is not positive.
@@ -50,11 +57,11 @@ def open_source(path: str | os.PathLike[str], *, layout: str | None = None, scal
         raise DataError(f"There is nothing at {root}.", "Check the path to the scene.")
     single = _matching(root, layouts)
     if single is not None:
-        return LazyScenes((scene_name(root),), _loader(root, single, {}, scale))
+        return LazyScenes((scene_name(root),), _loader(root, single, {}, scale, say))
     inner = _scenes_below(root, layouts) if root.is_dir() else {}
     if not inner:
         raise _no_scene(root, layouts)
-    return LazyScenes(tuple(inner), _loader(root, None, inner, scale), _splits(root, tuple(inner)))
+    return LazyScenes(tuple(inner), _loader(root, None, inner, scale, say), _splits(root, tuple(inner)))
 
 
 def load_scene(path: str | os.PathLike[str], *, layout: str | None = None, scale: float | None = None) -> Scene:
@@ -74,6 +81,13 @@ def load_scene(path: str | os.PathLike[str], *, layout: str | None = None, scale
         first = ", ".join(source.ids[:3])
         raise DataError(f"{path} holds {len(source)} scenes ({first}, …).", f"Name one: {Path(path) / source.ids[0]}")
     return source[0]
+
+
+def summary(scene: Scene) -> str:
+    """What a scene was read as, in a line."""
+    points = "no points" if scene.cloud is None else f"{len(scene.cloud):,} points"
+    units = "metres" if scene.world.units == "metric" else "arbitrary units"
+    return f"layout {scene.layout}, {len(scene.frames)} frames, {points}, {units}"
 
 
 def _layouts(name: str | None) -> tuple[Layout, ...]:
@@ -104,12 +118,20 @@ def _scenes_below(root: Path, layouts: tuple[Layout, ...]) -> dict[str, tuple[Pa
 
 
 def _loader(
-    root: Path, single: Layout | None, inner: dict[str, tuple[Path, Layout]], scale: float | None
+    root: Path,
+    single: Layout | None,
+    inner: dict[str, tuple[Path, Layout]],
+    scale: float | None,
+    say: Callable[[str], None] | None,
 ) -> Callable[[str], Scene]:
     def load(name: str) -> Scene:
         path, layout = (root, single) if single is not None else inner[name]
         scene = layout.load(path)
-        return scene if scale is None else in_metres(scene, scale)
+        scene = scene if scale is None else in_metres(scene, scale)
+        if say is not None:
+            for line in (summary(scene), *scene.notes):
+                say(f"{scene.name}: {line}")
+        return scene
 
     return load
 

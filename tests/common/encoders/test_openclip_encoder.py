@@ -134,6 +134,8 @@ def test_random_weights_follow_their_seed() -> None:
         ("ViT-B-32/gone.pt", DataError, "no checkpoint gone.pt"),
         ("ViT-B-32//gone/x", DataError, "no checkpoint /gone/x"),
         ("local-dir:/gone", DataError, "holds no open_clip_config.json"),
+        ("hf-hub:", UsageError, "names no repository"),
+        ("hf-hub:a/b/c", UsageError, "names no repository.*hf-hub:OWNER/NAME"),
     ],
 )
 def test_what_is_not_there_is_said(rest: str, error: type[Exception], says: str) -> None:
@@ -183,3 +185,35 @@ def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:
     (folder.parent / "cut.safetensors").write_bytes((folder / "open_clip_model.safetensors").read_bytes()[:1000])
     with pytest.raises(DataError, match="do not load"):
         create_encoder(f"openclip:ViT-S-32-alt/{folder.parent}/cut.safetensors", device=CPU)
+
+
+def _hub_cache(folder: Path, root: Path) -> Path:
+    """A saved model as the hub's client keeps it: blobs aside, a snapshot that `main` refers to."""
+    repository = root / "models--somebody--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    for file in folder.iterdir():
+        (snapshot / file.name).write_bytes(file.read_bytes())
+    return snapshot
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_hub_name_is_passed_through(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(
+        MissingModelError, match="openclip:hf-hub:somebody/tiny are not on this machine.*cannot be reached"
+    ):
+        create_encoder("openclip:hf-hub:somebody/tiny", device=CPU)
+    snapshot = _hub_cache(folder, tmp_path / "hub")
+    encoder = create_encoder("openclip:hf-hub:somebody/tiny", device=CPU, dtype="float32")
+    local = create_encoder(f"openclip:local-dir:{folder}", device=CPU, dtype="float32")
+    assert encoder.card.spec == "openclip:hf-hub:somebody/tiny"
+    assert encoder.card.image.weights == local.card.image.weights
+    np.testing.assert_array_equal(encoder.encode_text(["a cat"]), local.encode_text(["a cat"]))
+    (snapshot / "open_clip_config.json").unlink()
+    with pytest.raises(MissingModelError, match="cannot be reached"):
+        create_encoder("openclip:hf-hub:somebody/tiny", device=CPU)

@@ -164,6 +164,23 @@ def read_tensors(
     return TensorFile(tensors, json.loads(header[_META_JSON]), int(header[_META_VERSION]))
 
 
+def read_header(path: str | os.PathLike[str], *, kind: str, version: int) -> dict[str, Any] | None:
+    """The JSON metadata of a tensor file without its tensors; none where there is no such file of that kind and version.
+
+    Nothing is verified: it tells which file to read, and reading it whole verifies.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(Path(path), framework="numpy") as opened:
+            header = dict(opened.metadata() or {})
+        if header.get(_META_KIND) != kind or int(header[_META_VERSION]) > version:
+            return None
+        return cast("dict[str, Any]", json.loads(header[_META_JSON]))
+    except (SafetensorError, OSError, ValueError, KeyError):
+        return None
+
+
 def read_json(path: str | os.PathLike[str], *, kind: str, version: int) -> dict[str, Any]:
     """Read and verify a file that `write_json` wrote; raises as `read_tensors` does."""
     source = _existing(path, kind)

@@ -10,18 +10,17 @@ Source: Xu et al., ECCV 2024, section 3 (mean over visible views); Peng et al., 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from pydantic import Field
 
-from ov3d.common.errors import DataError
-from ov3d.common.files import hash_file, hash_text, read_tensors, write_tensors
+from ov3d.common.files import hash_file, hash_text
+from ov3d.common.lifted import KIND, LiftedFeatures, even_rows, named, read_lifted, write_lifted
+from ov3d.common.lifted_basis import Coder
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.projection import PointBlocks, VisibilityConfig, VisiblePoints, median_spacing, visible_in_frame
 from ov3d.common.scene import Frame, PointCloud
@@ -29,8 +28,19 @@ from ov3d.common.shapes import Array, Bool, Float, Float16, Float32, Int32, Int6
 
 T = TypeVar("T")
 
-KIND = "lifted-features"
-VERSION = 1
+__all__ = [
+    "LiftConfig",
+    "LiftedFeatures",
+    "PartialFeatures",
+    "PixelFeatures",
+    "Views",
+    "lift",
+    "lifted_key",
+    "read_lifted",
+    "view_means",
+    "write_lifted",
+]
+
 ALGORITHM = "mean-1"
 """Named in the key: raised when the same inputs give other numbers."""
 
@@ -82,69 +92,6 @@ class PartialFeatures(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LiftedFeatures:
-    """Features of the points that some frame sees.
-
-    Attributes:
-        code: unit features, or their coordinates in `basis`.
-        point_row: the point of each row, ascending.
-        norms: length of the mean before it was normalised, in [0, 1]: 1 where all views agree, a confidence.
-        num_views: how many frames saw the point.
-        num_points: size of the cloud.
-        key: names cloud, features and settings; equal keys mean equal numbers.
-        basis: rows of a low-rank basis, or none where the code is the feature.
-        facts: what else is worth knowing (encoder, frames).
-    """
-
-    code: Float16[Array, "v r"]
-    point_row: Int32[Array, " v"]
-    norms: Float32[Array, " v"]
-    num_views: Int32[Array, " v"]
-    num_points: int
-    key: str
-    basis: Float32[Array, "r d"] | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        lengths = {len(self.code), len(self.point_row), len(self.norms), len(self.num_views)}
-        if len(lengths) != 1 or (self.basis is not None and self.code.shape[1] != len(self.basis)):
-            raise DataError(f"Lifted features with codes {self.code.shape} and {sorted(lengths)} rows do not fit.")
-
-    def __len__(self) -> int:
-        return len(self.point_row)
-
-    @property
-    def dim(self) -> int:
-        """Width of the features."""
-        return self.code.shape[1] if self.basis is None else self.basis.shape[1]
-
-    @property
-    def share_seen(self) -> float:
-        """Share of the cloud's points that have a feature."""
-        return len(self) / max(self.num_points, 1)
-
-    def row_of_point(self) -> Int32[Array, " n"]:
-        """The row of each point of the cloud, -1 where no frame saw it."""
-        rows = np.full(self.num_points, -1, np.int32)
-        rows[self.point_row] = np.arange(len(self), dtype=np.int32)
-        return rows
-
-    def features(self, rows: slice | Int64[Array, " m"] | None = None) -> Float32[Array, "m d"]:
-        """Unit features of some rows, of all without an argument."""
-        code = (self.code if rows is None else self.code[rows]).astype(np.float32)
-        return code if self.basis is None else code @ self.basis
-
-    def scores(self, text: Float[Array, "k d"], *, block_rows: int = 1 << 14) -> Float32[Array, "v k"]:
-        """Raw cosine of every row with unit text vectors."""
-        queries = np.asarray(text, np.float32).T
-        scores = np.empty((len(self), queries.shape[1]), np.float32)
-        for start in range(0, len(self), block_rows):
-            rows = slice(start, start + block_rows)
-            scores[rows] = self.features(rows) @ queries
-        return scores
-
-
 def lift(
     cloud: PointCloud,
     frames: Sequence[Frame],
@@ -152,6 +99,8 @@ def lift(
     config: LiftConfig | None = None,
     *,
     progress: Progress | None = None,
+    coder: Coder | None = None,
+    sample_rows: int | None = None,
 ) -> LiftedFeatures:
     """Average the features of photographs on the points they see.
 
@@ -161,6 +110,8 @@ def lift(
         source: gives unit vectors at pixels.
         config: visibility and memory.
         progress: hears how far it is.
+        coder: keeps codes of the features instead of the features: block by block, so these are never in memory whole.
+        sample_rows: lifts an even sample of about so many of the seen points only, to choose a basis from.
 
     Returns:
         Features of the v points that at least one frame sees; v may be 0.
@@ -171,14 +122,20 @@ def lift(
     with listener.task("Looking for visible points", len(frames)) as task, _workers() as pool:
         num_views = views.count(task.advance, pool)
     point_row = np.flatnonzero(num_views).astype(np.int32)
-    key = lifted_key(cloud, frames, source, config)
-    code = np.zeros((len(point_row), views.probe_dim(source)), np.float16)
+    if sample_rows is not None:
+        chosen = even_rows(point_row, sample_rows)
+        num_views[np.setdiff1d(point_row, chosen, assume_unique=True)] = 0
+        point_row = chosen
+    source_key = lifted_key(cloud, frames, source, config)
+    code = np.zeros((len(point_row), views.probe_dim(source) if coder is None else len(coder.basis)), np.float16)
     norms = np.zeros(len(point_row), np.float32)
-    blocks = -(-code.size * 4 // (config.memory_mib * MIB))
+    blocks = -(-len(code) * views.probe_dim(source) * 4 // (config.memory_mib * MIB))
     with listener.task("Lifting features", max(blocks, 1) * len(frames)) as task, _workers() as pool:
         for rows, mean in view_means(views, num_views, source, task.advance, pool):
-            norms[rows] = _normalise_into(code[rows], mean, pool)
-    return LiftedFeatures(code, point_row, norms, num_views[point_row], len(cloud), key)
+            norms[rows] = _normalise_into(code[rows], mean, pool, coder)
+    key, facts = named(source_key, coder, sample_rows)
+    basis = None if coder is None else coder.basis
+    return LiftedFeatures(code, point_row, norms, num_views[point_row], len(cloud), key, basis, facts)
 
 
 def view_means(
@@ -273,43 +230,13 @@ class Views:
 
 def lifted_key(cloud: PointCloud, frames: Sequence[Frame], source: PixelFeatures, config: LiftConfig) -> str:
     """The key that `lift` would give its result, without lifting: positions, cameras, depth, features and settings."""
-    parts = [KIND, str(VERSION), config.key_text, _hash_array(cloud.xyz)]
+    parts = [KIND, config.key_text, _hash_array(cloud.xyz)]
     for frame in frames:
         camera = frame.camera
         parts += [source.key(frame), _hash_array(np.asarray(frame.world_from_camera, np.float64)), repr(camera)]
         if frame.depth is not None:
             parts += [hash_file(frame.depth.path), repr(frame.depth.scale), repr(frame.depth.camera)]
     return hash_text(*parts)
-
-
-def write_lifted(path: str | Path, lifted: LiftedFeatures) -> Path:
-    """Write lifted features; see docs/formats.md for the layout."""
-    tensors = {
-        "code": lifted.code,
-        "point_row": lifted.point_row,
-        "norms": lifted.norms,
-        "num_views": lifted.num_views,
-    }
-    if lifted.basis is not None:
-        tensors["basis"] = lifted.basis
-    metadata = {"num_points": lifted.num_points, "key": lifted.key, "facts": dict(lifted.facts)}
-    return write_tensors(path, tensors, kind=KIND, version=VERSION, metadata=metadata)
-
-
-def read_lifted(path: str | Path) -> LiftedFeatures:
-    """Read and verify lifted features; raises as `files.read_tensors` does."""
-    file = read_tensors(path, kind=KIND, version=VERSION)
-    tensors, meta = file.tensors, file.metadata
-    return LiftedFeatures(
-        tensors["code"],
-        tensors["point_row"],
-        tensors["norms"],
-        tensors["num_views"],
-        meta["num_points"],
-        meta["key"],
-        tensors.get("basis"),
-        meta["facts"],
-    )
 
 
 def _add_frame(
@@ -344,16 +271,17 @@ def _add_frame(
 
 
 def _normalise_into(
-    code: Float16[Array, "b d"], mean: Float32[Array, "b d"], pool: Executor | None
+    code: Float16[Array, "b r"], mean: Float32[Array, "b d"], pool: Executor | None, coder: Coder | None
 ) -> Float32[Array, " b"]:
-    """Unit vectors of `mean` into `code`; returns the norms. A row of zeros stays one."""
+    """Unit vectors of `mean`, or their codes, into `code`; returns the norms. A row of zeros stays one."""
     norms = np.empty(len(mean), np.float32)
 
     def normalise(start: int) -> None:
         rows = slice(start, start + MIN_CHUNK_ROWS)
         norms[rows] = np.sqrt(np.einsum("ij,ij->i", mean[rows], mean[rows], dtype=np.float32))
         unit = mean[rows] / np.maximum(norms[rows, None], np.float32(1e-12))
-        code[rows] = torch.from_numpy(unit).half().numpy()
+        values = unit if coder is None else coder.encode(unit)
+        code[rows] = torch.from_numpy(values).half().numpy()
 
     for _ in _mapped(normalise, range(0, len(mean), MIN_CHUNK_ROWS), pool):
         pass

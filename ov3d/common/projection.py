@@ -300,12 +300,12 @@ def _by_depth(
 ) -> tuple[Bool[Array, " n"], Bool[Array, " n"]]:
     """Which points the measured depth shows, and of which it says nothing; both inside the border."""
     border = config.border * camera.width / REFERENCE_WIDTH
-    inside: Bool[Array, " n"] = ((uv >= border) & (uv < (camera.width - border, camera.height - border))).all(axis=1)
+    inside = np.asarray(((uv >= border) & (uv < (camera.width - border, camera.height - border))).all(axis=1))
     if depth is None:
         return np.zeros_like(inside), inside
     measured = depth.at(uv, camera)
-    agrees: Bool[Array, " n"] = np.abs(measured - z) <= config.depth_tolerance * measured
-    missing: Bool[Array, " n"] = measured == 0
+    agrees = np.asarray(np.abs(measured - z) <= config.depth_tolerance * measured)
+    missing = np.asarray(measured == 0)
     return inside & agrees, inside & missing  # no measurement never agrees: |0 - z| <= 0 fails for z > 0
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from ov3d.common.encoding import EncoderCard, TextEncoder
 from ov3d.common.errors import DataError
 from ov3d.common.features.extract import ExtractPlan, ExtractReport
+from ov3d.common.lifted_basis import Coder
 from ov3d.common.lifting import LiftConfig, LiftedFeatures, PixelFeatures, lift, lifted_key
 from ov3d.common.progress import Progress
 from ov3d.common.scene import Frame, PointCloud, Scene
@@ -111,10 +112,18 @@ class Teacher(ABC):
         return {}
 
     def lift(
-        self, scene: Scene, cloud: PointCloud, frames: Sequence[Frame], config: LiftConfig, *, progress: Progress
+        self,
+        scene: Scene,
+        cloud: PointCloud,
+        frames: Sequence[Frame],
+        config: LiftConfig,
+        *,
+        progress: Progress,
+        coder: Coder | None = None,
+        sample_rows: int | None = None,
     ) -> LiftedFeatures:
-        """Features of the cloud's points, by default the mean over the frames that see them."""
-        return lift(cloud, frames, self.source, config, progress=progress)
+        """Features of the cloud's points, or their codes, or a sample; by default the mean over the frames that see them."""
+        return lift(cloud, frames, self.source, config, progress=progress, coder=coder, sample_rows=sample_rows)
 
     def lifted_key(self, scene: Scene, cloud: PointCloud, frames: Sequence[Frame], config: LiftConfig) -> str:
         """The key that `lift` would give its result, without lifting."""

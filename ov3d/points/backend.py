@@ -20,12 +20,13 @@ from ov3d.common.progress import Progress, Silent
 from ov3d.common.querying import index_path
 from ov3d.common.runs import Run, read_run, write_manifest
 from ov3d.common.scene import Scene, SceneSource
+from ov3d.common.scene_lifting import LIFTED_NAME, SceneLifting
 from ov3d.common.shapes import Array, Float, Float32
 from ov3d.common.teacher import Teacher
 from ov3d.common.teachers import open_teacher
 from ov3d.points.config import STAGES, PointsConfig
 from ov3d.points.evaluate import EvaluationReport, evaluate_run
-from ov3d.points.fuse import LIFTED_NAME, Fused, fuse_scene
+from ov3d.points.fuse import Fused, fuse_scene, prepared, probe_texts
 
 CONFIG_NAME = "config.yaml"
 
@@ -61,19 +62,30 @@ class PointsBackend:
         seed_everything(config.seed)
         teacher = open_teacher(config.encoder, refine=config.refine, device=device)
         start = time.perf_counter()
+        lifting = SceneLifting(
+            teacher=teacher,
+            config=config.lift,
+            basis_config=config.basis,
+            run=run,
+            progress=listener,
+            extract=extract,
+            resume=resume,
+        )
+        scene_of = _Prepared(source, teacher, config, listener)
+        folders = _folders(run, tuple(source.ids))
+        _take_over(lifting, config.lifted)
+        if config.basis.energy < 1:
+            lifting.choose(folders, scene_of, probe_texts(teacher, scene_of(0).classes))
         fused: dict[str, Fused] = {}
-        for idx in range(len(source)):
-            scene = source[idx]
-            folder = run / _folder_name(scene.name, fused)
-            fused[scene.name] = fuse_scene(
-                scene, teacher, config, folder, progress=listener, extract=extract, resume=resume
-            )
+        for idx, folder in enumerate(folders):
+            scene = scene_of(idx)
+            fused[scene.name] = fuse_scene(scene, lifting, config, folder)
         seconds = {"fuse": round(time.perf_counter() - start, 3)}
         write_manifest(run, _manifest(config, teacher, run, fused, seconds))
         return read_run(run)
 
     def scores(self, run: Run, scene: str, text: Float[Array, "k d"]) -> Float32[Array, "n k"]:
-        """Raw scores of all points for unit text vectors, at full rank; 0 for points that no camera saw."""
+        """Raw scores of all points for unit text vectors, from the lifted features; 0 for points that no camera saw."""
         config = load_config(PointsConfig, run.path / CONFIG_NAME)
         lifted = read_lifted(index_path(run, scene).with_name(LIFTED_NAME))
         scores = np.zeros((lifted.num_points, len(text)), np.float32)
@@ -109,12 +121,40 @@ def _claim(run: Path, config: PointsConfig) -> None:
     write_text(path, text)
 
 
-def _folder_name(scene: str, taken: dict[str, Fused]) -> str:
-    """A folder for a scene; the number keeps names apart that differ in odd characters only."""
-    if scene in taken:
-        raise DataError(f"Two scenes are named {scene}.", "Scene names in one run must differ.")
-    safe = re.sub(r"[^\w.+-]+", "-", scene).strip("-.") or "scene"
-    return f"scenes/{len(taken):04d}-{safe}"
+class _Prepared:
+    """Scenes of a source, with clouds, by number; the last one is kept: a run of one scene prepares it once."""
+
+    def __init__(self, source: SceneSource, teacher: Teacher, config: PointsConfig, progress: Progress) -> None:
+        self._source, self._teacher, self._config, self._progress = source, teacher, config, progress
+        self._last: tuple[int, Scene] | None = None
+
+    def __call__(self, idx: int) -> Scene:
+        if self._last is None or self._last[0] != idx:
+            self._last = None  # two scenes need not fit into memory
+            scene = prepared(self._source[idx], self._teacher, self._config, progress=self._progress)
+            self._last = (idx, scene)
+        return self._last[1]
+
+
+def _folders(run: Path, ids: tuple[str, ...]) -> list[Path]:
+    """A folder for each scene; the number keeps names apart that differ in odd characters only."""
+    folders = []
+    for number, name in enumerate(ids):
+        if name in ids[:number]:
+            raise DataError(f"Two scenes are named {name}.", "Scene names in one run must differ.")
+        safe = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "scene"
+        folders.append(run / "scenes" / f"{number:04d}-{safe}")
+    return folders
+
+
+def _take_over(lifting: SceneLifting, lifted_from: Path | None) -> None:
+    """Let a run use another one's lifted features and basis."""
+    if lifted_from is None:
+        return
+    other = read_run(lifted_from)
+    lifting.taken_from = {scene: path.with_name(LIFTED_NAME) for scene, path in other.indexes.items()}
+    if lifting.basis_config.energy < 1:
+        lifting.use_basis_of(other.path)
 
 
 def _manifest(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from ov3d.common.config import Config
+from ov3d.common.lifted_basis import BasisConfig
 from ov3d.common.lifting import LiftConfig
 
 STAGES = ("fuse",)
@@ -24,6 +26,10 @@ class PointsConfig(Config):
     """Side of the voxels that a cloud made from depth is thinned to, scene units; none lets the scene decide."""
     lift: LiftConfig = LiftConfig()
     """How features get from photographs onto points."""
+    basis: BasisConfig = BasisConfig()
+    """In how few numbers lifted features are kept."""
+    lifted: Path | None = None
+    """Another run: its lifted features are taken over where they fit, and its basis codes the others; none lifts anew."""
     score: Literal["mean", "cosine"] = "mean"
     """What a point's score is: the mean of its views' cosines (disagreement lowers it) or the cosine of their mean."""
     score_tolerance: float = Field(default=1e-3, gt=0, lt=1)

@@ -16,14 +16,15 @@ import numpy as np
 
 from ov3d.common.asking import SPACING_FACT
 from ov3d.common.backproject import with_cloud
-from ov3d.common.errors import CorruptFileError, DataError
+from ov3d.common.errors import DataError
 from ov3d.common.index import LanguageIndex, write_index
-from ov3d.common.lifting import LiftedFeatures, read_lifted, write_lifted
+from ov3d.common.lifting import LiftedFeatures
 from ov3d.common.lowrank import compress
 from ov3d.common.progress import Progress
 from ov3d.common.projection import median_spacing
-from ov3d.common.scene import Frame, PointCloud, Scene
-from ov3d.common.shapes import Array, Float16
+from ov3d.common.scene import PointCloud, Scene
+from ov3d.common.scene_lifting import SceneLifting
+from ov3d.common.shapes import Array, Float16, Float32
 from ov3d.common.teacher import Teacher
 from ov3d.common.view_check import check_views
 from ov3d.common.views import FILE_NAME as VIEWS_NAME
@@ -31,7 +32,6 @@ from ov3d.common.views import ViewSet, write_views
 from ov3d.points.config import PointsConfig
 from ov3d.points.probes import PROBES
 
-LIFTED_NAME = "lifted.safetensors"
 INDEX_NAME = "index.safetensors"
 BLOCK_ROWS = 1 << 13
 
@@ -49,49 +49,53 @@ class Fused:
     facts: dict[str, Any]
 
 
-def fuse_scene(
-    scene: Scene,
-    teacher: Teacher,
-    config: PointsConfig,
-    folder: Path,
-    *,
-    progress: Progress,
-    extract: bool = True,
-    resume: bool = True,
-) -> Fused:
-    """Fuse one scene into `folder`.
-
-    Args:
-        scene: frames, and a cloud or depth to make one from.
-        teacher: encoder and store.
-        config: how to fuse.
-        folder: where the scene's files go.
-        progress: hears how far it is.
-        extract: whether missing features are extracted.
-        resume: whether lifted features of the same key that are there already are used.
+def prepared(scene: Scene, teacher: Teacher, config: PointsConfig, *, progress: Progress) -> Scene:
+    """The scene with a cloud, once it is clear that it can be fused.
 
     Raises:
-        DataError: nothing to fuse, missing features that must not be extracted, or frames that see next to no point.
+        DataError: there is nothing to fuse, or frames see next to no point.
     """
     if teacher.needs_images(scene) and not scene.frames:
         raise DataError(f"Scene {scene.name} has no posed photographs to fuse.", "Give images with poses.")
     scene = with_cloud(scene, voxel_size=config.voxel_size, progress=progress)
-    cloud = _points(scene)
+    if scene.cloud is None or not len(scene.cloud):
+        raise DataError(f"Scene {scene.name} has no points.", "Give a cloud, or depth images to make one from.")
     if teacher.needs_images(scene):
-        check_views(scene.name, cloud, scene.frames, config.lift)
-    frames = teacher.features_of(scene, extract=extract, progress=progress)
-    lifted = _lifted(scene, cloud, frames, teacher, config, folder / LIFTED_NAME, resume, progress)
+        check_views(scene.name, scene.cloud, scene.frames, config.lift)
+    return scene
+
+
+def fuse_scene(scene: Scene, lifting: SceneLifting, config: PointsConfig, folder: Path) -> Fused:
+    """Fuse one prepared scene into `folder`.
+
+    Args:
+        scene: with a cloud, from `prepared`.
+        lifting: of the run, its basis chosen.
+        config: how to fuse.
+        folder: where the scene's files go.
+
+    Raises:
+        DataError: missing features that must not be extracted, or none on any point.
+    """
+    assert scene.cloud is not None
+    frames = lifting.frames_of(scene, folder)
+    lifted = lifting.lifted(scene, frames, folder)
     if not len(lifted):
         raise DataError(f"No point of {scene.name} is seen by a frame with features.", "See: ov3d doctor SCENE")
-    scene = replace(scene, frames=frames)
-    index = _index(scene, cloud, lifted, teacher, config)
+    cloud, scene = scene.cloud, replace(scene, frames=frames)
+    index = _index(scene, cloud, lifted, lifting.teacher, config)
     write_index(folder / INDEX_NAME, index)
     write_views(folder / VIEWS_NAME, ViewSet.from_scene(scene))
     return Fused(folder / INDEX_NAME, {"points": len(cloud), "share_seen": lifted.share_seen, **index.facts})
 
 
-def point_features(lifted: LiftedFeatures, config: PointsConfig) -> Float16[Array, "v d"]:
-    """What a point's score is a dot product with: the unit mean of its views, or the mean itself.
+def probe_texts(teacher: Teacher, classes: tuple[str, ...]) -> Float32[Array, "k d"]:
+    """Unit vectors of the prompts that bases are chosen by: everyday words and the classes."""
+    return teacher.text(tuple(dict.fromkeys((*PROBES, *classes))))
+
+
+def point_features(lifted: LiftedFeatures, config: PointsConfig) -> Float16[Array, "v r"]:
+    """What a point's score is a dot product with, as codes: the unit mean of its views, or the mean itself.
 
     A mean of unit vectors is the shorter the less the views agree, and its dot product with a text vector is the mean of the
     views' own cosines: one view that takes a wall for a cat is outvoted instead of being brought back to full length.
@@ -105,40 +109,12 @@ def point_features(lifted: LiftedFeatures, config: PointsConfig) -> Float16[Arra
     return features
 
 
-def _points(scene: Scene) -> PointCloud:
-    if scene.cloud is None or not len(scene.cloud):
-        raise DataError(f"Scene {scene.name} has no points.", "Give a cloud, or depth images to make one from.")
-    return scene.cloud
-
-
-def _lifted(
-    scene: Scene,
-    cloud: PointCloud,
-    frames: tuple[Frame, ...],
-    teacher: Teacher,
-    config: PointsConfig,
-    path: Path,
-    resume: bool,
-    progress: Progress,
-) -> LiftedFeatures:
-    """Lifted features from their file where it holds what would be computed, else computed and written."""
-    if resume and path.is_file():
-        try:
-            stored = read_lifted(path)
-        except CorruptFileError as error:
-            progress.say(f"{error.message} Making it again.")
-        else:
-            if stored.key == teacher.lifted_key(scene, cloud, frames, config.lift):
-                return stored
-    lifted = teacher.lift(scene, cloud, frames, config.lift, progress=progress)
-    write_lifted(path, lifted)
-    return lifted
-
-
 def _index(
     scene: Scene, cloud: PointCloud, lifted: LiftedFeatures, teacher: Teacher, config: PointsConfig
 ) -> LanguageIndex:
-    probes = teacher.text(tuple(dict.fromkeys((*PROBES, *scene.classes))))
+    probes = probe_texts(teacher, scene.classes)
+    if lifted.basis is not None:  # a score is code . (basis @ text)
+        probes = probes @ lifted.basis.T
     low = compress(point_features(lifted, config), probes, tolerance=config.score_tolerance)
     facts = {
         SPACING_FACT: median_spacing(cloud.xyz),
@@ -148,12 +124,13 @@ def _index(
         "score": config.score,
         "basis_energy": low.energy_kept,
         "basis_score_error": low.max_error,
+        **({"lifted_basis": lifted.facts["basis"]} if "basis" in lifted.facts else {}),
         **teacher.facts(scene),
     }
     return LanguageIndex(
         xyz=cloud.xyz,
         code=low.code,
-        basis=low.basis,
+        basis=low.basis if lifted.basis is None else low.basis @ lifted.basis,
         owner=lifted.row_of_point() if len(lifted) < len(cloud) else None,
         scene=scene.name,
         scene_path=str(scene.path.resolve()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from ov3d.common import teacher as teacher_module
 from ov3d.common.config import load_config
 from ov3d.common.errors import DataError, UsageError
+from ov3d.common.features.layout import default_root
 from ov3d.common.index import read_index
 from ov3d.common.lifting import read_lifted
 from ov3d.common.querying import index_path
@@ -86,13 +88,48 @@ def test_what_is_stored_is_used_again(
     assert index.read_bytes() == written
 
     _train(tmp_path / "run", scene, resume=False)
-    assert len(lifts) == 1
+    assert len(lifts) == 2  # a sample for the basis, and all
     moved = replace(
         scene, frames=scene.frames[:3]
     )  # other inputs under the same name: the old features must not be used
     _train(tmp_path / "run", moved)
-    assert len(lifts) == 2
+    assert len(lifts) == 4
     assert index.read_bytes() != written
+
+
+def test_features_of_photographs_may_be_dropped(scene: Scene, tmp_path: Path, colour_encoder: ColourEncoder) -> None:
+    other = replace(box_scene(tmp_path / "other", 3), name="other")
+    first = _train(tmp_path / "run", scene, other)
+    crops = colour_encoder.crops
+    shutil.rmtree(default_root())
+    again = _train(tmp_path / "run", scene, other, extract=False)
+    config = load_config(PointsConfig, None, ["lift.border=2", "seed=1", f"lifted={tmp_path / 'run'}"])
+    taken = _train(tmp_path / "taken", scene, other, config=config, extract=False)
+    for name in first.indexes:
+        for file in ("index.safetensors", "lifted.safetensors"):
+            whole = index_path(first, name).with_name(file).read_bytes()
+            assert index_path(again, name).with_name(file).read_bytes() == whole
+            assert index_path(taken, name).with_name(file).read_bytes() == whole
+    assert colour_encoder.crops == crops
+    unseen = replace(box_scene(tmp_path / "unseen", 5), name="unseen")
+    with pytest.raises(DataError, match="No cached features for 5 of 5"):
+        _train(tmp_path / "third", scene, unseen, config=config, extract=False)
+    third = _train(tmp_path / "third", scene, unseen, config=config)
+    facts = {name: read_lifted(index_path(third, name).with_name("lifted.safetensors")).facts for name in third.indexes}
+    assert facts["unseen"]["basis_key"] == facts["box"]["basis_key"] != ""
+    assert facts["unseen"]["basis"]["energy_kept"] >= 0.995
+
+
+def test_a_changed_scene_makes_the_basis_void(scene: Scene, tmp_path: Path, colour_encoder: ColourEncoder) -> None:
+    other = replace(box_scene(tmp_path / "other", 3), name="other")
+    _train(tmp_path / "run", scene, other)
+    changed = replace(other, frames=other.frames[:2])
+    _train(tmp_path / "run", scene, changed)
+    _train(tmp_path / "fresh", scene, changed)
+    files = sorted(path.relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*.safetensors"))
+    assert len(files) == 7
+    for file in files:
+        assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "fresh" / file).read_bytes()
 
 
 def test_a_damaged_file_is_made_again_and_said(scene: Scene, tmp_path: Path, colour_encoder: ColourEncoder) -> None:

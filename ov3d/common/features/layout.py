@@ -18,5 +18,9 @@ def default_root() -> Path:
 
 def entry_path(root: Path, spec: str, image_identity: str, key: str) -> Path:
     """The file of one image: a folder an encoder, named so that a person knows it, then two digits, then the key."""
-    family = "".join(c if c.isalnum() else "-" for c in spec)[:40].strip("-")
-    return root / f"{family}-{image_identity[:8]}" / key[:2] / f"{key}.safetensors"
+    return root / f"{family_name(spec)}-{image_identity[:8]}" / key[:2] / f"{key}.safetensors"
+
+
+def family_name(spec: str) -> str:
+    """The part of an encoder's folder that a person can read."""
+    return "".join(c if c.isalnum() else "-" for c in spec)[:40].strip("-")

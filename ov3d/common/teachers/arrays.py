@@ -20,7 +20,9 @@ from ov3d.common.features.content_hash import ContentHasher
 from ov3d.common.features.extract import ExtractPlan, ExtractReport
 from ov3d.common.features.layout import MEMO_NAME, default_root
 from ov3d.common.files import hash_text
-from ov3d.common.lifting import LiftConfig, LiftedFeatures, lifted_key
+from ov3d.common.lifted import LiftedFeatures, encoded, thinned
+from ov3d.common.lifted_basis import Coder
+from ov3d.common.lifting import LiftConfig, lifted_key
 from ov3d.common.progress import Progress
 from ov3d.common.scene import Frame, PointCloud, Scene
 from ov3d.common.specs import BroughtSpec, text_spec
@@ -111,12 +113,24 @@ class ArrayTeacher(Teacher):
         return {"kind": "arrays", "arrays": self.place, "text_encoder": self._text.card.spec}
 
     def lift(
-        self, scene: Scene, cloud: PointCloud, frames: Sequence[Frame], config: LiftConfig, *, progress: Progress
+        self,
+        scene: Scene,
+        cloud: PointCloud,
+        frames: Sequence[Frame],
+        config: LiftConfig,
+        *,
+        progress: Progress,
+        coder: Coder | None = None,
+        sample_rows: int | None = None,
     ) -> LiftedFeatures:
         """The array of the points where there is one, each row at unit length; else the mean over views."""
         file = self._folder.points(scene)
         if file is None:
-            return super().lift(scene, cloud, frames, config, progress=progress)
+            return super().lift(scene, cloud, frames, config, progress=progress, coder=coder, sample_rows=sample_rows)
+        whole = self._points(file, scene, cloud, self.lifted_key(scene, cloud, frames, config))
+        return encoded(whole, coder) if sample_rows is None else thinned(whole, sample_rows)
+
+    def _points(self, file: ArrayFile, scene: Scene, cloud: PointCloud, key: str) -> LiftedFeatures:
         values = file.load()
         if len(values) != len(cloud):
             raise DataError(
@@ -133,7 +147,6 @@ class ArrayTeacher(Teacher):
             points = point_row[start : start + BLOCK_ROWS]
             code[start : start + BLOCK_ROWS] = values[points].astype(np.float32) / lengths[points, None]
         ones = np.ones(len(point_row))
-        key = self.lifted_key(scene, cloud, frames, config)
         return LiftedFeatures(code, point_row, ones.astype(np.float32), ones.astype(np.int32), len(cloud), key)
 
     def lifted_key(self, scene: Scene, cloud: PointCloud, frames: Sequence[Frame], config: LiftConfig) -> str:

@@ -1,0 +1,214 @@
+"""What the cache of 2D features holds, by encoder, and what may be taken out of it.
+
+Files are judged by folder, size and the time they were written; none is opened. A run that is not finished still needs the
+features of its photographs. A finished one has lifted features of its own: it answers, and training from it goes on, without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ov3d.common.errors import DataError, StorageError, UsageError, did_you_mean
+from ov3d.common.features.layout import default_root, family_name
+from ov3d.common.runs import MANIFEST_NAME, outputs_root
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", re.IGNORECASE)
+_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([hdw])", re.IGNORECASE)
+_HOURS = {"h": 1, "d": 24, "w": 168}
+
+
+@dataclass(frozen=True, slots=True)
+class CachedFile:
+    """One file of the cache: its place, bytes and when it was written (seconds since 1970)."""
+
+    path: Path
+    size: int
+    written: float
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFolder:
+    """The features by one encoder.
+
+    Attributes:
+        name: of the folder: the encoder's spec and the first digits of its identity.
+        files: in the order they were written.
+    """
+
+    name: str
+    files: tuple[CachedFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form."""
+        times = [file.written for file in self.files]
+        return {
+            "encoder": self.name,
+            "files": len(self.files),
+            "bytes": self.size,
+            "oldest": min(times, default=None),
+            "newest": max(times, default=None),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PrunePlan:
+    """What pruning would delete.
+
+    Attributes:
+        root: the folder of features.
+        files: what would go.
+        unfinished: runs without a manifest whose encoder loses files: going on with them encodes photographs again.
+        finished: runs by such an encoder: they answer without, but `ov3d eval` has no rows of their photographs any more.
+    """
+
+    root: Path
+    files: tuple[CachedFile, ...]
+    unfinished: tuple[Path, ...] = ()
+    finished: tuple[Path, ...] = field(default=())
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form."""
+        return {
+            "root": str(self.root),
+            "files": len(self.files),
+            "bytes": self.size,
+            "unfinished_runs": [str(path) for path in self.unfinished],
+            "finished_runs": [str(path) for path in self.finished],
+        }
+
+
+def list_cache(root: Path | None = None) -> list[EncoderFolder]:
+    """The folders of the cache, an encoder each, by name; `root` is `features` in ov3d's cache by default."""
+    root = root if root is not None else default_root()
+    folders = []
+    for folder in sorted(path for path in root.glob("*") if path.is_dir()):
+        files = []
+        for path in folder.glob("*/*.safetensors"):
+            with contextlib.suppress(FileNotFoundError):  # another process prunes as well
+                stat = path.stat()
+                files.append(CachedFile(path, stat.st_size, stat.st_mtime))
+        folders.append(EncoderFolder(folder.name, tuple(sorted(files, key=lambda file: (file.written, file.path)))))
+    return folders
+
+
+def plan_prune(
+    *,
+    root: Path | None = None,
+    older_than: float | None = None,
+    max_bytes: int | None = None,
+    encoder: str | None = None,
+    outputs: Path | None = None,
+    now: float | None = None,
+) -> PrunePlan:
+    """What to delete: files of an encoder, older than so many seconds, and the oldest ones until the rest is small enough.
+
+    Args:
+        root: the folder of features.
+        older_than: seconds since a file was written; none does not ask.
+        max_bytes: what may stay of the encoder's files, or of all; none does not ask.
+        encoder: an encoder's spec or folder; none means all.
+        outputs: where runs are looked for.
+        now: seconds since 1970; none is now.
+
+    Raises:
+        UsageError: nothing says what to delete, or there is no such encoder.
+    """
+    if older_than is None and max_bytes is None and encoder is None:
+        raise UsageError("Nothing says what to delete.", "Give --encoder, --older-than or --max-size.")
+    root = root if root is not None else default_root()
+    folders = list_cache(root)
+    if encoder is not None:
+        names = [folder.name for folder in folders]
+        folders = [one for one in folders if encoder == one.name or one.name.rpartition("-")[0] == family_name(encoder)]
+        if not folders:
+            raise UsageError(f"The cache has no features by {encoder!r}.", did_you_mean(encoder, names))
+    files = sorted((file for folder in folders for file in folder.files), key=lambda file: (file.written, file.path))
+    before = (time.time() if now is None else now) - (older_than or 0)
+    chosen = files if max_bytes is None else files[: _surplus(files, max_bytes)]
+    if older_than is not None:
+        chosen = [file for file in chosen if file.written < before]
+    losing = {file.path.parents[1].name.rpartition("-")[0] for file in chosen}
+    unfinished, finished = _runs_of(losing, outputs)
+    return PrunePlan(root, tuple(chosen), unfinished, finished)
+
+
+def prune(plan: PrunePlan, *, force: bool = False) -> None:
+    """Delete what a plan names.
+
+    Raises:
+        DataError: unfinished runs need some of it, and nobody insisted.
+        StorageError: a file cannot be deleted.
+    """
+    if plan.unfinished and not force:
+        runs = ", ".join(map(str, plan.unfinished[:3])) + (", ..." if len(plan.unfinished) > 3 else "")
+        raise DataError(
+            f"{len(plan.unfinished)} unfinished runs may need features that would be deleted: {runs}.",
+            "Finish them (ov3d train ... --resume RUN), or insist with --force.",
+        )
+    for file in plan.files:
+        try:
+            file.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"{file.path} cannot be deleted: {error.strerror}.", "Check its folder's rights."
+            ) from None
+        with contextlib.suppress(OSError):  # others are left in it
+            file.path.parent.rmdir()
+
+
+def parse_size(text: str) -> int:
+    """Bytes that a text like `500MB` or `2.5 GB` means (powers of 1000)."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"{text!r} is no size.", "Write for example 500MB or 20GB.")
+    return int(float(found[1]) * 1000 ** " kmgt".index(found[2].lower() or " "))
+
+
+def parse_age(text: str) -> float:
+    """Seconds that a text like `12h`, `30d` or `2w` means."""
+    found = _AGE.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"{text!r} is no age.", "Write for example 12h, 30d or 2w.")
+    return float(found[1]) * 3600 * _HOURS[found[2].lower()]
+
+
+def _surplus(files: Sequence[CachedFile], max_bytes: int) -> int:
+    """How many of the first files must go for the rest to fit."""
+    total = sum(file.size for file in files)
+    for number, file in enumerate(files):
+        if total <= max_bytes:
+            return number
+        total -= file.size
+    return len(files)
+
+
+def _runs_of(families: set[str], outputs: Path | None) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Unfinished and finished runs with one of these encoders."""
+    import yaml
+
+    runs: tuple[list[Path], list[Path]] = ([], [])
+    for path in sorted(outputs_root(outputs).rglob("config.yaml")):
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+            encoder = str(settings["encoder"])
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+            continue  # no run of ours
+        if any(family.startswith(family_name(encoder)) for family in families):
+            runs[(path.parent / MANIFEST_NAME).is_file()].append(path.parent)
+    return tuple(runs[0]), tuple(runs[1])

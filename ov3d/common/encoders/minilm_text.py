@@ -22,7 +22,7 @@ SPEC = "minilm"
 LOGIT_SCALE = 20.0
 """The factor on the cosine that the sentence encoder was trained with."""
 
-PRESENCE_THRESHOLD = 0.57
+PRESENCE_THRESHOLD = 0.53
 """99 of 100 pairs of different everyday words lie below it (see `ov3d.common.teachers.words`); sofa and couch have 0.86."""
 
 

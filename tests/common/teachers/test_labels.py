@@ -22,6 +22,7 @@ from ov3d.common.teacher import Teacher
 from ov3d.common.teachers import open_teacher
 from ov3d.common.teachers.label_names import read_names
 from ov3d.common.teachers.labels import LabelTeacher
+from ov3d.common.teachers.words import WORDS, word_threshold
 from tests.common.scenes import box_scene
 from tests.common.teachers.fakes import WordEncoder, words, write_maps
 
@@ -281,3 +282,12 @@ def test_minilm_reads_names_as_people_ask_for_them() -> None:
     np.testing.assert_allclose(vectors[1:3], vectors[[0, 0]], atol=1e-6)
     np.testing.assert_allclose(vectors[3], vectors[4], atol=1e-6)
     assert vectors[0] @ vectors[5] < teacher.card.presence_threshold < vectors[0] @ vectors[1]
+
+
+@pytest.mark.offline_weights
+def test_thresholds_lie_above_words_that_mean_different_things(scene: Scene) -> None:
+    minilm = open_teacher("labels:scene", device=CPU)
+    assert word_threshold(minilm.text(WORDS)) == pytest.approx(minilm.card.presence_threshold, abs=0.005)
+    other = open_teacher("labels:scene@offline", device=CPU)
+    assert other.card.spec == "labels:scene@offline:lite0"
+    assert other.card.presence_threshold == word_threshold(other.text(WORDS))

@@ -60,7 +60,10 @@ class ColourEncoder:
 
 @pytest.fixture
 def colour_encoder(monkeypatch: pytest.MonkeyPatch) -> ColourEncoder:
-    """The colour encoder, in place of whatever encoder a configuration names."""
+    """The colour encoder, in place of whatever encoder a configuration names; by itself it is not refined."""
     encoder = ColourEncoder()
+    monkeypatch.setattr(
+        "ov3d.common.teachers.suitable_refinement", lambda refine, spec: "none" if refine == "auto" else refine
+    )
     monkeypatch.setattr("ov3d.common.encoders.create_encoder", lambda spec, *, device: encoder)
     return encoder

@@ -36,7 +36,7 @@ ABSENT = ("a piano", "a sheep", "an airplane")
 def demo(
     seed: SeedOption = 0,
     views: Annotated[int, typer.Option("--views", help="Photographs taken in the room.", min=4, metavar="N")] = 8,
-    refine: RefineOption = "dino",
+    refine: RefineOption = "auto",
     outputs: OutputsOption = None,
     device: DeviceOption = "auto",
     cache: CacheOption = None,

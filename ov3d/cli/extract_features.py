@@ -31,7 +31,7 @@ def extract_features(
     scenes: Annotated[list[Path], typer.Argument(help="Scenes, or folders of scenes.", metavar="SCENE...")],
     encoder: EncoderOption = "offline",
     text_encoder: TextEncoderOption = None,
-    refine: RefineOption = "none",
+    refine: RefineOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and do nothing.")] = False,
     layout: LayoutOption = None,
     scale: ScaleOption = None,
@@ -53,6 +53,7 @@ def extract_features(
     console = Console(as_json=as_json, quiet=quiet)
     from ov3d.common.device import pick_device
     from ov3d.common.readers import open_source
+    from ov3d.common.specs import suitable_refinement
     from ov3d.common.teachers import open_teacher
 
     # All paths are checked before the long work.
@@ -68,7 +69,13 @@ def extract_features(
                 row = teacher.extract(scene, progress=console).to_json()
             rows.append({"scene": scene.name, **row})
     card = teacher.card
-    data = {"encoder": card.spec, "dtype": card.image.dtype, "refine": refine, "dry_run": dry_run, "scenes": rows}
+    data = {
+        "encoder": card.spec,
+        "dtype": card.image.dtype,
+        "refine": suitable_refinement(refine, card.spec),
+        "dry_run": dry_run,
+        "scenes": rows,
+    }
     console.result(data, lambda out: _show(out, data, teacher.place))
 
 

@@ -30,7 +30,9 @@ TextEncoderOption = Annotated[
 RefineOption = Annotated[
     str,
     typer.Option(
-        "--refine", help="none, dino (smooth over what DINOv2 finds alike), or timm:NAME[/WEIGHTS].", metavar="NAME"
+        "--refine",
+        help="none, dino (smooth over what DINOv2 finds alike), timm:NAME[/WEIGHTS], or auto: dino for offline, else none.",
+        metavar="NAME",
     ),
 ]
 OutputsOption = Annotated[

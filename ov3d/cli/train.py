@@ -39,7 +39,7 @@ def train(
     encoder: Annotated[str | None, typer.Option("--encoder", help="As --set encoder=SPEC.", metavar="SPEC")] = None,
     text_encoder: TextEncoderOption = None,
     refine: Annotated[
-        str | None, typer.Option("--refine", help="As --set refine=NAME: none, dino or timm:NAME.")
+        str | None, typer.Option("--refine", help="As --set refine=NAME: auto, none, dino or timm:NAME.")
     ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,

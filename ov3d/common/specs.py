@@ -30,6 +30,9 @@ SCENE = "scene"
 LEVELS = (0, 15, 30, 45)
 """Per cent of labelled pixels that a stated corruption may change."""
 
+AUTO = "auto"
+"""In place of a refinement: the one that suits the encoder."""
+
 _OPTION = re.compile(r",(\w+)=([^,@/]*)$")
 _TEXT = re.compile(rf"@((?:{'|'.join(TEXT_FAMILIES)})(?::.*)?)$")
 
@@ -38,6 +41,17 @@ def split_spec(spec: str) -> tuple[str, str]:
     """`family:rest` into its parts; `rest` is empty for a bare family."""
     family, _, rest = spec.partition(":")
     return family, rest
+
+
+def suitable_refinement(refine: str, spec: str) -> str:
+    """The refinement that `auto` stands for; any other as it is.
+
+    The offline encoder's crops are coarse and its threshold is calibrated on refined features, and what `dino` needs comes
+    with it. Of other encoders nothing of the kind has been measured.
+    """
+    if refine != AUTO:
+        return refine
+    return "dino" if split_spec(spec.strip())[0] == "offline" else "none"
 
 
 @dataclass(frozen=True, slots=True)

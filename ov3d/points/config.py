@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from ov3d.common.config import Config
 from ov3d.common.lifted_basis import BasisConfig
 from ov3d.common.lifting import LiftConfig
+from ov3d.common.specs import AUTO
 
 STAGES = ("fuse",)
 """Stages in order; any prefix can be run."""
@@ -20,8 +21,9 @@ class PointsConfig(Config):
 
     encoder: str = "offline"
     """Where 2D features come from, as typed after `--encoder`."""
-    refine: str = "none"
-    """Refinement of the 2D features: none, dino or timm:NAME (affinities of a patch encoder, and superpixels)."""
+    refine: str = AUTO
+    """Refinement of the 2D features: none, dino or timm:NAME (affinities of a patch encoder, and superpixels); auto is dino
+    for the offline encoder and none for others."""
     voxel_size: float | None = Field(default=None, gt=0)
     """Side of the voxels that a cloud made from depth is thinned to, scene units; none lets the scene decide."""
     lift: LiftConfig = LiftConfig()
@@ -42,8 +44,8 @@ class PointsConfig(Config):
     @field_validator("refine")
     @classmethod
     def _is_refinement(cls, refine: str) -> str:
-        if refine not in ("none", "dino") and not refine.startswith("timm:"):
-            raise ValueError("refine must be none, dino or timm:NAME")
+        if refine not in (AUTO, "none", "dino") and not refine.startswith("timm:"):
+            raise ValueError("refine must be auto, none, dino or timm:NAME")
         return refine
 
     @field_validator("stages")

@@ -25,6 +25,7 @@ from ov3d.common.projection import median_spacing
 from ov3d.common.scene import PointCloud, Scene
 from ov3d.common.scene_lifting import SceneLifting
 from ov3d.common.shapes import Array, Float16, Float32
+from ov3d.common.specs import suitable_refinement
 from ov3d.common.teacher import Teacher
 from ov3d.common.view_check import check_views
 from ov3d.common.views import FILE_NAME as VIEWS_NAME
@@ -120,7 +121,7 @@ def _index(
         SPACING_FACT: median_spacing(cloud.xyz),
         "lifted": lifted.key,
         "frames": len(scene.frames),
-        "refine": config.refine,
+        "refine": suitable_refinement(config.refine, config.encoder),
         "score": config.score,
         "basis_energy": low.energy_kept,
         "basis_score_error": low.max_error,

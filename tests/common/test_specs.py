@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ov3d.common.errors import UsageError
-from ov3d.common.specs import LEVELS, BroughtSpec, parse_brought, text_spec, with_text
+from ov3d.common.specs import LEVELS, BroughtSpec, parse_brought, suitable_refinement, text_spec, with_text
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,18 @@ def test_the_option_goes_into_the_spec() -> None:
     ):
         with pytest.raises(UsageError, match=says):
             with_text(spec, text)
+
+
+@pytest.mark.parametrize(
+    ("refine", "spec", "meant"),
+    [
+        ("auto", "offline", "dino"),
+        ("auto", " offline:lite2", "dino"),
+        ("auto", "openclip:ViT-B-16/openai", "none"),
+        ("auto", "labels:maps", "none"),
+        ("none", "offline", "none"),
+        ("timm:vit", "offline", "timm:vit"),
+    ],
+)
+def test_auto_is_the_refinement_that_suits_the_encoder(refine: str, spec: str, meant: str) -> None:
+    assert suitable_refinement(refine, spec) == meant

@@ -49,8 +49,8 @@ LOGIT_SCALE = 40.0
 """Scores of what is there and of what is not lie about 0.1 apart: a softmax at this scale makes that odds of e^4."""
 
 PRESENCE_THRESHOLD = 0.25
-"""Midway between the highest 99.5th percentile of the fused scores of twelve absent things (0.24, a clock) and the lowest of four
-present ones (0.27), on generated rooms with seeds 100 to 104, Lite0, features refined with DINOv2."""
+"""Midway between the highest 99.5th percentile of the fused scores of twelve absent things (0.24, a clock) and the lowest of
+four present ones (0.27), on generated rooms with seeds 100 to 104, Lite0, features refined with DINOv2."""
 
 _CPU_BATCH = 8  # activations of so many crops stay in the processor's cache: twice the speed of a batch of 32
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ov3d.common.errors import UsageError
-from ov3d.common.specs import DEFAULT_TEXT, parse_brought, split_spec, with_text
+from ov3d.common.specs import AUTO, DEFAULT_TEXT, parse_brought, split_spec, suitable_refinement, with_text
 
 if TYPE_CHECKING:
     import torch
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from ov3d.common.teacher import Teacher
 
 
-def open_teacher(spec: str, *, refine: str = "none", text_encoder: str | None = None, device: torch.device) -> Teacher:
+def open_teacher(spec: str, *, refine: str = AUTO, text_encoder: str | None = None, device: torch.device) -> Teacher:
     """The teacher that a spec and a refinement name.
 
     Args:
         spec: see `ov3d.common.specs`.
         refine: `none`, `dino` (the patch encoder that ships in a package) or `timm:NAME`: spreads features along what a
-            self-supervised patch encoder finds alike; for encoders of crops and patches only.
+            self-supervised patch encoder finds alike; for encoders of crops and patches only. `auto`: see
+            `suitable_refinement`.
         text_encoder: the text side of `labels:DIR` or `features:DIR`, where the spec does not name it.
         device: where networks run.
 
@@ -37,6 +38,7 @@ def open_teacher(spec: str, *, refine: str = "none", text_encoder: str | None = 
         DataError: a folder is not there, or does not hold what it should.
     """
     spec = with_text(spec.strip(), text_encoder)
+    refine = suitable_refinement(refine, spec)
     brought = parse_brought(spec)
     if brought is not None:
         if refine != "none":

@@ -27,6 +27,13 @@ _META_KIND = "ov3d.kind"
 _META_VERSION = "ov3d.version"
 _META_CHECKSUM = "ov3d.xxh3_128"
 _META_JSON = "ov3d.json"
+_DTYPES = {
+    **{f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
+    **{f"I{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
+    "BOOL": "?",
+}
+"""Types of the safetensors format as NumPy names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +168,31 @@ def read_tensors(
         raise _corrupt(source, kind, "its checksum does not match its content")
     if names is not None:
         tensors = {name: tensors[name] for name in names}
+    return TensorFile(tensors, json.loads(header[_META_JSON]), int(header[_META_VERSION]))
+
+
+def parse_tensors(data: bytes, source: Path, *, kind: str | None = None, version: int | None = None) -> TensorFile:
+    """Verify and take apart the bytes of a file that `write_tensors` wrote; `source` names them in errors.
+
+    Raises: as `read_tensors`. Without kind and version, any kind will do.
+    """
+    import numpy as np
+
+    try:
+        length = int.from_bytes(data[:8], "little")
+        layout = json.loads(data[8 : 8 + length])
+        header, body = dict(layout.pop("__metadata__")), memoryview(data)[8 + length :]
+        if kind is not None and version is not None:
+            _check_stamp(source, kind, version, header.get(_META_KIND), header.get(_META_VERSION))
+        tensors = {}
+        for name, one in layout.items():
+            start, stop = one["data_offsets"]
+            tensors[name] = np.frombuffer(body[start:stop], _DTYPES[one["dtype"]]).reshape(one["shape"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _corrupt(source, kind or "tensor", f"it is no complete safetensors file: {error}") from error
+    expected = header.pop(_META_CHECKSUM, None)
+    if expected is None or _checksum(tensors, header) != expected:
+        raise _corrupt(source, kind or "tensor", "its checksum does not match its content")
     return TensorFile(tensors, json.loads(header[_META_JSON]), int(header[_META_VERSION]))
 
 

@@ -7,7 +7,9 @@ damaged file or a locked one count as "not known", and the image is hashed again
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,9 @@ class ContentHasher:
     def __init__(self, memo_path: Path) -> None:
         self._memo_path = memo_path
         self._known: dict[str, tuple[int, int, str]] = {}
+        self._lock = threading.Lock()
+        self._memo: sqlite3.Connection | None = None
+        self._owner = 0
 
     def hash(self, path: Path, *, refresh: bool = False) -> str:
         """The xxh3-128 of the file's bytes, in hexadecimal.
@@ -77,16 +82,38 @@ class ContentHasher:
 
     def _with_memo(self, use: Callable[[sqlite3.Connection], Any]) -> Any:
         """What `use` gives within a transaction, or nothing where the memory cannot be used; a damaged file is removed."""
-        try:
+        with self._lock:
+            try:
+                memo = self._opened()
+                with memo:
+                    return use(memo)
+            except (sqlite3.OperationalError, OSError):
+                self._close()
+                return None  # locked by a slow process, a full disk, a folder that cannot be written
+            except sqlite3.DatabaseError:
+                self._close()
+                with contextlib.suppress(OSError):
+                    self._memo_path.unlink(missing_ok=True)
+                return None
+
+    def _opened(self) -> sqlite3.Connection:
+        """The connection, kept open: opening one takes longer than asking it."""
+        if self._memo is None or self._owner != os.getpid():
             self._memo_path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(sqlite3.connect(self._memo_path, timeout=5.0)) as memo, memo:
-                # What a power cut loses is hashed again; what a kill interrupts, SQLite's journal rolls back.
-                memo.execute("PRAGMA synchronous = OFF")
-                memo.execute(_TABLE)
-                return use(memo)
-        except (sqlite3.OperationalError, OSError):
-            return None  # locked by a slow process, a full disk, a folder that cannot be written
-        except sqlite3.DatabaseError:
-            with contextlib.suppress(OSError):
-                self._memo_path.unlink(missing_ok=True)
-            return None
+            self._memo, self._owner = (
+                sqlite3.connect(self._memo_path, timeout=5.0, check_same_thread=False),
+                os.getpid(),
+            )
+            # What a power cut loses is hashed again; what a kill interrupts, SQLite's journal rolls back.
+            self._memo.execute("PRAGMA synchronous = OFF")
+            self._memo.execute(_TABLE)
+        return self._memo
+
+    def _close(self) -> None:
+        if self._memo is not None and self._owner == os.getpid():
+            with contextlib.suppress(sqlite3.Error):
+                self._memo.close()
+        self._memo = None
+
+    def __del__(self) -> None:
+        self._close()

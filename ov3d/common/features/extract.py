@@ -181,6 +181,7 @@ def extract_features(
             f"None of {len(frames)} images can be read; the first, {failed[0][0]}: {failed[0][1]}",
             "Check the files.",
         )
+    store.pack()
     skipped = len(frames) - len(done.written) - len(failed)
     seconds = time.perf_counter() - start
     return ExtractReport(len(done.written), skipped, tuple(failed), done.crops, done.bytes, seconds)

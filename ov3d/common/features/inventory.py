@@ -16,6 +16,7 @@ from typing import Any
 
 from ov3d.common.errors import DataError, StorageError, UsageError, did_you_mean
 from ov3d.common.features.layout import default_root, family_name
+from ov3d.common.features.shards import ENDING, FOLDER_NAME
 from ov3d.common.runs import MANIFEST_NAME, outputs_root
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", re.IGNORECASE)
@@ -99,7 +100,7 @@ def list_cache(root: Path | None = None) -> list[EncoderFolder]:
     folders = []
     for folder in sorted(path for path in root.glob("*") if path.is_dir()):
         files = []
-        for path in folder.glob("*/*.safetensors"):
+        for path in (*folder.glob("??/*.safetensors"), *folder.glob(f"{FOLDER_NAME}/*{ENDING}")):
             with contextlib.suppress(FileNotFoundError):  # another process prunes as well
                 stat = path.stat()
                 files.append(CachedFile(path, stat.st_size, stat.st_mtime))

@@ -31,6 +31,7 @@ from ov3d.common.features.layout import (
     entry_path,
 )
 from ov3d.common.features.refine import Refiner
+from ov3d.common.features.shards import ShardEntry, Shards
 from ov3d.common.features.tokens import TokenFeatures, TokenPlan
 from ov3d.common.features.verify import VerifyReport, verify_cache
 from ov3d.common.features.views import CropFeatures, SegmentFeatures, ViewFeatures
@@ -87,13 +88,14 @@ class FeatureStore:
         self._lock = threading.Lock()
         self._loaded: OrderedDict[Path, tuple[_Signature, ViewFeatures]] = OrderedDict()
         self._verified: dict[Path, _Signature] = {}
+        self._shards = Shards(entry_path(self.root, card.spec, card.image.key, "00").parents[1])
 
     def unrefined(self) -> FeatureStore:
         """The store of what the refined entries of this one are made from; itself where nothing is refined."""
         if self.refiner is None:
             return self
         store = FeatureStore(self.root, self.card, self.plan, keep=self._keep)
-        store.hasher = self.hasher
+        store.hasher, store._shards = self.hasher, self._shards
         return store
 
     # ------------------------------------------------------------------------------------------------------- names
@@ -124,11 +126,11 @@ class FeatureStore:
         A file's content is verified once in a process, and again when its size or time of change differ.
         """
         path = self.path(frame)
-        signature = _Signature.of(path)
+        signature, entry = self._find(path)
         if signature is None:
             return "missing"
-        if self._verified.get(path) == signature:
-            return ""
+        if entry is not None or self._verified.get(path) == signature:
+            return ""  # a shard's entries were verified when it was packed, and are again whenever they are read
         try:
             self._read(path)
         except CorruptFileError as error:
@@ -194,7 +196,7 @@ class FeatureStore:
             CorruptFileError: the file was cut or changed.
         """
         path = self.path(frame)
-        signature = _Signature.of(path)
+        signature, entry = self._find(path)
         if signature is None:
             raise DataError(
                 f"No cached features for image {frame.name} (encoder {self.card.spec}).",
@@ -205,7 +207,7 @@ class FeatureStore:
             if found is not None and found[0] == signature:
                 self._loaded.move_to_end(path)
                 return found[1]
-        view = self._view(frame, self._read(path))
+        view = self._view(frame, self._read(path) if entry is None else self._read_entry(path.stem, entry))
         with self._lock:
             self._verified[path] = signature
             self._loaded[path] = (signature, view)
@@ -258,10 +260,40 @@ class FeatureStore:
             "encoder": self.card.to_json(),
         }
 
-    def _read(self, path: Path) -> files.TensorFile:
+    def pack(self) -> int:
+        """Pack the encoder's small files into shards where there are many; returns how many were packed."""
+        return self._shards.pack()
+
+    @property
+    def _kind(self) -> str:
         own = CROPS_KIND if isinstance(self.plan, CropPlan) else TOKENS_KIND
-        kind = own if self.refiner is None else SEGMENTS_KIND
-        return files.read_tensors(path, kind=kind, version=VERSION)
+        return own if self.refiner is None else SEGMENTS_KIND
+
+    def _find(self, path: Path) -> tuple[_Signature | None, ShardEntry | None]:
+        """What a file is known by; where it was packed, its shard's signature and the entry."""
+        signature = _Signature.of(path)
+        if signature is not None:
+            return signature, None
+        entry = self._shards.find(path.stem)
+        return (None, None) if entry is None else (_Signature.of(entry.shard), entry)
+
+    def _read(self, path: Path) -> files.TensorFile:
+        try:
+            return files.read_tensors(path, kind=self._kind, version=VERSION)
+        except DataError:
+            entry = None if path.exists() else self._shards.find(path.stem)
+            if entry is None:
+                raise
+            return self._read_entry(path.stem, entry)  # another process has packed it just now
+
+    def _read_entry(self, key: str, entry: ShardEntry) -> files.TensorFile:
+        try:
+            return files.parse_tensors(entry.read(), entry.shard, kind=self._kind, version=VERSION)
+        except CorruptFileError as error:
+            self._shards.reject(key)
+            raise CorruptFileError(
+                error.message, "Run ov3d extract-features again: it encodes the image anew."
+            ) from error
 
     def _view(self, frame: Frame, file: files.TensorFile) -> ViewFeatures:
         size = (frame.camera.width, frame.camera.height)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from ov3d.common import files
 from ov3d.common.errors import CorruptFileError, DataError
 from ov3d.common.features.content_hash import ContentHasher
 from ov3d.common.features.layout import CROPS_KIND, MEMO_NAME, SEGMENTS_KIND, TOKENS_KIND, VERSION, default_root
+from ov3d.common.features.shards import ENDING, FOLDER_NAME, ShardEntry, Shards, read_head
 from ov3d.common.progress import Progress, Silent
 
 
@@ -20,7 +23,7 @@ class VerifyReport:
     Attributes:
         root: the folder that was looked through.
         num_files, num_bytes: how many feature files there are, and their size.
-        damaged: files that were cut or changed.
+        damaged: files that were cut or changed; SHARD/KEY for one that is packed, which is not found any more from now on.
         outdated: files whose image has other content now: they are not used for it any more.
         orphaned: files whose image is gone from where it was.
     """
@@ -52,23 +55,47 @@ def verify_cache(root: Path | None = None, *, progress: Progress | None = None) 
     """
     root = Path(root) if root is not None else default_root()
     hasher = ContentHasher(root / MEMO_NAME)
-    paths = sorted(root.glob("*/*/*.safetensors"))
     found: dict[str, list[Path]] = {"damaged": [], "outdated": [], "orphaned": []}
     hashes: dict[Path, str] = {}
-    num_bytes = 0
-    with (progress or Silent()).task("Verifying features", len(paths)) as task:
+    num_files = num_bytes = 0
+    shards = sorted(root.glob(f"*/{FOLDER_NAME}/*{ENDING}"))
+    paths = sorted(root.glob("*/??/*.safetensors"))
+    with (progress or Silent()).task("Verifying features", len(paths) + len(shards)) as task:
         for path in paths:
-            num_bytes += path.stat().st_size
-            fault = _fault(path, hasher, hashes)
+            num_files, num_bytes = num_files + 1, num_bytes + path.stat().st_size
+            fault = _fault(partial(_metadata, path), hasher, hashes)
             if fault:
                 found[fault].append(path)
             task.advance(1)
-    return VerifyReport(root, len(paths), num_bytes, *(tuple(found[name]) for name in found))
+        for shard in shards:
+            num_bytes += shard.stat().st_size
+            entries = _entries(shard, found["damaged"])
+            num_files += len(entries)
+            for key, entry in entries.items():
+                fault = _fault(partial(_packed_metadata, entry), hasher, hashes)
+                if fault:
+                    found[fault].append(shard / key)
+                if fault == "damaged":
+                    Shards(shard.parents[1]).reject(key)
+            task.advance(1)
+    return VerifyReport(root, num_files, num_bytes, *(tuple(found[name]) for name in found))
 
 
-def _fault(path: Path, hasher: ContentHasher, hashes: dict[Path, str]) -> str:
+def _entries(shard: Path, damaged: list[Path]) -> dict[str, ShardEntry]:
     try:
-        metadata = _metadata(path)
+        return read_head(shard)
+    except CorruptFileError:
+        damaged.append(shard)
+        return {}
+
+
+def _packed_metadata(entry: ShardEntry) -> dict[str, Any]:
+    return files.parse_tensors(entry.read(), entry.shard).metadata
+
+
+def _fault(read: Callable[[], dict[str, Any]], hasher: ContentHasher, hashes: dict[Path, str]) -> str:
+    try:
+        metadata = read()
     except (CorruptFileError, DataError):  # a header that names no kind of ours is damage as well
         return "damaged"
     image = Path(metadata["image"])

@@ -44,7 +44,7 @@ WORTHWHILE = 0.5
 class BasisConfig(Config):
     """In how few numbers lifted features are kept."""
 
-    energy: float = Field(default=0.995, gt=0, le=1)
+    energy: float = Field(default=0.9995, gt=0, le=1)
     """Share of every scene's squared feature lengths that its codes keep; 1 keeps full rank."""
     shared_energy: float = Field(default=0.96, gt=0, le=1)
     """Share that the rows common to the data set keep over all its scenes; a scene's own rows make up the rest."""

@@ -2,7 +2,7 @@
 
 Generated rooms: the basis is chosen on the first ones, and the last ones are held out. Full rank is the peer: both are lifted
 from the same views, and compared row by row: cosine, arg max over the classes and over everyday prompts, and over prompts that
-the basis was not told of. `ratio` is the size of full-rank fp16 rows over our whole file, indices and norms and basis included.
+the basis was not told of. `ratio` is the size of full-rank fp16 rows over our whole file, norms, points and basis included.
 
 Run: python -m benchmarks.lifted_basis [--folder KEPT]
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ov3d.common.errors import DataError, UsageError, did_you_mean
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from ov3d.common.progress import Progress
     from ov3d.common.runs import Run
 
-BACKENDS = {"points": "ov3d.points.backend:PointsBackend"}
+BACKENDS = {"nerf": "ov3d.nerf.backend:NerfBackend", "points": "ov3d.points.backend:PointsBackend"}
 """Backend names to `module:class`."""
 
-PLANNED = ("lidar", "nerf")
+PLANNED = ("lidar",)
 """Backends of later versions: a user who asks for one is told so."""
 
 
@@ -83,6 +83,31 @@ def train_run(
     trained = backend.train(source, config, run=folder, device=chosen, extract=extract, progress=progress)
     write_manifest(folder, {**trained.manifest, "layout": layout, "scale": scale})  # to read the scenes again alike
     return read_run(folder)
+
+
+def estimate_run(
+    backend: Backend,
+    path: str | Path,
+    *,
+    config_path: Path | None = None,
+    overrides: Iterable[str] = (),
+    layout: str | None = None,
+    scale: float | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """About what `train_run` would take, a scene an entry, without making anything; arguments and errors as there."""
+    from ov3d.common.config import load_config
+    from ov3d.common.device import pick_device
+    from ov3d.common.readers import open_source
+    from ov3d.common.run_estimate import estimate_scene
+    from ov3d.common.teachers import open_teacher
+
+    config: Any = load_config(backend.config_type, config_path, overrides)
+    options = {} if progress is None else {"say": progress.say}
+    source = open_source(path, layout=layout, scale=scale, **options)
+    teacher = open_teacher(config.encoder, refine=config.refine, device=pick_device(device))
+    return [estimate_scene(source[idx], teacher, config.lift, config.basis) for idx in range(len(source))]
 
 
 def train(backend: str, scene: str | Path, *settings: str, outputs: Path | None = None, device: str = "auto") -> Run:

@@ -64,7 +64,8 @@ def extract_features(
         for idx in range(len(source)):
             scene = source[idx]
             if dry_run:
-                row = teacher.plan(scene).to_json()
+                plan = teacher.plan(scene)
+                row = {**plan.to_json(), **teacher.estimate(plan)}
             else:
                 row = teacher.extract(scene, progress=console).to_json()
             rows.append({"scene": scene.name, **row})
@@ -100,7 +101,7 @@ def _show(out: RichConsole, data: dict[str, Any], root: str) -> None:
 
 
 def _cell(name: str, value: Any) -> str:
-    if name == "bytes":
+    if name in {"bytes", "peak_bytes"}:
         return f"{value / 1e6:.1f} MB"
     if name == "seconds":
         return f"{value:.1f}"

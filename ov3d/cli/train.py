@@ -49,6 +49,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Go on with the unfinished run in this folder.", metavar="RUN")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say about what it would take (disk, memory, time), and do nothing.")
+    ] = False,
     layout: LayoutOption = None,
     scale: ScaleOption = None,
     outputs: OutputsOption = None,
@@ -71,8 +74,21 @@ def train(
     if text_encoder is not None:
         encoder = _with_text(encoder, text_encoder)
     overrides = _overrides(stages=stages, encoder=encoder, refine=refine, seed=seed) + (settings or [])
-    from ov3d.backends import get_backend, train_run
+    from ov3d.backends import estimate_run, get_backend, train_run
 
+    if dry_run:
+        rows = estimate_run(
+            get_backend(backend),
+            scene,
+            config_path=_resumed_config(resume, config),
+            overrides=overrides,
+            layout=layout,
+            scale=scale,
+            device=device,
+            progress=console,
+        )
+        console.result({"dry_run": True, "scenes": rows}, lambda out: _show_estimate(out, rows))
+        return
     run = train_run(
         get_backend(backend),
         scene,
@@ -88,6 +104,20 @@ def train(
     )
     data = {"run": str(run.path), "manifest": run.manifest}
     console.result(data, lambda out: _show(out, run))
+
+
+def _show_estimate(out: RichConsole, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table("scene", "images to encode", "points", "disk", "peak memory", "seconds", box=None, pad_edge=False)
+    for row in rows:
+        disk, memory = f"{row['bytes'] / 1e6:,.0f} MB", f"{row['peak_bytes'] / 1e6:,.0f} MB"
+        table.add_row(row["scene"], f"{row['images']:,}", f"{row['points']:,}", disk, memory, f"{row['seconds']:,.0f}")
+    out.print(table)
+    seconds, size = sum(row["seconds"] for row in rows), sum(row["bytes"] for row in rows)
+    out.print(
+        f"About {seconds / 60:,.1f} minutes and {size / 1e6:,.0f} MB on the disk; nothing was done.", highlight=False
+    )
 
 
 def _with_text(encoder: str | None, text_encoder: str) -> str:

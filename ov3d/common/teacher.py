@@ -67,6 +67,10 @@ class Teacher(ABC):
             DataError: the scene has no frame, or what the teacher was given does not fit it.
         """
 
+    def estimate(self, plan: ExtractPlan) -> Mapping[str, Any]:
+        """About what carrying a plan out takes: `bytes`, `peak_bytes`, `seconds`; nothing where nothing is encoded here."""
+        return {}
+
     @abstractmethod
     def extract(self, scene: Scene, *, progress: Progress) -> ExtractReport:
         """Make the features that the scene's frames lack, or check those that were made elsewhere; raises as `plan` does."""

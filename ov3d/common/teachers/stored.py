@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ov3d.common import encoders
 from ov3d.common.encoding import DenseEncoder, EncoderCard, ImageTextEncoder, TextEncoder
 from ov3d.common.features.crops import CropPlan
+from ov3d.common.features.estimate import estimate_extraction
 from ov3d.common.features.extract import ExtractPlan, ExtractReport, extract_features, plan_extraction
 from ov3d.common.features.refine import RefineConfig, Refiner
 from ov3d.common.features.store import FeatureStore
@@ -64,6 +65,10 @@ class StoredTeacher(Teacher):
     def plan(self, scene: Scene) -> ExtractPlan:
         """What `extract` would do: images are hashed, not decoded."""
         return plan_extraction(frames_of(scene), self.store)
+
+    def estimate(self, plan: ExtractPlan) -> Mapping[str, Any]:
+        """Measured on a few crops of the encoder; see `estimate_extraction`."""
+        return estimate_extraction(plan, self.store.unrefined(), self.encoder, self.device)
 
     def extract(self, scene: Scene, *, progress: Progress) -> ExtractReport:
         """Encode what the scene's frames lack.

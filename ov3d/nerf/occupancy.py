@@ -61,6 +61,10 @@ class Occupancy:
         flat = (cell[:, 0] * grid.shape[1] + cell[:, 1]) * grid.shape[2] + cell[:, 2]
         return grid.flatten().index_select(0, flat) & inside
 
+    def with_cells(self, cells: Bool[Tensor, "x y z"]) -> Occupancy:
+        """The same grid with other cells occupied."""
+        return Occupancy(cells, _grown(cells, self.reach), self.reach, self.per_unit)
+
     def bounds(self) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]] | None:
         """Corners in [0, 1]^3 of the smallest box round the occupied cells; none where nothing is occupied."""
         where = self.cells.nonzero()
@@ -105,8 +109,14 @@ def find_occupancy(field: RadianceField, *, optical_step: float, threshold: floa
         top = F.pad(top, (0, pad[1], 0, pad[0]), value=-math.inf)
         layers.append(F.max_pool2d(top, windows, [one[1] for one in joined[1:]])[0, 0] > least)
     cells = torch.stack(layers)
-    near = F.max_pool3d(cells[None].float(), 2 * reach + 1, 1, reach)[0] > 0
-    return Occupancy(cells, near, reach, _per_unit(field.resolution))
+    return Occupancy(cells, _grown(cells, reach), reach, _per_unit(field.resolution))
+
+
+def _grown(cells: Bool[Tensor, "x y z"], reach: int) -> Bool[Tensor, "x y z"]:
+    grown, width = cells[None].float(), 2 * reach + 1
+    for kernel in ((width, 1, 1), (1, width, 1), (1, 1, width)):  # a maximum over a cube is one over each axis in turn
+        grown = F.max_pool3d(grown, kernel, 1, tuple(side // 2 for side in kernel))
+    return grown[0] > 0
 
 
 def _per_unit(resolution: tuple[int, int, int]) -> tuple[float, float, float]:

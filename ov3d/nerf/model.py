@@ -1,0 +1,155 @@
+"""A model: a radiance field, the space it lives in and the cells that hold anything; and how it is rendered.
+
+Symbols: n rays, m samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ov3d.common.shapes import Array, Float, UInt8
+from ov3d.nerf.checkpoint import Checkpoint
+from ov3d.nerf.field import RadianceField
+from ov3d.nerf.occupancy import Occupancy, find_occupancy, full_occupancy
+from ov3d.nerf.rendering import DENSITY_FACTOR, Weighted, accumulate, render_colour, weigh
+from ov3d.nerf.sampling import march
+from ov3d.nerf.spaces import Lines, Space
+
+RENDER_RAYS = 8192
+"""Rays that are rendered at once."""
+
+
+@dataclass(slots=True, eq=False)
+class Model:
+    """What a stage trains and a view is rendered from.
+
+    Attributes:
+        field: density and appearance.
+        space: from the world into the field's box.
+        occupancy: cells that a march looks into.
+        step_ratio: distance of samples, in voxels.
+        background: grey that views are rendered before: white where training saw white at least as often as black.
+    """
+
+    field: RadianceField
+    space: Space
+    occupancy: Occupancy
+    step_ratio: float
+    background: float = 1.0
+
+    @property
+    def delta(self) -> float:
+        """Distance of samples, in the space."""
+        voxels = [length / (places - 1) for length, places in zip(self.space.size, self.field.resolution, strict=True)]
+        return self.step_ratio * float(np.mean(voxels))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the field lives."""
+        return self.field.basis.weight.device
+
+    def lines(self, origin: Float[Tensor, "n 3"], direction: Float[Tensor, "n 3"]) -> Lines:
+        """Rays as a march sees them."""
+        return self.space.lines(origin, direction)
+
+    def see(self, lines: Lines, jitter: Float[Tensor, " n"] | None = None) -> Weighted:
+        """Samples of rays and their weights."""
+        return weigh(self.field, march(self.space, lines, self.occupancy, self.delta, jitter=jitter))
+
+    def look_for_occupied(self, threshold: float) -> None:
+        """Find the occupied cells anew."""
+        self.occupancy = find_occupancy(self.field, optical_step=DENSITY_FACTOR * self.delta, threshold=threshold)
+
+    @torch.no_grad()
+    def render(self, origin: Float[Tensor, "n 3"], direction: Float[Tensor, "n 3"]) -> Rendered:
+        """Colour, depth, opacity and appearance code of rays, in blocks."""
+        parts = []
+        for start in range(0, len(origin), RENDER_RAYS):
+            o, d = origin[start : start + RENDER_RAYS], direction[start : start + RENDER_RAYS]
+            seen = self.see(self.lines(o, d))
+            parts.append(
+                Rendered(
+                    render_colour(self.field, seen, d, self.background),
+                    self._world_distance(seen, o),
+                    seen.opacity,
+                    composite_code(self.field, seen),
+                )
+            )
+        return Rendered(*(torch.cat([getattr(part, name) for part in parts]) for name in Rendered.__slots__))
+
+    def _world_distance(self, seen: Weighted, origin: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Mean distance of what the rays see, world units; 0 where they see nothing."""
+        samples = seen.samples
+        away = (self.space.to_world(samples.position) - origin.index_select(0, samples.ray_idx)).norm(dim=1)
+        total = accumulate(seen.weight, away.clamp(max=1e6)[:, None], samples)[:, 0]
+        return total / seen.opacity.clamp(min=1e-6)
+
+    def metadata(self) -> dict[str, Any]:
+        """What builds the model again, JSON-able."""
+        field = self.field
+        return {
+            "resolution": list(field.resolution),
+            "density_ranks": list(field.density_grid.ranks),
+            "appearance_ranks": list(field.appearance_grid.ranks),
+            "colour_width": field.colour.layers[0].out_features,
+            "space": self.space.to_json(),
+            "step_ratio": self.step_ratio,
+            "background": self.background,
+            "reach": self.occupancy.reach,
+        }
+
+    def arrays(self) -> Mapping[str, UInt8[Array, ...]]:
+        """What a checkpoint keeps beside the weights: the occupied cells."""
+        return {"occupied": self.occupancy.cells.cpu().numpy().astype(np.uint8)}
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, device: torch.device) -> Model:
+        """The model of a checkpoint."""
+        facts = checkpoint.metadata["model"]
+        field = RadianceField(
+            tuple(facts["resolution"]),
+            density_ranks=tuple(facts["density_ranks"]),
+            appearance_ranks=tuple(facts["appearance_ranks"]),
+            width=facts["colour_width"],
+        )
+        checkpoint.load_module("field", field)
+        field.to(device)
+        cells = torch.from_numpy(np.array(checkpoint.extra("occupied"))).bool().to(device)
+        occupancy = full_occupancy(field.resolution, device, reach=facts["reach"]).with_cells(cells)
+        return cls(field, Space.from_json(facts["space"]), occupancy, facts["step_ratio"], facts["background"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rendered:
+    """What rays see.
+
+    Attributes:
+        colour: in [0, 1].
+        distance: mean distance, world units; 0 where nothing is.
+        opacity: in [0, 1].
+        code: the composited appearance code and the opacity; see `composite_code`.
+    """
+
+    colour: Float[Tensor, "n 3"]
+    distance: Float[Tensor, " n"]
+    opacity: Float[Tensor, " n"]
+    code: Float[Tensor, "n z"]
+
+
+def composite_code(field: RadianceField, seen: Weighted) -> Float[Tensor, "n z"]:
+    """z: the 27 numbers of the appearance code that a ray sees, and its opacity.
+
+    Everything after the products is linear, and so is compositing: sum w (B a) = B sum w a. So the products are composited,
+    and the basis B is applied once a ray; a feature head sum w (M c + b) = [M b] z is applied once a ray as well.
+    """
+    visible = seen.visible()
+    products = field.appearance_grid.products(visible.taps)
+    code = field.basis(accumulate(visible.weight, products, visible.samples))
+    opacity = accumulate(visible.weight, None, visible.samples)
+    return torch.cat((code, opacity), 1)

@@ -1,0 +1,113 @@
+"""Losses of distillation.
+
+With F the feature a ray sees, C_s and R_s the teacher's feature and relevancies at scale s, S the mix of scales, T the
+classes' text vectors, d_i DINO features:
+
+    feature   mean(1 - cos(F, sum_s S_s C_s))                                                                  (1)
+    RDA       mean JS(softmax(F T^t), softmax(sum_s S_s R_s))                                                  (2)
+    FDA       p_i = softmax(cos(F_i, T) / 0.2),  v_ij = cos(d_i, d_j) - 0.7 over all pairs of a patch
+              attract = sum max(v, 0) D_ij / #{v > 0}                                                          (3)
+              repel = sum min(v, 0) min(D_ij, limit) / #{v < 0}                                                (4)
+
+D is KL(p_i || p_j) as the reference computes it, or the Jensen-Shannon divergence that the paper names. KL over all pairs
+is two matrix products,
+
+    KL_ij = sum_c p_ic log p_ic - (P log P^t)_ij                                                               (5)
+
+and JS needs the entropy of every pair's mean. KL has no upper bound, so `repel` is cut at a limit: a pair that differs
+enough earns nothing more.
+
+Source: Liu et al., *Weakly Supervised 3D Open-vocabulary Segmentation*, NeurIPS 2023, equations 4 to 9.
+
+Symbols: n rays, k classes, d width of the features.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ov3d.common.shapes import Bool, Float
+
+Divergence = Literal["kl", "js"]
+
+TINY = 1e-8
+"""Added to probabilities before a logarithm, and least length that is divided by."""
+
+
+def feature_loss(
+    found: Float[Tensor, "n d"], wanted: Float[Tensor, "n d"], known: Bool[Tensor, " n"]
+) -> Float[Tensor, ""]:
+    """Equation (1) over the rays of which the teacher knows something."""
+    cosine = F.cosine_similarity(found, wanted, dim=1, eps=TINY)
+    return ((1 - cosine) * known).sum() / known.sum().clamp(min=1)
+
+
+def relevancy_loss(
+    logits: Float[Tensor, "n k"], relevancy: Float[Tensor, "n k"], known: Bool[Tensor, " n"]
+) -> Float[Tensor, ""]:
+    """Equation (2) over the rays of which the teacher knows something."""
+    p, q = logits.softmax(1), relevancy.softmax(1)
+    middle = 0.5 * (p + q)
+    divergence = _entropy(middle) - 0.5 * (_entropy(p) + _entropy(q))
+    return (divergence * known).sum() / known.sum().clamp(min=1)
+
+
+def distribution_loss(
+    p: Float[Tensor, "n k"],
+    likeness: Float[Tensor, "n n"],
+    *,
+    divergence: Divergence,
+    limit: float,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Equations (3) and (4) over one patch.
+
+    Args:
+        p: class probabilities of its rays.
+        likeness: v, one row and one column a ray.
+        divergence: which D.
+        limit: largest D that `repel` rewards.
+
+    Returns:
+        attract (not negative) and repel (not positive).
+    """
+    pairs = kl_of_all_pairs(p) if divergence == "kl" else js_of_all_pairs(p)
+    alike, unlike = likeness.clamp(min=0), likeness.clamp(max=0)
+    attract = (alike * pairs).sum() / (alike > 0).sum().clamp(min=1)
+    repel = (unlike * pairs.clamp(max=limit)).sum() / (unlike < 0).sum().clamp(min=1)
+    return attract, repel
+
+
+def kl_of_all_pairs(p: Float[Tensor, "n k"]) -> Float[Tensor, "n n"]:
+    """Equation (5)."""
+    log_p = (p + TINY).log()
+    return torch.addmm((p * log_p).sum(1, keepdim=True), p, log_p.T, alpha=-1)
+
+
+def js_of_all_pairs(p: Float[Tensor, "n k"]) -> Float[Tensor, "n n"]:
+    """Jensen-Shannon divergence of every pair: entropy of the mean less the mean of the entropies."""
+    middle = torch.zeros(len(p), len(p), device=p.device, dtype=p.dtype)
+    for column in p.unbind(1):  # class by class: a block [n, n, k] would not fit into a cache
+        mean = 0.5 * (column[:, None] + column)
+        middle = middle - mean * (mean + TINY).log()
+    entropy = _entropy(p)
+    return middle - 0.5 * (entropy[:, None] + entropy)
+
+
+def stretched(
+    cosine: Float[Tensor, "n s k"], low: Float[Tensor, "n s k"], high: Float[Tensor, "n s k"]
+) -> Float[Tensor, "n s k"]:
+    """Relevancy in [0, 1]: the cosine between the least and the greatest of its image, scale and class.
+
+    Where they are the same (one colour, or nothing known) the image says nothing, and the relevancy is 0.
+    """
+    span = high - low
+    flat = span <= TINY
+    return torch.where(flat, torch.zeros_like(cosine), (cosine - low) / torch.where(flat, torch.ones_like(span), span))
+
+
+def _entropy(p: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+    return -(p * (p + TINY).log()).sum(1)

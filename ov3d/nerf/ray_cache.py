@@ -1,0 +1,78 @@
+"""What rays see, kept: density is frozen while language is learnt, so the samples of a ray and their weights never change.
+
+Every training pixel is marched once. Kept are the samples that are seen (packed, all pixels one after the other) and the
+composited code z, which does not change either until the appearance is tuned.
+
+Symbols: p pixels, m samples of all, n pixels of a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ov3d.common.progress import Progress
+from ov3d.common.shapes import Float, Int64
+from ov3d.nerf.model import Model, composite_code
+from ov3d.nerf.rays import PixelBank
+from ov3d.nerf.rendering import Weighted
+from ov3d.nerf.sampling import Samples
+
+BLOCK = 8192
+"""Pixels that are marched at once."""
+BYTES_A_PIXEL = 160
+"""About what a pixel takes: six samples of sixteen bytes, and z in half precision."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RayCache:
+    """Seen samples of all pixels of a bank.
+
+    Attributes:
+        starts: where each pixel's samples begin; one more at the end.
+        unit: positions in [0, 1]^3 of the grid's box.
+        weight: weights.
+        z: composited codes.
+        delta: the step that the weights were made with.
+    """
+
+    starts: Int64[Tensor, " p1"]
+    unit: Float[Tensor, "m 3"]
+    weight: Float[Tensor, " m"]
+    z: Float[Tensor, "p z"]
+    delta: float
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def seen(self, model: Model, pixels: Int64[Tensor, " n"]) -> Weighted:
+        """The seen samples of some pixels, as a march gives them."""
+        first = self.starts.index_select(0, pixels)
+        count = self.starts.index_select(0, pixels + 1) - first
+        ray_idx = torch.arange(len(pixels), device=pixels.device).repeat_interleave(count)
+        begin = count.cumsum(0) - count
+        within = torch.arange(len(ray_idx), device=pixels.device) - begin.index_select(0, ray_idx)
+        where = first.index_select(0, ray_idx) + within
+        unit, weight = self.unit.index_select(0, where), self.weight.index_select(0, where)
+        samples = Samples(ray_idx, torch.zeros_like(weight), unit, unit, len(pixels), self.delta)
+        return Weighted(samples, model.field.taps(unit), weight)
+
+
+@torch.no_grad()
+def cache_rays(model: Model, bank: PixelBank, progress: Progress) -> RayCache:
+    """March every pixel of a bank once."""
+    counts, units, weights, codes = [], [], [], []
+    with progress.task("Looking along every ray once", len(bank)) as task:
+        for start in range(0, len(bank), BLOCK):
+            pixels = torch.arange(start, min(start + BLOCK, len(bank)), device=model.device)
+            seen = model.see(model.lines(*bank.rays(pixels))).visible()
+            counts.append(torch.bincount(seen.samples.ray_idx, minlength=len(pixels)))
+            units.append(seen.samples.unit)
+            weights.append(seen.weight)
+            codes.append(composite_code(model.field, seen).half())
+            task.advance(len(pixels))
+    ends = torch.cat(counts).cumsum(0)
+    starts = torch.cat((torch.zeros_like(ends[:1]), ends))
+    return RayCache(starts, torch.cat(units), torch.cat(weights), torch.cat(codes), model.delta)

@@ -1,0 +1,188 @@
+"""Training on the tiny scene: it learns, it goes on bit by bit where it stopped, and it says why it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ov3d.common.encoding import Identity
+from ov3d.common.errors import DataError
+from ov3d.common.progress import Silent
+from ov3d.common.shapes import Array, Bool, Float, Float32
+from ov3d.nerf.losses import total_variation
+from ov3d.nerf.rays import PixelBank
+from ov3d.nerf.targets import PatchFeatures, Targets
+from ov3d.nerf.train_distil import DistilTrainer
+from ov3d.nerf.train_field import CHECKPOINT_NAME, CURVES_NAME, FieldTrainer
+from tests.common.scenes import box_scene
+from tests.nerf.scenes import CPU, Listener, field_trainer, tiny_config
+from tests.nerf.twins import small_field
+
+
+class _TwoScales:
+    """A teacher of two scales that knows colours; nothing in the first pixel row."""
+
+    def key(self, frame: object) -> str:
+        return "two-scales"
+
+    def has(self, frame: object) -> bool:
+        return True
+
+    def features_at(self, frame: object, uv: Float[Array, "n 2"]) -> Float32[Array, "n s d"]:
+        image = frame.load_image()[uv[:, 1].astype(int), uv[:, 0].astype(int)] / 255.0  # type: ignore[attr-defined]
+        one = np.column_stack([image, np.ones(len(uv))])
+        both = np.stack([one, one[:, ::-1]], 1)
+        both[uv[:, 1] < 1] = 0
+        return (both / np.maximum(np.linalg.norm(both, axis=2, keepdims=True), 1e-9)).astype(np.float32)
+
+    def pixel_features(self, frame: object, uv: Float[Array, "n 2"]) -> Float32[Array, "n d"]:
+        return self.features_at(frame, uv)[:, 0]
+
+    def known(self, frame: object, uv: Float[Array, "n 2"]) -> Bool[Array, " n"]:
+        return uv[:, 1] >= 1
+
+    def relevancy(self, frame: object, text: Float32[Array, " d"], step: int) -> Float32[Array, "rows columns"]:
+        raise NotImplementedError
+
+
+class _Patches:
+    """Patch features that are the mean colours of patches."""
+
+    identity = Identity("mean colours", "none", "none", "float32")
+    dim = 3
+
+    def encode_patches(self, image: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        small = F.interpolate(image[None].float(), grid, mode="area")[0].permute(1, 2, 0) + 1
+        return F.normalize(small, dim=2)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_field_learns(tmp_path: Path) -> None:
+    trainer = field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "run", tiny_config())
+    trainer.run()
+    lines = [json.loads(line) for line in (tmp_path / "run" / CURVES_NAME).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [20, 30]
+    assert lines[-1]["psnr"] > 11
+    assert lines[-1]["occupied"] < 1
+    assert (
+        trainer.model.field.resolution
+        != field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "new", tiny_config()).model.field.resolution
+    )
+
+
+@pytest.mark.parametrize("stops", [(3, 16), (14,)])
+def test_a_field_that_was_killed_ends_with_the_same_bits(tmp_path: Path, stops: tuple[int, ...]) -> None:
+    scene, config = box_scene(tmp_path / "s", 4), tiny_config("field.checkpoint_every=1")
+    field_trainer(scene, tmp_path / "whole", config).run()
+    for stop in stops:
+        trainer = field_trainer(scene, tmp_path / "broken", config)
+        while trainer.step < stop:
+            trainer._one_step()
+        trainer.write()
+        for _ in range(2):  # what came after the checkpoint is lost
+            trainer._one_step()
+    resumed = field_trainer(scene, tmp_path / "broken", config)
+    assert resumed.step == stops[-1]
+    resumed.run()
+    assert _files(tmp_path / "broken") == _files(tmp_path / "whole")
+
+
+def _distiller(tmp_path: Path, folder: Path) -> DistilTrainer:
+    scene, config = box_scene(tmp_path / "s", 4), tiny_config()
+    model = field_trainer(scene, tmp_path / "field", config).run()
+    bank = PixelBank(scene.frames, long_side=64, device=CPU, progress=Silent())
+    text = np.eye(4, dtype=np.float32)[[0, 3]]
+    targets = Targets(bank, _TwoScales(), text, device=CPU, progress=Silent())
+    patches = PatchFeatures(bank, _Patches(), progress=Silent())
+    return DistilTrainer(model, bank, targets, patches, config.distil, folder, seed=0, progress=Listener())
+
+
+def test_distillation_that_was_killed_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """Once in the frozen phase, once in the joint one; with two scales, a Selection Volume and patches."""
+    _distiller(tmp_path, tmp_path / "whole").run()
+    for stop in (4, 13):
+        trainer = _distiller(tmp_path, tmp_path / "broken")
+        while trainer.step < stop:
+            trainer._one_step()
+        trainer.write()
+        trainer._one_step()
+    _distiller(tmp_path, tmp_path / "broken").run()
+    assert _files(tmp_path / "broken") == _files(tmp_path / "whole")
+
+
+def test_distillation_learns_and_touches_density_never(tmp_path: Path) -> None:
+    trainer = _distiller(tmp_path, tmp_path / "run")
+    before = {name: value.clone() for name, value in trainer.model.field.state_dict().items()}
+    trainer.run()
+    after = trainer.model.field.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("density"))
+    assert not torch.equal(after["appearance_grid.planes.0"], before["appearance_grid.planes.0"])
+    last = json.loads((tmp_path / "run" / "distil.jsonl").read_text().splitlines()[-1])
+    assert last["feature"] < 0.35
+    assert {"relevancy", "attract", "repel", "psnr"} <= set(last)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    scene, config = box_scene(tmp_path / "s", 4), tiny_config()
+    trainer = field_trainer(scene, tmp_path / "run", config)
+    while trainer.step < 7:
+        trainer._one_step()
+    trainer.write()
+    kept = (tmp_path / "run" / CHECKPOINT_NAME).read_bytes()
+    with torch.no_grad():
+        trainer.model.field.basis.weight[0, 0] = float("nan")
+    with pytest.raises(
+        DataError, match=r"no number at step 7 of stage field; basis.weight.*steps are too large"
+    ) as info:
+        trainer.run()
+    assert "field.grid_rate=0.005" in info.value.hint
+    assert (tmp_path / "run" / CHECKPOINT_NAME).read_bytes() == kept
+
+
+def test_an_empty_grid_is_said(tmp_path: Path) -> None:
+    trainer = field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "run", tiny_config())
+    while trainer.step < 5:
+        trainer._one_step()
+    with torch.no_grad():
+        for table in trainer.model.field.density_grid.planes:
+            table.zero_()
+    with pytest.raises(DataError, match="every cell of its grid is empty"):
+        trainer.run()
+
+
+def test_shrinking_keeps_what_is_seen(tmp_path: Path) -> None:
+    config = tiny_config("field.shrink_at=20", "field.occupancy_from=10")
+    trainer = field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "run", config)
+    size = trainer.model.space.size.copy()
+    trainer.run()
+    assert (trainer.model.space.size <= size + 1e-9).all()
+    assert isinstance(trainer, FieldTrainer)
+
+
+def test_a_damaged_checkpoint_starts_anew(tmp_path: Path) -> None:
+    scene, config = box_scene(tmp_path / "s", 4), tiny_config()
+    (tmp_path / "run").mkdir()
+    trainer = field_trainer(scene, tmp_path / "run", config)
+    trainer.write()
+    path = tmp_path / "run" / CHECKPOINT_NAME
+    path.write_bytes(path.read_bytes()[:-100])
+    again = field_trainer(scene, tmp_path / "run", config)
+    assert again.step == 0
+    assert any("Training from the start" in line for line in again.progress.lines)  # type: ignore[attr-defined]
+
+
+def test_total_variation_is_its_definition() -> None:
+    grid = small_field().density_grid
+    expected = 0.0
+    for k, (a, b) in enumerate(((0, 1), (0, 2), (1, 2))):
+        plane = grid.planes[k].detach().double().view(grid.resolution[a], grid.resolution[b], -1).numpy()
+        expected += 2 * (np.square(np.diff(plane, axis=0)).mean() + np.square(np.diff(plane, axis=1)).mean())
+    assert float(total_variation(grid).detach()) == pytest.approx(expected, rel=1e-5)

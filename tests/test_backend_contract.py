@@ -24,7 +24,30 @@ from tests.common.scenes import CLASSES, box_scene
 __all__ = ["colour_encoder"]
 
 CPU = torch.device("cpu")
-SETTINGS = {"points": ["lift.border=2"]}
+SETTINGS = {
+    "nerf": [
+        "lift.border=2",
+        "field.steps=60",
+        "field.rays=512",
+        "field.samples=20000",
+        "field.first_voxels=20000",
+        "field.last_voxels=40000",
+        "field.upsample_at=[30]",
+        "field.colour_width=16",
+        "field.white_share=0",
+        "field.occupancy_every=10",
+        "field.occupancy_from=30",
+        "field.occupancy_threshold=0.003",
+        "field.checkpoint_every=20",
+        "field.view_every=60",
+        "distil.steps=24",
+        "distil.joint_from=12",
+        "distil.rays=256",
+        "distil.patches=0",
+        "distil.checkpoint_every=12",
+    ],
+    "points": ["lift.border=2"],
+}
 """What makes a backend fit the tiny scene: its images are 64 pixels wide."""
 
 
@@ -139,7 +162,7 @@ def test_a_run_is_not_gone_on_with_under_other_settings(backend: Backend, scene:
 
 
 def test_unknown_backends_are_named() -> None:
-    with pytest.raises(UsageError, match=r"nerf is not in this version yet; it has: .*points"):
-        get_backend("nerf")
+    with pytest.raises(UsageError, match=r"lidar is not in this version yet; it has: .*nerf, points"):
+        get_backend("lidar")
     with pytest.raises(UsageError, match=r"Unknown backend 'point'\. Did you mean points\?"):
         get_backend("point")

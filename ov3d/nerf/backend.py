@@ -1,0 +1,156 @@
+"""The nerf backend: photographs and class names into a radiance field, and from it a LanguageIndex."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ov3d.common.config import dump_config, load_config
+from ov3d.common.device import seed_everything
+from ov3d.common.errors import DataError, UsageError
+from ov3d.common.files import write_text
+from ov3d.common.lifting import read_lifted
+from ov3d.common.progress import Progress, Silent
+from ov3d.common.querying import index_path
+from ov3d.common.runs import Run, read_run, write_manifest
+from ov3d.common.scene import Scene, SceneSource
+from ov3d.common.shapes import Array, Float, Float32
+from ov3d.common.teacher import Teacher
+from ov3d.common.teachers import open_teacher
+from ov3d.nerf.config import STAGES, NerfConfig
+from ov3d.nerf.evaluate import ViewsReport, evaluate_views
+from ov3d.nerf.train import LIFTED_NAME, Trained, load_trained, train_scene
+
+CONFIG_NAME = "config.yaml"
+
+
+class NerfBackend:
+    """A radiance field from photographs, with language on its surfaces."""
+
+    name = "nerf"
+    stages = STAGES
+    config_type = NerfConfig
+
+    def train(
+        self,
+        source: SceneSource,
+        config: NerfConfig,
+        *,
+        run: Path,
+        device: torch.device,
+        progress: Progress | None = None,
+        extract: bool = True,
+        resume: bool = True,
+    ) -> Run:
+        """Train every scene of the source; see `Backend.train`.
+
+        Raises:
+            UsageError: the folder holds a run of other settings.
+            DataError: a scene cannot be trained on, or there is none.
+        """
+        listener: Progress = progress or Silent()
+        if not len(source):
+            raise DataError("There is no scene to train on.", "Check the path and the split.")
+        _claim(run, config)
+        seed_everything(config.seed)
+        teacher = None
+        if "distil" in config.stages:
+            teacher = open_teacher(config.encoder, refine=config.refine, device=device)
+        start = time.perf_counter()
+        trained: dict[str, Trained] = {}
+        for idx in range(len(source)):
+            scene = source[idx]
+            if scene.name in trained:
+                raise DataError(f"Two scenes are named {scene.name}.", "Scene names in one run must differ.")
+            trained[scene.name] = train_scene(
+                scene,
+                teacher,
+                config,
+                run / _folder_name(scene.name, idx),
+                device=device,
+                progress=listener,
+                extract=extract,
+                resume=resume,
+            )
+        seconds = {"train": round(time.perf_counter() - start, 3)}
+        write_manifest(run, _manifest(config, teacher, run, trained, seconds))
+        return read_run(run)
+
+    def scores(self, run: Run, scene: str, text: Float[Array, "k d"]) -> Float32[Array, "n k"]:
+        """Raw scores of all points for unit text vectors; 0 for points that no view sees."""
+        lifted = read_lifted(index_path(run, scene).with_name(LIFTED_NAME))
+        scores = np.zeros((lifted.num_points, len(text)), np.float32)
+        scores[lifted.point_row] = lifted.scores(text)
+        return scores
+
+    def evaluate(
+        self,
+        run: Run,
+        scene: Scene,
+        *,
+        device: torch.device,
+        classes: tuple[str, ...] = (),
+        threshold: float | None = None,
+        progress: Progress | None = None,
+    ) -> ViewsReport:
+        """Compare the run's answers in held-out views with their truth; see `evaluate_views`."""
+        listener: Progress = progress or Silent()
+        config = load_config(NerfConfig, run.path / CONFIG_NAME)
+        teacher = open_teacher(config.encoder, refine=config.refine, device=device)
+        names = tuple(run.manifest["facts"][scene.name]["held_out"])
+        model, head = load_trained(index_path(run, scene.name).parent, device)
+        teacher.features_of(scene, extract=True, progress=listener)
+        return evaluate_views(
+            model,
+            head,
+            scene,
+            names or tuple(frame.name for frame in scene.frames),
+            teacher,
+            held_out=bool(names),
+            long_side=config.field.long_side,
+            classes=classes,
+            threshold=threshold,
+            progress=listener,
+        )
+
+
+def _claim(run: Path, config: NerfConfig) -> None:
+    """Write the configuration into the run's folder, or see that the one there is the same."""
+    path, text = run / CONFIG_NAME, dump_config(config)
+    if path.is_file():
+        if path.read_text(encoding="utf-8") != text:
+            raise UsageError(f"Run {run} was started with other settings.", "Start a new run, or take its config.yaml.")
+        return
+    write_text(path, text)
+
+
+def _folder_name(scene: str, idx: int) -> str:
+    """A folder for a scene; the number keeps names apart that differ in odd characters only."""
+    safe = re.sub(r"[^\w.+-]+", "-", scene).strip("-.") or "scene"
+    return f"scenes/{idx:04d}-{safe}"
+
+
+def _manifest(
+    config: NerfConfig, teacher: Teacher | None, run: Path, trained: dict[str, Trained], seconds: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "scenes": list(trained),
+        "backend": NerfBackend.name,
+        "stages": list(config.stages),
+        "encoder": teacher.card.to_json() if teacher is not None else None,
+        "teacher": teacher.describe() if teacher is not None else None,
+        "prompts": [],
+        "seed": config.seed,
+        "versions": {name: importlib.metadata.version(name) for name in ("ov3d", "torch", "numpy")},
+        "indexes": {
+            scene: one.index.relative_to(run).as_posix() for scene, one in trained.items() if one.index is not None
+        },
+        "facts": {scene: one.facts for scene, one in trained.items()},
+        "seconds": seconds,
+    }

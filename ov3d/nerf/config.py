@@ -107,7 +107,7 @@ class DistilConfig(Config):
     repel_limit: float = Field(default=0.69, gt=0)
     """Largest divergence of a pair that the repelling term rewards; without it `kl` runs away."""
     temperature: float = Field(default=0.2, gt=0)
-    """Divides cosines before the softmax of FDA."""
+    """Divides cosines before the softmax of FDA, where the encoder's logit scale is CLIP's 100; for others in proportion."""
     alike: float = Field(default=0.7, ge=-1, le=1)
     """Cosine of DINO features above which neighbours should agree."""
     selection_ranks: tuple[int, int, int] = (8, 2, 2)

@@ -51,6 +51,7 @@ class Targets:
         bank: training views.
         source: the teacher's features; one that answers `features_at` has several scales.
         text: unit text vectors of the classes.
+        logit_scale: the encoder's factor on cosines.
         device: where targets go.
         progress: hears how far it is.
     """
@@ -61,10 +62,12 @@ class Targets:
         source: ImageFeatures,
         text: Float32[Array, "k d"],
         *,
+        logit_scale: float,
         device: torch.device,
         progress: Progress,
     ) -> None:
         self.bank, self.source, self.device = bank, source, device
+        self.logit_scale = logit_scale
         self.text = torch.from_numpy(np.array(text)).to(device)
         lows, highs = [], []
         with progress.task("Looking for the ends of relevancies", len(bank.frames)) as task:

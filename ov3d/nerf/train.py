@@ -103,7 +103,9 @@ def train_scene(
     if len(frames) < len(train):
         bank = PixelBank(frames, long_side=config.field.long_side, device=device, progress=progress)
     text = teacher.text(classes)
-    targets = Targets(bank, teacher.source, text, device=device, progress=progress)
+    targets = Targets(
+        bank, teacher.source, text, logit_scale=teacher.card.logit_scale, device=device, progress=progress
+    )
     patches = _patches(bank, config, device, progress)
     distiller = DistilTrainer(
         model, bank, targets, patches, config.distil, folder, seed=config.seed, progress=progress, resume=resume

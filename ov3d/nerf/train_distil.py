@@ -37,6 +37,8 @@ FIT_PIXELS = 16384
 """Pixels that the head is fitted to in closed form before the first step."""
 FRAMES_A_STEP = 6
 """Random rays of a step come from so many views: a teacher is asked for many pixels of few views at a time."""
+CLIP_SCALE = 100.0
+"""Logit scale of the encoder that the reference's temperature is for."""
 PATCH_STRIDE = 3
 """Distance of a patch's rays, pixels: a patch spans more than one thing."""
 
@@ -196,10 +198,13 @@ class DistilTrainer:
         config = self.config
         assert self.patches is not None
         attract = repel = torch.zeros((), device=found.device)
+        # Where an encoder spreads cosines wide, the reference's temperature would make every pair a matter of certainty,
+        # and its weights, which are for CLIP, would draw all rays into one class.
+        temperature = config.temperature * CLIP_SCALE / self.targets.logit_scale
         for start in patch_starts:
             rows = slice(start, start + config.patch_side**2)
             unit = torch.nn.functional.normalize(found[rows], dim=1)
-            p = (unit @ self.targets.text.T / config.temperature).softmax(1)
+            p = (unit @ self.targets.text.T / temperature).softmax(1)
             frame_idx = int(self.bank.frame_idx(pixels[start : start + 1]))
             likeness = self.patches.likeness(frame_idx, pixels[rows], config.alike)
             one, other = distribution_loss(p, likeness, divergence=config.divergence, limit=config.repel_limit)

@@ -100,7 +100,7 @@ def _distiller(tmp_path: Path, folder: Path) -> DistilTrainer:
     model = field_trainer(scene, tmp_path / "field", config).run()
     bank = PixelBank(scene.frames, long_side=64, device=CPU, progress=Silent())
     text = np.eye(4, dtype=np.float32)[[0, 3]]
-    targets = Targets(bank, _TwoScales(), text, device=CPU, progress=Silent())
+    targets = Targets(bank, _TwoScales(), text, logit_scale=100.0, device=CPU, progress=Silent())
     patches = PatchFeatures(bank, _Patches(), progress=Silent())
     return DistilTrainer(model, bank, targets, patches, config.distil, folder, seed=0, progress=Listener())
 

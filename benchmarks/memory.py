@@ -193,7 +193,7 @@ def peak() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=list(CASES))
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all by default")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full size")
     parser.add_argument("--here", action="store_true", help="run one case in this process, print its JSON")
     options = parser.parse_args()
@@ -205,7 +205,7 @@ def main() -> None:
         print(json.dumps({**found, "peak_bytes": peak(), "seconds": round(time.perf_counter() - start, 1)}))
         return
     results = {}
-    for name in options.cases:
+    for name in options.cases or list(CASES):
         command = [sys.executable, "-m", "benchmarks.memory", name, "--here", "--scale", str(options.scale)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         results[name] = json.loads(done.stdout.splitlines()[-1])

@@ -16,6 +16,7 @@ import numpy as np
 
 from ov3d.common.datasets import DatasetSpec
 from ov3d.common.errors import DataError, UsageError, did_you_mean
+from ov3d.common.npy_files import UNREADABLE
 from ov3d.common.shapes import Array, Integer, UInt8
 
 ALL = "all"
@@ -150,7 +151,7 @@ class LabelReader:
             if self.layout == "nuscenes-lidarseg":
                 return self._read_bytes(path)
             labels = _read_array(path)
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except (*UNREADABLE, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"it cannot be read ({' '.join(str(error).split()) or type(error).__name__})") from None
         if labels.ndim != 1:
             raise DataError(f"it has shape {'x'.join(map(str, labels.shape))}, not one label a point")

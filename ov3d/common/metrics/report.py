@@ -185,7 +185,7 @@ def run_reports(data: Mapping[str, Any]) -> list[EvalReport]:
 
     Args:
         data: `scene`, `threshold`, `share_seen`, `encoder` and `tables`; a table has `title`, means, `coverage`, `num` and
-            `classes`, and may have `confusion`. It may have `notes`.
+            `classes`, and may have `confusion` and `extra` numbers by name. It may have `notes`.
     """
     reports = []
     for table in data["tables"]:
@@ -210,7 +210,7 @@ def run_reports(data: Mapping[str, Any]) -> list[EvalReport]:
                 means=means,
                 groups={},
                 classes=rows,
-                facts={"coverage": table["coverage"], "points": table["num"]},
+                facts={"coverage": table["coverage"], "points": table["num"], **table.get("extra", {})},
                 notes=(
                     f"encoder {data['encoder']}, present from cosine {data['threshold']:.3f} on",
                     *data.get("notes", ()),

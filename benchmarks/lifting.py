@@ -38,9 +38,7 @@ def main() -> None:
     assert rows["ours"] == rows["peer"], "both must see the same points"
     ours, theirs = (statistics.median(seconds[name]) for name in ("ours", "peer"))
     ratio = statistics.median(p / o for o, p in zip(seconds["ours"], seconds["peer"], strict=True))
-    print(
-        f"{len(PointCloud(inputs[0])):,} points, {rows['ours']:,} seen: ours {ours:.2f} s, peer {theirs:.2f} s ({ratio:.1f}x)"
-    )
+    print(f"{len(inputs[0]):,} points, {rows['ours']:,} seen: ours {ours:.2f} s, peer {theirs:.2f} s ({ratio:.1f}x)")
     result = {
         "name": "lifting",
         "ours": round(ours, 3),

@@ -210,16 +210,24 @@ def run_reports(data: Mapping[str, Any]) -> list[EvalReport]:
                 means=means,
                 groups={},
                 classes=rows,
-                facts={"coverage": table["coverage"], "points": table["num"], **table.get("extra", {})},
+                facts={"coverage": table["coverage"], "points": table["num"]},
                 notes=(
                     f"encoder {data['encoder']}, present from cosine {data['threshold']:.3f} on",
                     *data.get("notes", ()),
+                    *_extra_note(table.get("extra", {})),
                 ),
                 matrix=None if confusion is None else np.array(confusion["rows_truth"], np.int64),
                 matrix_names=() if confusion is None else tuple(confusion["classes"]),
             )
         )
     return reports
+
+
+def _extra_note(extra: Mapping[str, float | None]) -> tuple[str, ...]:
+    """Numbers that fit no column, in one sentence."""
+    if not extra:
+        return ()
+    return (", ".join(f"{name} {'-' if value is None else format(value, '.4g')}" for name, value in extra.items()),)
 
 
 def group_of(name: str, split: SplitSpec | None) -> str:

@@ -24,8 +24,8 @@ from ov3d.common.encoding import ImageTextEncoder
 from ov3d.common.features.crops import CropPlan
 from ov3d.common.features.extract import extract_features
 from ov3d.common.features.store import FeatureStore
-from ov3d.common.lifted import LiftedFeatures, thinned
-from ov3d.common.lifted_basis import BasisConfig, choose_basis
+from ov3d.common.lifted import LiftedFeatures, encoded, thinned
+from ov3d.common.lifted_basis import BasisConfig, SharedBasis, choose_basis
 from ov3d.common.lifting import LiftConfig, lift, write_lifted
 from ov3d.common.scene import Scene
 from ov3d.common.worlds.gallery import furnished_gallery, write_gallery
@@ -40,6 +40,8 @@ UNTOLD = (
     *("a kitten", "an orchid", "a stairway", "a monument"),
 )
 GOAL = 10.0
+SMALL = 0.994
+"""Energy for data sets of many scenes; the default keeps more, because presence is decided in the third digit of a score."""
 
 
 def room(seed: int, folder: Path, store: FeatureStore, encoder: ImageTextEncoder, views: int) -> Scene:
@@ -85,45 +87,55 @@ def measure(options: argparse.Namespace, folder: Path, scratch: Path) -> dict[st
         "probes": encoder.encode_text(PROBES),
         "untold": encoder.encode_text(UNTOLD),
     }
-    basis_config = BasisConfig()
-
-    def samples():  # type: ignore[no-untyped-def]
-        for seed in range(options.rooms - options.held_out):
-            scene = room(seed, folder, store, encoder, options.views)
-            assert scene.cloud is not None
-            sample = lift(scene.cloud, scene.frames, store, config, sample_rows=basis_config.sample_rows)
-            yield sample.key, sample.features()
-
-    basis = choose_basis(samples(), np.concatenate([texts["probes"], texts["classes"]]), basis_config)
-    rows, ratios = [], []
-    for seed in range(options.rooms - options.held_out, options.rooms):
+    weighed = np.concatenate([texts["probes"], texts["classes"]])
+    fulls = []
+    for seed in range(options.rooms):
         scene = room(seed, folder, store, encoder, options.views)
         assert scene.cloud is not None
-        full = lift(scene.cloud, scene.frames, store, config)
-        coder = basis.coder(thinned(full, basis_config.sample_rows).features())
-        low = lift(scene.cloud, scene.frames, store, config, coder=coder)
-        size = write_lifted(scratch / "lifted.safetensors", low).stat().st_size
-        ratios.append(full.code.nbytes / size)
-        rows.append(compare(full, low, texts))
-        print(
-            f"room {seed}: {len(full):,} rows of {full.dim} in {low.code.shape[1]} numbers ({len(basis.rows)} shared), "
-            f"{size / 1e6:.1f} MB of {full.code.nbytes / 1e6:.1f}; "
-            + ", ".join(f"{name} {value:.4f}" for name, value in rows[-1].items())
-        )
-    worst = {name: min(row[name] for row in rows) for name in ("cosine", "classes", "probes", "untold")}
-    ratio = min(ratios)
+        training = seed < options.rooms - options.held_out
+        rows = BasisConfig().sample_rows if training else None
+        fulls.append(lift(scene.cloud, scene.frames, store, config, sample_rows=rows))
+    training, held_out = fulls[: -options.held_out], fulls[-options.held_out :]
+    cases = {}
+    for energy in (SMALL, BasisConfig().energy):
+        basis_config = BasisConfig(energy=energy)
+        basis = choose_basis(((one.key, one.features()) for one in training), weighed, basis_config)
+        cases[energy] = case(held_out, basis, basis_config, texts, scratch)
+    small = cases[SMALL]
+    ratio, worst = small["ratio"], small["worst"]
     return {
         "name": "lifted_basis",
         "ours": round(1 / ratio, 4),
         "peer": 1.0,
-        "unit": "bytes over visible-point fp16, worst held-out room",
-        "ratio": round(ratio, 2),
+        "unit": f"bytes over visible-point fp16 at basis.energy={SMALL}, worst held-out room",
+        "ratio": ratio,
         "goal": GOAL,
         "met": ratio >= GOAL and worst["cosine"] >= 0.99 and worst["classes"] >= 0.99,
         "gate": {"cosine": 0.99, "classes": 0.99},
-        "worst": {name: round(value, 5) for name, value in worst.items()},
-        "rank_shared": len(basis.rows),
+        "worst": worst,
+        "default": {"energy": BasisConfig().energy, **cases[BasisConfig().energy]},
     }
+
+
+def case(
+    held_out: list[LiftedFeatures], basis: SharedBasis, config: BasisConfig, texts: dict[str, np.ndarray], scratch: Path
+) -> dict[str, Any]:
+    """The worst held-out room in one basis: size and agreement."""
+    rows, ratios = [], []
+    for full in held_out:
+        low = encoded(full, basis.coder(thinned(full, config.sample_rows).features()))
+        size = write_lifted(scratch / "lifted.safetensors", low).stat().st_size
+        ratios.append(full.code.nbytes / size)
+        rows.append(compare(full, low, texts))
+        print(
+            f"energy {config.energy}: {len(full):,} rows of {full.dim} in {low.code.shape[1]} numbers "
+            f"({len(basis.rows)} shared), {size / 1e6:.1f} MB of {full.code.nbytes / 1e6:.1f}; "
+            + ", ".join(f"{name} {value:.4f}" for name, value in rows[-1].items()),
+            flush=True,
+        )
+    names = ("cosine", "classes", "probes", "untold")
+    worst = {name: round(min(row[name] for row in rows), 5) for name in names}
+    return {"ratio": round(min(ratios), 2), "worst": worst}
 
 
 if __name__ == "__main__":

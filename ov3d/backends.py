@@ -100,14 +100,11 @@ def estimate_run(
     from ov3d.common.config import load_config
     from ov3d.common.device import pick_device
     from ov3d.common.readers import open_source
-    from ov3d.common.run_estimate import estimate_scene
-    from ov3d.common.teachers import open_teacher
 
     config: Any = load_config(backend.config_type, config_path, overrides)
     options = {} if progress is None else {"say": progress.say}
     source = open_source(path, layout=layout, scale=scale, **options)
-    teacher = open_teacher(config.encoder, refine=config.refine, device=pick_device(device))
-    return [estimate_scene(source[idx], teacher, config.lift, config.basis) for idx in range(len(source))]
+    return backend.estimate(source, config, device=pick_device(device))
 
 
 def train(backend: str, scene: str | Path, *settings: str, outputs: Path | None = None, device: str = "auto") -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,15 @@ SETTINGS = {
 """What makes a backend fit the tiny scene: its images are 64 pixels wide."""
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """So small a scene is slower on several threads: they would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=sorted(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> Backend:
     return get_backend(request.param)
@@ -64,6 +74,14 @@ def scene(tmp_path: Path) -> Scene:
 def _train(backend: Backend, scene: Scene, run: Path) -> Run:
     config = load_config(backend.config_type, None, SETTINGS[backend.name])
     return backend.train(LazyScenes((scene.name,), lambda name: scene), config, run=run, device=CPU)
+
+
+def test_what_it_takes_is_told_beforehand(backend: Backend, scene: Scene) -> None:
+    source = LazyScenes((scene.name,), lambda name: scene)
+    config = load_config(backend.config_type, None, SETTINGS[backend.name])
+    (told,) = backend.estimate(source, config, device=CPU)
+    assert (told["scene"], told["images"]) == (scene.name, 5)
+    assert min(told["bytes"], told["peak_bytes"], told["seconds"]) > 0
 
 
 def _files(run: Path) -> dict[str, bytes]:

@@ -34,12 +34,12 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
-app.command("demo")(demo.demo)
-app.command("extract-features")(extract_features.extract_features)
-app.command("train")(train.train)
-app.command("query")(query.query)
-app.command("eval")(eval.evaluate)
-app.command("doctor")(doctor.doctor)
+app.command("demo", short_help="Find things by words in a generated room.")(demo.demo)
+app.command("extract-features", short_help="Encode the photographs of scenes, once.")(extract_features.extract_features)
+app.command("train", short_help="Train a backend, and write a run that answers.")(train.train)
+app.command("query", short_help="Ask a run where something is.")(query.query)
+app.command("eval", short_help="Score a run, or anybody's predictions.")(eval.evaluate)
+app.command("doctor", short_help="Check this machine, or a scene.")(doctor.doctor)
 app.add_typer(cache.app, name="cache")
 
 

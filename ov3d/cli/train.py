@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    backend: Annotated[str, typer.Argument(help="points (nerf and lidar come in later versions).")],
+    backend: Annotated[str, typer.Argument(help="points or nerf (lidar comes in a later version).")],
     scene: Annotated[Path, typer.Argument(help="A scene, or a folder of scenes.")],
     stages: Annotated[
         str | None, typer.Option("--stages", help="Stages to run, by commas; a prefix of all.  [default: all]")

@@ -64,6 +64,15 @@ class Backend(Protocol):
         """
         ...
 
+    def estimate(self, source: SceneSource, config: Any, *, device: torch.device) -> list[dict[str, Any]]:
+        """About what `train` would take, a scene an entry, without making anything.
+
+        Returns:
+            `scene`, `images` to encode, `points` (of a cloud; 0 for none), `bytes` on the disk, `peak_bytes` of memory and
+            `seconds`.
+        """
+        ...
+
     def scores(self, run: Run, scene: str, text: Float[Array, "k d"]) -> Float32[Array, "n k"]:
         """The backend's own scores of all points, without the index's basis: what the index must equal to 1e-3."""
         ...

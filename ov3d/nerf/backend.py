@@ -25,6 +25,7 @@ from ov3d.common.teacher import Teacher
 from ov3d.common.teachers import open_teacher
 from ov3d.nerf.config import STAGES, NerfConfig
 from ov3d.nerf.evaluate import ViewsReport, evaluate_views
+from ov3d.nerf.preflight import estimate_scene
 from ov3d.nerf.train import LIFTED_NAME, Trained, load_trained, train_scene
 
 CONFIG_NAME = "config.yaml"
@@ -81,6 +82,13 @@ class NerfBackend:
         seconds = {"train": round(time.perf_counter() - start, 3)}
         write_manifest(run, _manifest(config, teacher, run, trained, seconds))
         return read_run(run)
+
+    def estimate(self, source: SceneSource, config: NerfConfig, *, device: torch.device) -> list[dict[str, Any]]:
+        """About what `train` would take; see `Backend.estimate`."""
+        teacher = None
+        if "distil" in config.stages:
+            teacher = open_teacher(config.encoder, refine=config.refine, device=device)
+        return [estimate_scene(source[idx], teacher, config, device) for idx in range(len(source))]
 
     def scores(self, run: Run, scene: str, text: Float[Array, "k d"]) -> Float32[Array, "n k"]:
         """Raw scores of all points for unit text vectors; 0 for points that no view sees."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from ov3d.common.errors import DataError
 from ov3d.common.scene import Frame, Scene
+from ov3d.common.teacher import Teacher
 from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.ray_cache import BYTES_A_PIXEL
 from ov3d.nerf.rays import working_camera
@@ -71,17 +73,30 @@ def estimate(train: Sequence[Frame], config: NerfConfig, device: torch.device) -
     field, distil = config.field, config.distil
     cameras = [working_camera(frame.camera, field.long_side) for frame in train]
     num_pixels = sum(camera.width * camera.height for camera in cameras)
-    side = field.last_voxels ** (1 / 3)
-    per_place = sum(field.density_ranks) + sum(field.appearance_ranks)
-    tables = per_place * side**2 * 4 * 4
     batch = min(field.samples, field.rays * 64) * BYTES_A_SAMPLE
-    num_bytes = num_pixels * 7 + tables + batch
+    num_bytes = num_pixels * 7 + 4 * _field_bytes(config) + batch
     rate = RAYS_A_SECOND.get(device.type, RAYS_A_SECOND["cpu"])
     seconds = field.steps * field.rays / rate
     if "distil" in config.stages:
         num_bytes += num_pixels * BYTES_A_PIXEL
         seconds += (num_pixels + distil.steps * (distil.rays + distil.patches * distil.patch_side**2)) / rate
     return Estimate(int(num_bytes), seconds, _free_bytes(device))
+
+
+def estimate_scene(scene: Scene, teacher: Teacher | None, config: NerfConfig, device: torch.device) -> dict[str, Any]:
+    """The same for a user who only wants to know, with the features that are missing; see `Backend.estimate`."""
+    train, _ = split_views(scene, config)
+    found = estimate(train, config, device)
+    plan = teacher.plan(scene) if teacher is not None and teacher.needs_images(scene) else None
+    encoding = teacher.estimate(plan) if teacher is not None and plan is not None else {}
+    return {
+        "scene": scene.name,
+        "images": 0 if plan is None else plan.missing,
+        "points": 0 if scene.cloud is None else len(scene.cloud),
+        "bytes": int(encoding.get("bytes", 0)) + _field_bytes(config),
+        "peak_bytes": max(int(encoding.get("peak_bytes", 0)), found.num_bytes),
+        "seconds": round(float(encoding.get("seconds", 0.0)) + found.seconds, 1),
+    }
 
 
 def check_memory(found: Estimate) -> None:
@@ -105,6 +120,12 @@ def described(scene: Scene, train: Sequence[Frame], held_out: Sequence[Frame], f
         f"{scene.name}: {len(scene.frames)} posed photographs; {len(train)} to learn from, {len(held_out)} kept out"
         f"{f' ({kept})' if kept else ''}; about {found.num_bytes / GIB:.1f} GiB and {found.seconds / 60:.0f} min"
     )
+
+
+def _field_bytes(config: NerfConfig) -> int:
+    """Of the tables alone: in memory with gradients and two moments four times as many."""
+    ranks = sum(config.field.density_ranks) + sum(config.field.appearance_ranks)
+    return int(ranks * config.field.last_voxels ** (2 / 3) * 4)
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -18,6 +18,7 @@ from ov3d.common.files import write_text
 from ov3d.common.lifting import read_lifted
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.querying import index_path
+from ov3d.common.run_estimate import estimate_scene
 from ov3d.common.runs import Run, read_run, write_manifest
 from ov3d.common.scene import Scene, SceneSource
 from ov3d.common.scene_lifting import LIFTED_NAME, SceneLifting
@@ -83,6 +84,11 @@ class PointsBackend:
         seconds = {"fuse": round(time.perf_counter() - start, 3)}
         write_manifest(run, _manifest(config, teacher, run, fused, seconds))
         return read_run(run)
+
+    def estimate(self, source: SceneSource, config: PointsConfig, *, device: torch.device) -> list[dict[str, Any]]:
+        """About what `train` would take; see `Backend.estimate`."""
+        teacher = open_teacher(config.encoder, refine=config.refine, device=device)
+        return [estimate_scene(source[idx], teacher, config.lift, config.basis) for idx in range(len(source))]
 
     def scores(self, run: Run, scene: str, text: Float[Array, "k d"]) -> Float32[Array, "n k"]:
         """Raw scores of all points for unit text vectors, from the lifted features; 0 for points that no camera saw."""

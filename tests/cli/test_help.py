@@ -8,7 +8,18 @@ import pytest
 
 from tests.cli.conftest import Ov3d
 
-COMMANDS = ["demo", "doctor", "extract-features", "train", "query", "eval", "cache", "cache ls", "cache prune", "cache verify"]
+COMMANDS = [
+    "demo",
+    "doctor",
+    "extract-features",
+    "train",
+    "query",
+    "eval",
+    "cache",
+    "cache ls",
+    "cache prune",
+    "cache verify",
+]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -36,6 +36,9 @@ def train(
     stages: Annotated[
         str | None, typer.Option("--stages", help="Stages to run, by commas; a prefix of all.  [default: all]")
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="As --set preset=NAME: cpu, gpu or paper.", metavar="NAME")
+    ] = None,
     encoder: Annotated[str | None, typer.Option("--encoder", help="As --set encoder=SPEC.", metavar="SPEC")] = None,
     text_encoder: TextEncoderOption = None,
     refine: Annotated[
@@ -73,7 +76,7 @@ def train(
     console = Console(as_json=as_json, quiet=quiet)
     if text_encoder is not None:
         encoder = _with_text(encoder, text_encoder)
-    overrides = _overrides(stages=stages, encoder=encoder, refine=refine, seed=seed) + (settings or [])
+    overrides = _overrides(stages=stages, preset=preset, encoder=encoder, refine=refine, seed=seed) + (settings or [])
     from ov3d.backends import estimate_run, get_backend, train_run
 
     if dry_run:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ov3d.common.errors import DataError
-from ov3d.common.files import read_json, write_json
+from ov3d.common.errors import DataError, UsageError
+from ov3d.common.files import read_json, write_json, write_text
 
+CONFIG_NAME = "config.yaml"
 MANIFEST_NAME = "manifest.json"
 MANIFEST_KIND = "run-manifest"
 MANIFEST_VERSION = 1
@@ -48,9 +50,8 @@ def outputs_root(root: str | Path | None = None) -> Path:
 def new_run(scene: str, backend: str, root: str | Path | None = None) -> Path:
     """Make a fresh run folder; two runs started in the same second get different names."""
     stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
-    safe = re.sub(r"[^\w.+-]+", "-", scene).strip("-.") or "scene"
     for attempt in range(1000):
-        path = outputs_root(root) / safe / backend / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+        path = outputs_root(root) / _safe(scene) / backend / (stamp if attempt == 0 else f"{stamp}-{attempt}")
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -60,7 +61,36 @@ def new_run(scene: str, backend: str, root: str | Path | None = None) -> Path:
                 f"{path} cannot be made: {error.strerror}.", "Choose another place with --outputs."
             ) from None
         return path
-    raise DataError(f"There are a thousand runs named {stamp} of {safe}.", "Clear the outputs folder.")
+    raise DataError(f"There are a thousand runs named {stamp} of {scene}.", "Clear the outputs folder.")
+
+
+def claim_run(run: Path, config: str) -> None:
+    """Write a configuration into a run's folder, or see that the one there is the same: a run goes on as it was begun.
+
+    Args:
+        run: the folder.
+        config: the configuration as YAML, every value written out.
+
+    Raises:
+        UsageError: the folder holds a run of other settings.
+    """
+    path = run / CONFIG_NAME
+    if not path.is_file():
+        write_text(path, config)
+    elif path.read_text(encoding="utf-8") != config:
+        raise UsageError(f"Run {run} was started with other settings.", "Start a new run, or take its config.yaml.")
+
+
+def scene_folders(run: Path, ids: Sequence[str]) -> list[Path]:
+    """A folder in the run for each scene; the number keeps names apart that differ in odd characters only.
+
+    Raises:
+        DataError: two scenes have one name.
+    """
+    for number, name in enumerate(ids):
+        if name in ids[:number]:
+            raise DataError(f"Two scenes are named {name}.", "Scene names in one run must differ.")
+    return [run / "scenes" / f"{number:04d}-{_safe(name)}" for number, name in enumerate(ids)]
 
 
 def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
@@ -91,3 +121,8 @@ def find_run(name: str = "latest", root: str | Path | None = None) -> Run:
     newest = manifests[-1].parent
     what = "the newest run" if name == "latest" else f"the newest run of {name}"
     return read_run(newest, chosen=f"{what}, of {len(manifests)}")
+
+
+def _safe(name: str) -> str:
+    """A name as one of a file."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "scene"

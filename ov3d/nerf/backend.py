@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import torch
 
 from ov3d.common.config import dump_config, load_config
 from ov3d.common.device import seed_everything
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.files import write_text
+from ov3d.common.errors import DataError
 from ov3d.common.lifting import read_lifted
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.querying import index_path
-from ov3d.common.runs import Run, read_run, write_manifest
+from ov3d.common.runs import CONFIG_NAME, Run, claim_run, read_run, scene_folders, write_manifest
 from ov3d.common.scene import Scene, SceneSource
 from ov3d.common.shapes import Array, Float, Float32
 from ov3d.common.teacher import Teacher
@@ -27,8 +25,6 @@ from ov3d.nerf.config import STAGES, NerfConfig
 from ov3d.nerf.evaluate import ViewsReport, evaluate_views
 from ov3d.nerf.preflight import estimate_scene
 from ov3d.nerf.train import LIFTED_NAME, Trained, load_trained, train_scene
-
-CONFIG_NAME = "config.yaml"
 
 
 class NerfBackend:
@@ -58,22 +54,20 @@ class NerfBackend:
         listener: Progress = progress or Silent()
         if not len(source):
             raise DataError("There is no scene to train on.", "Check the path and the split.")
-        _claim(run, config)
+        claim_run(run, dump_config(config))
         seed_everything(config.seed)
         teacher = None
         if "distil" in config.stages:
             teacher = open_teacher(config.encoder, refine=config.refine, device=device)
         start = time.perf_counter()
         trained: dict[str, Trained] = {}
-        for idx in range(len(source)):
+        for idx, folder in enumerate(scene_folders(run, tuple(source.ids))):
             scene = source[idx]
-            if scene.name in trained:
-                raise DataError(f"Two scenes are named {scene.name}.", "Scene names in one run must differ.")
             trained[scene.name] = train_scene(
                 scene,
                 teacher,
                 config,
-                run / _folder_name(scene.name, idx),
+                folder,
                 device=device,
                 progress=listener,
                 extract=extract,
@@ -126,22 +120,6 @@ class NerfBackend:
             threshold=threshold,
             progress=listener,
         )
-
-
-def _claim(run: Path, config: NerfConfig) -> None:
-    """Write the configuration into the run's folder, or see that the one there is the same."""
-    path, text = run / CONFIG_NAME, dump_config(config)
-    if path.is_file():
-        if path.read_text(encoding="utf-8") != text:
-            raise UsageError(f"Run {run} was started with other settings.", "Start a new run, or take its config.yaml.")
-        return
-    write_text(path, text)
-
-
-def _folder_name(scene: str, idx: int) -> str:
-    """A folder for a scene; the number keeps names apart that differ in odd characters only."""
-    safe = re.sub(r"[^\w.+-]+", "-", scene).strip("-.") or "scene"
-    return f"scenes/{idx:04d}-{safe}"
 
 
 def _manifest(

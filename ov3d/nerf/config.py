@@ -6,16 +6,18 @@ about the same time, `paper` has the numbers of 3D-OVS' reference, one configura
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ov3d.common.config import Config
+from ov3d.common.config import Config, filled_in
 from ov3d.common.lifting import LiftConfig
 
 STAGES = ("field", "distil")
 """Stages in order; any prefix can be run."""
+
+ADAM_BETAS = (0.9, 0.99)
+"""Decay of both stages' moments, the reference's."""
 
 
 class FieldConfig(Config):
@@ -210,15 +212,7 @@ class NerfConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        preset = PRESETS.get(str(data.get("preset", "cpu")), {})
-        filled = dict(data)
-        for part, values in preset.items():
-            given = data.get(part, {})
-            if isinstance(given, Mapping):
-                filled[part] = {**values, **given}
-        return filled
+        return filled_in(data, PRESETS)
 
     @field_validator("stages")
     @classmethod

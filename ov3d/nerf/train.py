@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ov3d.common.checkpoints import Checkpoint
 from ov3d.common.encoders import create_patch_encoder
 from ov3d.common.errors import DataError, MissingModelError
 from ov3d.common.files import write_bytes, write_text
@@ -18,7 +19,6 @@ from ov3d.common.progress import Progress
 from ov3d.common.scene import Frame, Scene
 from ov3d.common.teacher import Teacher
 from ov3d.nerf.bake import INDEX_NAME, bake
-from ov3d.nerf.checkpoint import Checkpoint
 from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.language import FeatureHead
 from ov3d.nerf.losses import psnr

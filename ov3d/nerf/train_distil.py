@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ov3d.common.checkpoints import Checkpoint, adam, generator_for, write_checkpoint
+from ov3d.common.curves import Curves
 from ov3d.common.errors import CorruptFileError, DataError
 from ov3d.common.progress import Progress
 from ov3d.common.shapes import Float, Int64
 from ov3d.nerf.alignment import distribution_loss, feature_loss, relevancy_loss
-from ov3d.nerf.checkpoint import Checkpoint, adam, generator_for, write_checkpoint
-from ov3d.nerf.config import DistilConfig
-from ov3d.nerf.curves import Curves
+from ov3d.nerf.config import ADAM_BETAS, DistilConfig
 from ov3d.nerf.language import FeatureHead, SelectionVolume
 from ov3d.nerf.losses import psnr
 from ov3d.nerf.model import Model, composite_code
@@ -271,7 +271,7 @@ class DistilTrainer:
         for group in groups[2:]:
             for parameter in group["params"]:  # type: ignore[attr-defined]
                 parameter.requires_grad_(True)
-        return adam(groups)
+        return adam(groups, betas=ADAM_BETAS)
 
     def _failed(self, step: int, parts: dict[str, tuple[float, Tensor]]) -> DataError:
         broken = [name for name, (_, part) in parts.items() if not math.isfinite(float(part.detach()))]

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ov3d.common.checkpoints import Checkpoint, adam, generator_for, write_checkpoint
+from ov3d.common.curves import Curves
 from ov3d.common.errors import CorruptFileError, DataError
 from ov3d.common.progress import Progress
-from ov3d.nerf.checkpoint import Checkpoint, adam, generator_for, write_checkpoint
-from ov3d.nerf.config import FieldConfig
-from ov3d.nerf.curves import Curves
+from ov3d.nerf.config import ADAM_BETAS, FieldConfig
 from ov3d.nerf.field import RadianceField, resolution_for, voxel_schedule
 from ov3d.nerf.losses import depth_loss, psnr, total_variation
 from ov3d.nerf.model import Model
@@ -225,7 +225,8 @@ class FieldTrainer:
             [
                 {"params": grids, "lr": config.grid_rate, "initial": config.grid_rate},
                 {"params": networks, "lr": config.network_rate, "initial": config.network_rate},
-            ]
+            ],
+            betas=ADAM_BETAS,
         )
 
     def _failed(self, step: int) -> DataError:

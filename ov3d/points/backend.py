@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ import torch
 
 from ov3d.common.config import dump_config, load_config
 from ov3d.common.device import seed_everything
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.files import write_text
+from ov3d.common.errors import DataError
 from ov3d.common.lifting import read_lifted
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.querying import index_path
 from ov3d.common.run_estimate import estimate_scene
-from ov3d.common.runs import Run, read_run, write_manifest
+from ov3d.common.runs import CONFIG_NAME, Run, claim_run, read_run, scene_folders, write_manifest
 from ov3d.common.scene import Scene, SceneSource
 from ov3d.common.scene_lifting import LIFTED_NAME, SceneLifting
 from ov3d.common.shapes import Array, Float, Float32
@@ -28,8 +26,6 @@ from ov3d.common.teachers import open_teacher
 from ov3d.points.config import STAGES, PointsConfig
 from ov3d.points.evaluate import EvaluationReport, evaluate_run
 from ov3d.points.fuse import Fused, fuse_scene, prepared, probe_texts
-
-CONFIG_NAME = "config.yaml"
 
 
 class PointsBackend:
@@ -59,7 +55,7 @@ class PointsBackend:
         listener: Progress = progress or Silent()
         if not len(source):
             raise DataError("There is no scene to train on.", "Check the path and the split.")
-        _claim(run, config)
+        claim_run(run, dump_config(config))
         seed_everything(config.seed)
         teacher = open_teacher(config.encoder, refine=config.refine, device=device)
         start = time.perf_counter()
@@ -73,7 +69,7 @@ class PointsBackend:
             resume=resume,
         )
         scene_of = _Prepared(source, teacher, config, listener)
-        folders = _folders(run, tuple(source.ids))
+        folders = scene_folders(run, tuple(source.ids))
         _take_over(lifting, config.lifted)
         if config.basis.energy < 1:
             lifting.choose(folders, scene_of, probe_texts(teacher, scene_of(0).classes))
@@ -117,16 +113,6 @@ class PointsBackend:
         return evaluate_run(path, scene, teacher, config, classes=classes, threshold=threshold, progress=progress)
 
 
-def _claim(run: Path, config: PointsConfig) -> None:
-    """Write the configuration into the run's folder, or see that the one there is the same."""
-    path, text = run / CONFIG_NAME, dump_config(config)
-    if path.is_file():
-        if path.read_text(encoding="utf-8") != text:
-            raise UsageError(f"Run {run} was started with other settings.", "Start a new run, or take its config.yaml.")
-        return
-    write_text(path, text)
-
-
 class _Prepared:
     """Scenes of a source, with clouds, by number; the last one is kept: a run of one scene prepares it once."""
 
@@ -140,17 +126,6 @@ class _Prepared:
             scene = prepared(self._source[idx], self._teacher, self._config, progress=self._progress)
             self._last = (idx, scene)
         return self._last[1]
-
-
-def _folders(run: Path, ids: tuple[str, ...]) -> list[Path]:
-    """A folder for each scene; the number keeps names apart that differ in odd characters only."""
-    folders = []
-    for number, name in enumerate(ids):
-        if name in ids[:number]:
-            raise DataError(f"Two scenes are named {name}.", "Scene names in one run must differ.")
-        safe = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "scene"
-        folders.append(run / "scenes" / f"{number:04d}-{safe}")
-    return folders
 
 
 def _take_over(lifting: SceneLifting, lifted_from: Path | None) -> None:

@@ -17,14 +17,19 @@ from torch import nn
 from ov3d.common.files import hash_text, read_tensors, write_tensors
 from ov3d.common.shapes import Array, Shaped
 
-KIND = "nerf-checkpoint"
+KIND = "checkpoint"
 VERSION = 1
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
-def adam(groups: Iterable[Mapping[str, Any]]) -> torch.optim.Adam:
-    """The optimiser of both stages: Adam with the reference's moments, in one pass over the parameters."""
-    return torch.optim.Adam([dict(group) for group in groups], betas=(0.9, 0.99), fused=True)
+def adam(groups: Iterable[Mapping[str, Any]], *, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.Adam:
+    """Adam in one pass over the parameters.
+
+    Args:
+        groups: of parameters, with their rates.
+        betas: decay of the first and the second moment.
+    """
+    return torch.optim.Adam([dict(group) for group in groups], betas=betas, fused=True)
 
 
 def generator_for(seed: int, stage: str, step: int) -> torch.Generator:

@@ -18,7 +18,17 @@ def default_root() -> Path:
 
 def entry_path(root: Path, spec: str, image_identity: str, key: str) -> Path:
     """The file of one image: a folder an encoder, named so that a person knows it, then two digits, then the key."""
-    return root / f"{family_name(spec)}-{image_identity[:8]}" / key[:2] / f"{key}.safetensors"
+    return entry_in(encoder_folder(root, spec, image_identity), key)
+
+
+def encoder_folder(root: Path, spec: str, image_identity: str) -> Path:
+    """Where the files of one encoder are."""
+    return root / f"{family_name(spec)}-{image_identity[:8]}"
+
+
+def entry_in(folder: Path, key: str) -> Path:
+    """The file of one image in its encoder's folder."""
+    return folder / key[:2] / f"{key}.safetensors"
 
 
 def family_name(spec: str) -> str:

@@ -28,7 +28,8 @@ from ov3d.common.features.layout import (
     TOKENS_KIND,
     VERSION,
     default_root,
-    entry_path,
+    encoder_folder,
+    entry_in,
 )
 from ov3d.common.features.refine import Refiner
 from ov3d.common.features.shards import ShardEntry, Shards
@@ -88,7 +89,10 @@ class FeatureStore:
         self._lock = threading.Lock()
         self._loaded: OrderedDict[Path, tuple[_Signature, ViewFeatures]] = OrderedDict()
         self._verified: dict[Path, _Signature] = {}
-        self._shards = Shards(entry_path(self.root, card.spec, card.image.key, "00").parents[1])
+        # What does not depend on the frame: a data set asks for the key of a hundred thousand of them.
+        self._folder = encoder_folder(self.root, card.spec, card.image.key)
+        self._decides = (card.image.key, self.plan.key, refiner.key if refiner else "")
+        self._shards = Shards(self._folder)
 
     def unrefined(self) -> FeatureStore:
         """The store of what the refined entries of this one are made from; itself where nothing is refined."""
@@ -106,13 +110,12 @@ class FeatureStore:
         Raises:
             DataError: the image cannot be read.
         """
-        refinement = self.refiner.key if self.refiner else ""
         image = self.hasher.hash(frame.image_path) + frame.pixels_key
-        return hash_text(f"features-{VERSION}", image, self.card.image.key, self.plan.key, refinement)
+        return hash_text(f"features-{VERSION}", image, *self._decides)
 
     def path(self, frame: Frame) -> Path:
         """Where the frame's features are, or would be."""
-        return entry_path(self.root, self.card.spec, self.card.image.key, self.key(frame))
+        return entry_in(self._folder, self.key(frame))
 
     # ------------------------------------------------------------------------------------------------- what is there
 

@@ -44,8 +44,8 @@ def query(
 ) -> None:
     """Ask a run where something is: objects by score, with centre, size and number of points.
 
-    Nothing there is an answer, too, and exits with 0. -o DIR writes points.ply (with a score a point), view-NAME.png for every
-    photograph and top-down.png.
+    Nothing there is an answer, too, and exits with 0. -o DIR writes points.ply (with a score a point), top-down.png, and for
+    every photograph view-NAME.png and mask-NAME.png.
 
     Example: ov3d query "a cat" -o answer
     """
@@ -88,7 +88,7 @@ def _show(out: RichConsole, answer: Answer, files: list[Path]) -> None:
         out.print(Text("Closest, below the threshold:"))
         out.print(_objects(answer, answer.nearly))
     if files:
-        out.print(Text(f"{len(files)} files in {files[0].parent}: points.ply, top-down.png, view-*.png"))
+        out.print(Text(f"{len(files)} files in {files[0].parent}: points.ply, top-down.png, view-*.png, mask-*.png"))
 
 
 def _objects(answer: Answer, objects: Sequence[FoundObject]) -> Table:

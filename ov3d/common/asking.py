@@ -7,7 +7,7 @@ range: a room without a piano must be able to say so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,14 @@ import numpy as np
 
 from ov3d.common.errors import DataError, UsageError
 from ov3d.common.index import LanguageIndex
-from ov3d.common.relevancy import FoundObject, background_score, find_objects, percentile, voxel_size_for
+from ov3d.common.relevancy import (
+    EXTENT_FRACTION,
+    FoundObject,
+    background_score,
+    find_objects,
+    percentile,
+    voxel_size_for,
+)
 from ov3d.common.scene import World
 from ov3d.common.shapes import Array, Float, Float32
 from ov3d.common.stated import corruption_note
@@ -26,6 +33,7 @@ NEARLY = 0.8
 """Where nothing reaches the threshold, what reaches this share of it is named as close to it, and not as found."""
 SPACING_FACT = "point_spacing"
 """The fact of an index that states the median distance between neighbouring points, scene units."""
+ARTICLES = ("a", "an", "the")
 BEST_PERCENTILE = 99.5
 """Where nothing is found, the best score of a scene is this percentile: one stray point is no evidence."""
 
@@ -45,6 +53,7 @@ class Answer:
         objects: the best ones, best first.
         num_objects: how many there are in all.
         scores: raw cosine of every point, 0 where no camera saw it.
+        query: the prompt in the index's basis: a code times it is the code's raw cosine. Empty where nobody needs it.
         nearly: where there is no object, those that come close to the threshold, best first: not an answer, a place to look.
         ignored_words: words of the prompt that the encoder cannot see.
         notes: sentences that the user should read before believing the answer.
@@ -60,6 +69,7 @@ class Answer:
     objects: tuple[FoundObject, ...]
     num_objects: int
     scores: Float32[Array, " n"]
+    query: Float32[Array, " r"] = field(default_factory=lambda: np.zeros(0, np.float32))
     nearly: tuple[FoundObject, ...] = ()
     ignored_words: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -73,6 +83,10 @@ class Answer:
     def score_range(self) -> tuple[float, float]:
         """The scores that pictures draw as cold and as hot: background to best, and a scene without a match stays cold."""
         return self.background, max(self.best_score, self.threshold)
+
+    def extent_level(self, score: float) -> float:
+        """The score at which an object of that peak ends, as `find_objects` cuts it."""
+        return self.background + EXTENT_FRACTION * (score - self.background)
 
     @property
     def headline(self) -> str:
@@ -173,6 +187,7 @@ def ask(
         objects=tuple(objects[:top]),
         num_objects=len(objects),
         scores=scores,
+        query=(index.basis @ np.asarray(text, np.float32)).astype(np.float32),
         nearly=tuple(nearly[:top]),
         ignored_words=tuple(ignored_words),
         notes=tuple(_notes(index, prompt, seen, scattered=not objects and peak >= limit)),
@@ -189,13 +204,19 @@ def _notes(index: LanguageIndex, prompt: str, seen: Float32[Array, " s"], *, sca
     notes = []
     if not len(seen):
         notes.append(f"no camera saw any point of {index.scene}: there is nothing to ask")
-    if index.vocabulary and prompt.casefold() not in {name.casefold() for name in index.vocabulary}:
+    if index.vocabulary and _bare(prompt) not in {_bare(name) for name in index.vocabulary}:
         notes.append("this prompt is outside the training vocabulary: weakly supervised")
     if stated := corruption_note(index.facts):
         notes.append(stated)
     if scattered:
         notes.append(f"points over the threshold lie too scattered to be an object (fewer than {MIN_POINTS} together)")
     return notes
+
+
+def _bare(name: str) -> str:
+    """A name as it is compared: no article, no capitals, one space between words."""
+    words = name.casefold().replace("_", " ").split()
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ARTICLES else words)
 
 
 def _rounded(value: float) -> float:

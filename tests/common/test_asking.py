@@ -121,7 +121,7 @@ def test_unseen_points_never_match() -> None:
 
 def test_vocabulary_is_minded() -> None:
     index = make_index(vocabulary=("Cat", "floor"))
-    assert ask(index, "cat", WORDS["cat"]).notes == ()
+    assert ask(index, "cat", WORDS["cat"]).notes == ask(index, "a cat", WORDS["cat"]).notes == ()
     assert ask(index, "book", WORDS["book"]).notes == (
         "this prompt is outside the training vocabulary: weakly supervised",
     )

@@ -1,4 +1,4 @@
-"""Everything an answer is taken home as: a PLY with a score a point, a plan from above, an overlay a view."""
+"""Everything an answer is taken home as: a PLY with a score a point, a plan from above, a mask and an overlay a view."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLAN_NAME = "top-down.png"
 
 
 def write_answer(folder: Path, index: LanguageIndex, answer: Answer, beside: Path, *, progress: Progress) -> list[Path]:
-    """Write `points.ply`, `top-down.png` and a `view-NAME.png` for every photograph.
+    """Write `points.ply`, `top-down.png`, and for every photograph `mask-NAME.png` and an overlay, `view-NAME.png`.
 
     Args:
         folder: where to; made where it is missing.
@@ -42,7 +42,7 @@ def write_answer(folder: Path, index: LanguageIndex, answer: Answer, beside: Pat
                 files.append(written)
             else:
                 lost.append(written)
-            task.advance()
+            task.advance(0.5)  # a mask and an overlay a view
     if lost:
         progress.say(f"{len(lost)} of {len(views)} views without a picture; the first: {lost[0]}")
     return files

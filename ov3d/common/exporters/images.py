@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.asking import SPACING_FACT, Answer
+from ov3d.common.asking import Answer
+from ov3d.common.cameras import Camera
 from ov3d.common.errors import DataError
 from ov3d.common.exporters.colours import heat_of
 from ov3d.common.exporters.drawing import (
@@ -24,15 +25,15 @@ from ov3d.common.exporters.drawing import (
     draw_outlines,
     draw_scale_bar,
     soften,
-    tidied,
     with_legend,
 )
 from ov3d.common.exporters.ply import instance_ranks
-from ov3d.common.exporters.splat import EMPTY, paint, paint_view
+from ov3d.common.exporters.splat import EMPTY, paint
+from ov3d.common.exporters.view_heat import ViewHeat, picked, spacing_of, view_heat
 from ov3d.common.files import write_bytes
 from ov3d.common.index import LanguageIndex
-from ov3d.common.relevancy import percentile, point_spacing
-from ov3d.common.shapes import Array, Float64, Int64, UInt8
+from ov3d.common.relevancy import percentile
+from ov3d.common.shapes import Array, Float64, UInt8
 from ov3d.common.views import ViewSet
 
 MAX_OVERLAY_SIDE = 1280
@@ -50,7 +51,9 @@ CEILING_CUT = 0.8
 80 % is left out of the view from above."""
 
 
-def overlay_picture(index: LanguageIndex, answer: Answer, views: ViewSet, idx: int) -> UInt8[Array, "h w 3"]:
+def overlay_picture(
+    index: LanguageIndex, answer: Answer, views: ViewSet, idx: int, seen: ViewHeat | None = None
+) -> UInt8[Array, "h w 3"]:
     """One photograph with the heat of the points that it sees, outlines and ranks of the found objects, and a legend.
 
     Args:
@@ -58,6 +61,7 @@ def overlay_picture(index: LanguageIndex, answer: Answer, views: ViewSet, idx: i
         answer: of this index.
         views: the posed photographs; those longer than `MAX_OVERLAY_SIDE` are drawn smaller.
         idx: which one.
+        seen: what the view shows at `drawn_camera`; none finds out.
 
     Raises:
         DataError: the photograph is not there or has changed, or the answer is of another index.
@@ -66,15 +70,12 @@ def overlay_picture(index: LanguageIndex, answer: Answer, views: ViewSet, idx: i
 
     _check(index, answer)
     photograph = Image.fromarray(views.load_image(idx))
-    scale = min(1.0, MAX_OVERLAY_SIDE / max(photograph.size))
-    if scale < 1:
-        width, height = (max(1, round(scale * side)) for side in photograph.size)
-        photograph = photograph.resize((width, height), Image.Resampling.LANCZOS)
-    camera = views.camera(idx).resized(*photograph.size)
-    owner = paint_view(index.xyz, camera, views.world_from_camera[idx], spacing_of(index))
-    ranks = tidied(_picked(instance_ranks(len(index), answer), owner), max(camera.width / 200, 2.0))
-    heat = soften(_picked(heat_of(answer.scores, *answer.score_range), owner, empty=0), max(camera.width / 320, 1.0))
-    pixels = draw_outlines(blend_heat(np.asarray(photograph), heat), ranks, max(1, camera.width // 500))
+    camera = drawn_camera(views.camera(idx))
+    if photograph.size != (camera.width, camera.height):
+        photograph = photograph.resize((camera.width, camera.height), Image.Resampling.LANCZOS)
+    seen = seen or view_heat(index, answer, views, idx, camera)
+    ranks = seen.ranks
+    pixels = draw_outlines(blend_heat(np.asarray(photograph), seen.heat), ranks, max(1, camera.width // 500))
     picture = Image.fromarray(pixels)
     draw = ImageDraw.Draw(picture)
     for rank in range(1, len(answer.objects) + 1):
@@ -83,16 +84,45 @@ def overlay_picture(index: LanguageIndex, answer: Answer, views: ViewSet, idx: i
     return np.asarray(with_legend(picture, answer, f"{answer.scene}, view {views.names[idx]}"))
 
 
+def mask_picture(
+    index: LanguageIndex, answer: Answer, views: ViewSet, idx: int, seen: ViewHeat | None = None
+) -> UInt8[Array, "h w"]:
+    """White where a view sees a found object, else black; of the photograph's size, which need not be there.
+
+    A photograph longer than `MAX_OVERLAY_SIDE` is looked at in that size, and the mask enlarged to the nearest pixel.
+    """
+    from PIL import Image
+
+    _check(index, answer)
+    full = views.camera(idx)
+    seen = seen or view_heat(index, answer, views, idx, drawn_camera(full))
+    mask = Image.fromarray(seen.mask.astype(np.uint8) * 255)
+    return np.asarray(mask.resize((full.width, full.height), Image.Resampling.NEAREST))
+
+
+def drawn_camera(camera: Camera) -> Camera:
+    """A view's camera at the size in which it is drawn."""
+    scale = min(1.0, MAX_OVERLAY_SIDE / max(camera.width, camera.height))
+    return camera.resized(max(1, round(scale * camera.width)), max(1, round(scale * camera.height)))
+
+
 def write_overlays(folder: Path, index: LanguageIndex, answer: Answer, views: ViewSet) -> Iterator[Path | DataError]:
-    """Write an overlay of every view as `view-NAME.png`; a view whose photograph is gone gives its error instead."""
+    """Write every view as `mask-NAME.png` (255 where a found object is) and, with its photograph, as `view-NAME.png`.
+
+    A view whose photograph is gone gives its error in place of the second.
+    """
     for idx, name in enumerate(views.names):
+        seen = view_heat(index, answer, views, idx, drawn_camera(views.camera(idx)))
+        yield write_png(folder / f"mask-{safe_name(name)}.png", mask_picture(index, answer, views, idx, seen))
         try:
-            pixels = overlay_picture(index, answer, views, idx)
+            yield write_png(folder / f"view-{safe_name(name)}.png", overlay_picture(index, answer, views, idx, seen))
         except DataError as error:
             yield error
-            continue
-        safe = "".join(char if char.isalnum() or char in "._-" else "-" for char in name)
-        yield write_png(folder / f"view-{safe}.png", pixels)
+
+
+def safe_name(name: str) -> str:
+    """A name as part of a file's."""
+    return "".join(char if char.isalnum() or char in "._-" else "-" for char in name)
 
 
 def top_down_picture(index: LanguageIndex, answer: Answer) -> UInt8[Array, "h w 3"]:
@@ -114,7 +144,7 @@ def top_down_picture(index: LanguageIndex, answer: Answer) -> UInt8[Array, "h w 
     painted = paint(plan[kept, :2] * place + start, depth, radius, width, height)
     owner = np.where(painted == EMPTY, EMPTY, np.append(kept, EMPTY)[painted])
 
-    heat = soften(_picked(heat_of(answer.scores, *answer.score_range), owner, empty=0), 1.0)
+    heat = soften(picked(heat_of(answer.scores, *answer.score_range), owner, empty=0), 1.0)
     ground = np.append(_colours(index, plan), [np.array(GROUND, np.uint8)], axis=0)[owner]
     picture = Image.fromarray(blend_heat(ground, heat))
     draw = ImageDraw.Draw(picture)
@@ -129,19 +159,13 @@ def top_down_picture(index: LanguageIndex, answer: Answer) -> UInt8[Array, "h w 
     return np.asarray(with_legend(picture, answer, f"{answer.scene}, from above"))
 
 
-def write_png(path: str | Path, pixels: UInt8[Array, "h w 3"]) -> Path:
-    """Write a picture as PNG, atomically."""
+def write_png(path: str | Path, pixels: UInt8[Array, "h w ..."]) -> Path:
+    """Write a picture as PNG, colour or grey, atomically."""
     from PIL import Image
 
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG", compress_level=6)
     return write_bytes(path, data.getvalue())
-
-
-def spacing_of(index: LanguageIndex) -> float:
-    """The distance between neighbouring points: as the index states it, else estimated."""
-    stated = index.facts.get(SPACING_FACT)
-    return float(stated) if isinstance(stated, int | float) and stated > 0 else point_spacing(index.xyz)
 
 
 def plan_axes(up: tuple[float, float, float]) -> Float64[Array, "3 3"]:
@@ -156,11 +180,6 @@ def plan_axes(up: tuple[float, float, float]) -> Float64[Array, "3 3"]:
 def _check(index: LanguageIndex, answer: Answer) -> None:
     if len(answer.scores) != len(index):
         raise DataError(f"An answer with {len(answer.scores)} scores is not of an index of {len(index)} points.")
-
-
-def _picked(values: Array, owner: Int64[Array, "h w"], *, empty: int = -1) -> Array:
-    """The value of the point that covers each pixel."""
-    return np.append(values, values.dtype.type(empty))[owner]
 
 
 def _plan_frame(plan: Float64[Array, "n 3"]) -> tuple[Float64[Array, " 2"], float, int, int]:

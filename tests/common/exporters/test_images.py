@@ -133,8 +133,9 @@ def test_a_scene_without_a_match_stays_cold(tmp_path: Path) -> None:
 def test_overlays_are_written_one_a_view_and_a_lost_photograph_is_told(tmp_path: Path) -> None:
     index, views = make(tmp_path)
     (tmp_path / "a.png").unlink()
-    lost, written = write_overlays(tmp_path / "out", index, ask(index, "a cat", CAT), views)
+    mask, lost, other, written = write_overlays(tmp_path / "out", index, ask(index, "a cat", CAT), views)
     assert isinstance(lost, DataError)
+    assert (mask, other) == (tmp_path / "out" / "mask-a.png", tmp_path / "out" / "mask-b-back.png")
     assert written == tmp_path / "out" / "view-b-back.png"
     with Image.open(written) as picture:
         assert picture.width == 160

@@ -1,0 +1,180 @@
+"""What a question to a large scene costs from the shell: seconds, memory, and which heavy modules it imports.
+
+Ours: `ov3d query --json` for a prompt asked before, on an index of 1,000,000 points with codes of rank 28 (a radiance
+field's), as a whole process. Peer: a script that does the least with torch: it imports it, reads the same file, scores
+every point and counts those over the threshold; it finds no objects and checks nothing. Twice: for a thing that a
+fiftieth of the points answer, and for one that half the scene answers. Gate: torch is not imported.
+
+Run: python -m benchmarks.query_large [--points N] [--repeats N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ov3d.common.encoding import EncoderCard, Identity
+from ov3d.common.index import LanguageIndex, write_index
+from ov3d.common.runs import new_run, write_manifest
+from ov3d.common.scene import World
+from ov3d.common.shapes import Array, Float32
+from ov3d.common.text_cache import TextCache
+
+GOAL_SECONDS = 3.0
+RANK, DIM = 28, 512
+SPACING = 0.01
+PROMPTS = {"a cat": 1 / 50, "a wall": 1 / 2}
+"""Prompts and the share of the points that answer each."""
+HEAVY = ("torch", "scipy", "pydantic", "PIL", "rich.table")
+LISTED = (
+    f"import sys, atexit; atexit.register(lambda: print(*sorted(set(sys.modules) & set({HEAVY!r})), file=sys.stderr)); "
+)
+OURS = "from ov3d.cli.app import main; main()"
+PEER = """
+import sys, torch
+from safetensors.torch import load_file
+file = load_file(sys.argv[1])
+query = file["basis"] @ load_file(sys.argv[2])["vector"]
+score = file["code"].float() @ query
+print(int((score >= 0.2).sum()))
+"""
+
+
+def main() -> None:
+    """Measure and print; the last line is one JSON object."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--points", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--make", action="store_true", help="only make the run; used by the benchmark itself")
+    args = parser.parse_args()
+    if args.make:
+        path, vectors = make_run(args.points)
+        print(json.dumps({"index": str(path), "vectors": {prompt: str(one) for prompt, one in vectors.items()}}))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "OV3D_CACHE": f"{folder}/cache", "OV3D_OUTPUTS": f"{folder}/outputs"}
+        env.pop("OV3D_CHECK_SHAPES", None)
+        # In a process of its own: what this one holds would count as the peak memory of every child.
+        making = [sys.executable, "-m", "benchmarks.query_large", "--make", "--points", str(args.points)]
+        made = json.loads(subprocess.run(making, env=env, check=True, capture_output=True, text=True).stdout)
+        rows = {}
+        for prompt, share in PROMPTS.items():
+            ours = [LISTED + OURS, "query", prompt, "--json", "--quiet"]
+            peer = [PEER, made["index"], made["vectors"][prompt]]
+            rows[prompt] = row = compared(ours, peer, env, args.repeats)
+            found = json.loads(row["out"])["objects"]
+            assert sum(item["num_points"] for item in found) > 0.9 * share * args.points, found
+            print(
+                f"{prompt!r}, {share:.0%} of {args.points:,} points: query {row['ours']:.2f} s, {row['mib']:.0f} MiB; "
+                f"torch {row['peer']:.2f} s, {row['peer_mib']:.0f} MiB; imported: {' '.join(row['imported']) or 'none'}"
+            )
+    worst = max(rows.values(), key=lambda row: row["ours"])
+    imported = sorted({name for row in rows.values() for name in row["imported"]})
+    result = {
+        "name": "query_large",
+        "ours": round(worst["ours"], 3),
+        "peer": round(worst["peer"], 3),
+        "unit": "s",
+        "ratio": round(worst["ours"] / worst["peer"], 3),
+        "goal": f"torch not imported (gate); at most {GOAL_SECONDS:g} s",
+        "met": "torch" not in imported and worst["ours"] <= GOAL_SECONDS,
+        "imported": imported,
+        "peak_mib": round(max(row["mib"] for row in rows.values())),
+        "points": args.points,
+    }
+    print(json.dumps(result))
+
+
+def make_run(num_points: int) -> tuple[Path, dict[str, Path]]:
+    """A run whose index has a floor, a wall that is half of it, and a cat; and a text cache that knows both prompts."""
+    rng = np.random.default_rng(0)
+    num_cat, num_wall = (int(share * num_points) for share in PROMPTS.values())
+    side = SPACING * num_points**0.5  # as dense as its spacing says, whatever the number
+    cat = rng.uniform(0, 1, (num_cat, 3)) * SPACING * num_cat ** (1 / 3) + (side / 2, side / 2, 1.0)
+    wall = rng.uniform(0, 1, (num_wall, 3)) * (side, 0, side / 2)
+    floor = rng.uniform(0, 1, (num_points - num_cat - num_wall, 3)) * (side, side, 0)
+    parts = (cat, wall, floor)
+    basis = np.linalg.qr(rng.normal(size=(DIM, RANK)))[0].T.astype(np.float32)
+    code = rng.normal(size=(num_points, RANK)) * 0.02
+    start = 0
+    for axis, part in enumerate(parts):
+        code[start : start + len(part), axis] = 0.5
+        start += len(part)
+    identity = Identity("benchmark", "seed:0", "none", "fp32")
+    card = EncoderCard("openclip:benchmark", identity, identity, DIM, 100.0, 0.2, knows_attributes=True)
+    index = LanguageIndex(
+        xyz=np.concatenate(parts).astype(np.float32),
+        code=code.astype(np.float16),
+        basis=basis,
+        owner=None,
+        scene="large",
+        scene_path="large",
+        world=World(),
+        backend="nerf/distil",
+        encoder=card,
+        rgb=rng.integers(0, 255, (num_points, 3), dtype=np.uint8),
+        vocabulary=tuple(PROMPTS),
+        facts={"point_spacing": SPACING},
+    )
+    texts: dict[str, Float32[Array, " d"]] = dict(zip(PROMPTS, basis[: len(PROMPTS)], strict=True))
+    cache = TextCache()
+    cache.put(card.text, texts)
+    run_path = new_run("large", "nerf")
+    path = write_index(run_path / "large" / "index.safetensors", index)
+    write_manifest(run_path, {"backend": "nerf", "indexes": {"large": "large/index.safetensors"}})
+    return path, {prompt: cache.path(card.text, prompt) for prompt in PROMPTS}
+
+
+def compared(ours: list[str], peer: list[str], env: dict[str, str], repeats: int) -> dict[str, Any]:
+    """Median seconds and peak memory of both commands, run in turn after one run each that does not count."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    memory = [0.0, 0.0]
+    answer = None
+    for repeat in range(repeats + 1):
+        for place, command in enumerate((ours, peer)):
+            start = time.perf_counter()
+            done, mib = run(command, env)
+            if repeat:
+                seconds[place].append(time.perf_counter() - start)
+            memory[place] = max(memory[place], mib)
+            answer = done if place == 0 else answer
+    assert answer is not None
+    return {
+        "ours": statistics.median(seconds[0]),
+        "peer": statistics.median(seconds[1]),
+        "mib": memory[0],
+        "peer_mib": memory[1],
+        "out": answer.stdout,
+        "imported": answer.stderr.split(),
+    }
+
+
+def run(command: list[str], env: dict[str, str]) -> tuple[subprocess.CompletedProcess[str], float]:
+    """Run code and its arguments in a fresh interpreter; also its peak resident memory in MiB."""
+    with subprocess.Popen(
+        [sys.executable, "-c", *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        out, err = "", ""
+        assert process.stdout is not None
+        assert process.stderr is not None
+        out, err = process.stdout.read(), process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command} failed: {err}")
+    unit = 1024 if sys.platform == "darwin" else 1
+    return subprocess.CompletedProcess(command, 0, out, err), usage.ru_maxrss / unit / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -57,12 +57,7 @@ def with_cloud(scene: Scene, *, voxel_size: float | None = None, progress: Progr
     """
     if scene.cloud is not None:
         return scene
-    frames = [frame for frame in scene.frames if frame.depth is not None]
-    if not frames:
-        raise DataError(
-            f"Scene {scene.name} has neither a cloud nor depth.",
-            "Put depth/N.png (16-bit millimetres) beside color/, or a cloud.ply into the folder.",
-        )
+    frames = frames_with_depth(scene)
     if voxel_size is not None and not (np.isfinite(voxel_size) and voxel_size > 0):
         raise UsageError(f"A voxel of {voxel_size} {scene.world.unit_name} cannot be.", "Give a positive length.")
     size = voxel_size or default_voxel_size(scene)
@@ -81,6 +76,22 @@ def with_cloud(scene: Scene, *, voxel_size: float | None = None, progress: Progr
     if sums.num_far:
         notes.append(f"{sums.num_far} depth pixels lie too far away for a voxel of that size and are left out")
     return replace(scene, cloud=cloud, notes=tuple(notes))
+
+
+def frames_with_depth(scene: Scene) -> list[Frame]:
+    """The frames that a cloud can be made from.
+
+    Raises:
+        DataError: there is none, and no cloud either.
+    """
+    frames = [frame for frame in scene.frames if frame.depth is not None]
+    if not frames and scene.cloud is None:
+        raise DataError(
+            f"Scene {scene.name} has neither a cloud nor depth.",
+            "Put depth/N.png (16-bit millimetres) beside color/, or a cloud.ply into the folder; photographs alone want: "
+            f"ov3d train nerf {scene.name}",
+        )
+    return frames
 
 
 def default_voxel_size(scene: Scene) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ov3d.common.backproject import frames_with_depth
 from ov3d.common.features.estimate import peak_memory
 from ov3d.common.lifted_basis import SMALL_DIM, BasisConfig
 from ov3d.common.lifting import MIB, LiftConfig
@@ -35,6 +36,9 @@ def estimate_scene(scene: Scene, teacher: Teacher, lift: LiftConfig, basis: Basi
 
     Returns:
         images to encode; `bytes` on the disk; `peak_bytes` of memory; `seconds`.
+
+    Raises:
+        DataError: there is neither a cloud nor depth to make one from.
     """
     plan = teacher.plan(scene) if teacher.needs_images(scene) else None
     encoding: Mapping[str, Any] = teacher.estimate(plan) if plan is not None else {}
@@ -62,5 +66,5 @@ def _num_points(scene: Scene) -> int:
     """Of the scene's cloud, or about of the one that its depth would make."""
     if scene.cloud is not None:
         return len(scene.cloud)
-    cameras = [frame.depth.camera for frame in scene.frames if frame.depth is not None]
+    cameras = [frame.depth.camera for frame in frames_with_depth(scene) if frame.depth is not None]
     return sum(camera.width * camera.height for camera in cameras) // PIXELS_A_POINT

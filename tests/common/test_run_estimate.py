@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from ov3d.backends import estimate_run
+from ov3d.common.errors import DataError
 from ov3d.common.features.estimate import estimate_extraction, peak_memory
 from ov3d.common.features.extract import extract_features, plan_extraction
 from ov3d.common.features.store import FeatureStore
+from ov3d.common.scene import LazyScenes
 from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
 from ov3d.points.backend import PointsBackend
 from tests.colour_encoder import ColourEncoder, colour_encoder
@@ -49,3 +52,11 @@ def test_a_run_is_estimated_and_nothing_is_made(tmp_path: Path) -> None:
     (left,) = estimate_run(backend, scene.path, overrides=["lift.border=2"], device="cpu")
     assert left["images"] == 0
     assert made / 2.5 <= left["bytes"] <= 2.5 * made
+
+
+@pytest.mark.usefixtures("colour_encoder")
+def test_a_run_that_could_not_fuse_is_not_estimated(tmp_path: Path) -> None:
+    scene = replace(box_scene(tmp_path / "scene", 3, with_depth=False), cloud=None)
+    source = LazyScenes((scene.name,), lambda _: scene)
+    with pytest.raises(DataError, match=r"neither a cloud nor depth.*ov3d train nerf"):
+        PointsBackend().estimate(source, PointsBackend.config_type(), device=CPU)

@@ -24,18 +24,12 @@ Symbols: n rays, k classes, d width of the features.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ov3d.common.shapes import Bool, Float
-
-Divergence = Literal["kl", "js"]
-
-TINY = 1e-8
-"""Added to probabilities before a logarithm, and least length that is divided by."""
+from ov3d.nerf.pairs import TINY, Divergence, pair_sums
 
 
 def feature_loss(
@@ -67,34 +61,14 @@ def distribution_loss(
 
     Args:
         p: class probabilities of its rays.
-        likeness: v, one row and one column a ray.
+        likeness: v, one row and one column a ray; symmetric.
         divergence: which D.
         limit: largest D that `repel` rewards.
 
     Returns:
         attract (not negative) and repel (not positive).
     """
-    pairs = kl_of_all_pairs(p) if divergence == "kl" else js_of_all_pairs(p)
-    alike, unlike = likeness.clamp(min=0), likeness.clamp(max=0)
-    attract = (alike * pairs).sum() / (alike > 0).sum().clamp(min=1)
-    repel = (unlike * pairs.clamp(max=limit)).sum() / (unlike < 0).sum().clamp(min=1)
-    return attract, repel
-
-
-def kl_of_all_pairs(p: Float[Tensor, "n k"]) -> Float[Tensor, "n n"]:
-    """Equation (5)."""
-    log_p = (p + TINY).log()
-    return torch.addmm((p * log_p).sum(1, keepdim=True), p, log_p.T, alpha=-1)
-
-
-def js_of_all_pairs(p: Float[Tensor, "n k"]) -> Float[Tensor, "n n"]:
-    """Jensen-Shannon divergence of every pair: entropy of the mean less the mean of the entropies."""
-    middle = torch.zeros(len(p), len(p), device=p.device, dtype=p.dtype)
-    for column in p.unbind(1):  # class by class: a block [n, n, k] would not fit into a cache
-        mean = 0.5 * (column[:, None] + column)
-        middle = middle - mean * (mean + TINY).log()
-    entropy = _entropy(p)
-    return middle - 0.5 * (entropy[:, None] + entropy)
+    return pair_sums(p, likeness, divergence, limit)
 
 
 def stretched(

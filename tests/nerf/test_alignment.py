@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ov3d.nerf.alignment import (
-    distribution_loss,
-    feature_loss,
-    js_of_all_pairs,
-    kl_of_all_pairs,
-    relevancy_loss,
-    stretched,
-)
+from ov3d.nerf import pairs
+from ov3d.nerf.alignment import distribution_loss, feature_loss, relevancy_loss, stretched
 
 
 def _distributions(count: int = 12, classes: int = 4, *, sharp: float = 1.5) -> torch.Tensor:
@@ -29,26 +23,70 @@ def _js(p: np.ndarray, q: np.ndarray) -> float:
     return 0.5 * _kl(p, (p + q) / 2) + 0.5 * _kl(q, (p + q) / 2)
 
 
-@pytest.mark.parametrize(("quick", "slow"), [(kl_of_all_pairs, _kl), (js_of_all_pairs, _js)])
-def test_divergences_of_all_pairs_equal_the_twin(quick: object, slow: object) -> None:
-    p = _distributions()
-    rows = p.double().numpy()
-    expected = np.array([[slow(a, b) for b in rows] for a in rows])  # type: ignore[operator]
-    np.testing.assert_allclose(quick(p).numpy(), expected, atol=1e-4)  # type: ignore[operator]
+def _likeness(count: int, seed: int = 1) -> torch.Tensor:
+    half = torch.rand(count, count, generator=torch.Generator().manual_seed(seed)) - 0.5
+    return half + half.T
+
+
+@pytest.mark.parametrize("rows", [5, 256])
+@pytest.mark.parametrize("divergence", ["kl", "js"])
+def test_distribution_loss_equals_the_twin(divergence: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "BLOCK_ROWS", {"kl": rows, "js": rows})
+    p, likeness = _distributions(), _likeness(12)
+    attract, repel = distribution_loss(p, likeness, divergence=divergence, limit=0.3)  # type: ignore[arg-type]
+    distributions, v = p.double().numpy(), likeness.double().numpy()
+    slow = _kl if divergence == "kl" else _js
+    divergences = np.array([[slow(a, b) for b in distributions] for a in distributions])
+    assert (divergences > 0.3).any()
+    np.testing.assert_allclose(float(attract), (np.maximum(v, 0) * divergences).sum() / (v > 0).sum(), atol=1e-4)
+    np.testing.assert_allclose(
+        float(repel), (np.minimum(v, 0) * np.minimum(divergences, 0.3)).sum() / (v < 0).sum(), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("divergence", ["kl", "js"])
-def test_distribution_loss_equals_the_twin(divergence: str) -> None:
-    p = _distributions()
-    likeness = torch.rand(12, 12, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    attract, repel = distribution_loss(p, likeness, divergence=divergence, limit=0.3)  # type: ignore[arg-type]
-    rows, v = p.double().numpy(), likeness.double().numpy()
-    slow = _kl if divergence == "kl" else _js
-    pairs = np.array([[slow(a, b) for b in rows] for a in rows])
-    np.testing.assert_allclose(float(attract), (np.maximum(v, 0) * pairs).sum() / (v > 0).sum(), atol=1e-4)
-    np.testing.assert_allclose(
-        float(repel), (np.minimum(v, 0) * np.minimum(pairs, 0.3)).sum() / (v < 0).sum(), atol=1e-4
-    )
+def test_gradients_of_the_distribution_loss_equal_the_twin(divergence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through all pairs in one block, which autograd differentiates by itself."""
+    monkeypatch.setattr(pairs, "BLOCK_ROWS", {"kl": 4, "js": 4})
+    likeness = _likeness(11).double()
+    logits = 2 * torch.randn(11, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = []
+    for quick in (True, False):
+        leaf = logits.clone().requires_grad_()
+        p = leaf.softmax(1)
+        if quick:
+            attract, repel = distribution_loss(p, likeness, divergence=divergence, limit=0.2)  # type: ignore[arg-type]
+        else:
+            one, other = p[:, None].expand(11, 11, 3), p[None].expand(11, 11, 3)
+            if divergence == "kl":
+                each = (one * (one.log() - other.log())).sum(2)
+            else:
+                middle = (one + other) / 2
+                each = 0.5 * (one * (one / middle).log() + other * (other / middle).log()).sum(2)
+            alike, unlike = likeness.clamp(min=0), likeness.clamp(max=0)
+            attract = (alike * each).sum() / (alike > 0).sum()
+            repel = (unlike * each.clamp(max=0.2)).sum() / (unlike < 0).sum()
+        (3 * attract + 0.7 * repel).backward()
+        found.append((attract.detach(), repel.detach(), leaf.grad))
+    for mine, twin in zip(*found, strict=True):
+        torch.testing.assert_close(mine, twin, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("divergence", ["kl", "js"])
+def test_no_pairs_of_a_kind_cost_nothing(divergence: str) -> None:
+    p = _distributions(4).requires_grad_()
+    attract, repel = distribution_loss(p, torch.zeros(4, 4), divergence=divergence, limit=0.3)  # type: ignore[arg-type]
+    (attract + repel).backward()
+    assert float(attract.detach()) == float(repel.detach()) == 0
+    assert not p.grad.any()
+
+
+@pytest.mark.parametrize("divergence", ["kl", "js"])
+def test_a_probability_that_is_no_number_shows(divergence: str) -> None:
+    p = _distributions(4)
+    p[2, 1] = torch.nan
+    attract, _ = distribution_loss(p, torch.ones(4, 4), divergence=divergence, limit=0.3)  # type: ignore[arg-type]
+    assert attract.isnan()
 
 
 def test_repelling_has_an_end() -> None:

@@ -1,0 +1,167 @@
+"""Sums of divergences over all pairs of rays of a patch, with gradients of their own: no block [n, n, k] is ever built.
+
+Wanted are sum_ij A_ij D_ij and sum_ij B_ij min(D_ij, limit), with A = max(v, 0) and B = min(v, 0) of the likeness v, which is
+symmetric. Where a pair is beyond the limit it has no gradient; B' is B with those pairs set to zero. Let p be the
+probabilities, l = log p, h_i = sum_c p_ic l_ic, and W one of A and B'. Kullback-Leibler factors:
+
+    D_ij = h_i - sum_c p_ic l_jc
+    sum_ij W_ij D_ij = (W 1) . h - <P, W L>                                                                             (1)
+    d/dp = (W 1)(l + 1) - W L - (W^t P) / p                                                                             (2)
+
+so W meets thin matrices only, and D is only asked whether it is beyond the limit. Jensen-Shannon does not factor, yet one
+logarithm a pair and class carries both the value and the gradient: with m = (p_i + p_j)/2,
+
+    D_ij = (h_i + h_j)/2 - sum_c m_ijc log m_ijc,      T_ic = sum_j W_ij log m_ijc
+    sum_ij W_ij D_ij = (W 1) . h - <P, T>                                                                               (3)
+    d/dp = (W 1) l - T                                                                                                  (4)
+
+and pairs (i, j) and (j, i) share that logarithm. Rows go in blocks whose buffers stay in a processor's cache and are used
+again: fresh pages for [n, n] numbers cost more than the arithmetic. Masks are factors 0 and 1: a select on booleans takes
+thirty times as long as a product.
+
+Symbols: n rays, k classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ov3d.common.shapes import Float
+
+Divergence = Literal["kl", "js"]
+
+TINY = 1e-8
+"""Added to probabilities before a logarithm."""
+BLOCK_ROWS = {"kl": 256, "js": 64}
+"""Rows at once on a CPU; `js` holds a logarithm a class."""
+STEEP = 1e20
+"""Makes a factor 0 or 1 of any difference worth the name, by cutting its product to [0, 1]."""
+
+
+def pair_sums(
+    p: Float[Tensor, "n k"], likeness: Float[Tensor, "n n"], divergence: Divergence, limit: float
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Means of the divergences of alike pairs, and of unlike pairs up to a limit, weighted; differentiable in `p` only.
+
+    Args:
+        p: class probabilities of the rays.
+        likeness: v, one row and one column a ray; symmetric.
+        divergence: which D.
+        limit: largest D that counts for unlike pairs.
+
+    Returns:
+        sum max(v, 0) D / #{v > 0} and sum min(v, 0) min(D, limit) / #{v < 0}; 0 where there is no such pair.
+    """
+    function = _KullbackLeibler if divergence == "kl" else _JensenShannon
+    attract, repel = function.apply(p, likeness, limit)  # type: ignore[no-untyped-call]
+    return attract, repel
+
+
+class _KullbackLeibler(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, likeness: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+        num, classes = p.shape
+        log_p = (p + TINY).log()
+        h = (p * log_p).sum(1)
+        right = torch.cat((log_p, torch.ones_like(h)[:, None]), 1).T.contiguous()  # [k + 1, n]
+        left = STEEP * torch.cat((p, (limit - h)[:, None]), 1)  # left @ right = STEEP (limit - D)
+        across, down = p.new_empty(2, classes + 1, num), p.new_zeros(2, classes, num)
+        counts, low = p.new_zeros(2), p.new_zeros(())
+        size = _block_rows(p, "kl")
+        buffers = p.new_empty(3, size, num)
+        for start in range(0, num, size):
+            rows = slice(start, min(start + size, num))
+            alike, unlike, within = buffers[:, : rows.stop - start]
+            _part(likeness[rows], alike, unlike)
+            low += unlike.sum()
+            for part, weight in enumerate((alike, unlike)):
+                counts[part] += torch.sign(weight, out=within).sum().abs()
+            torch.mm(left[rows], right, out=within)
+            unlike.mul_(within.clamp_(0, 1))
+            turned = p[rows].T.contiguous()
+            for part, weight in enumerate((alike, unlike)):
+                torch.mm(right, weight.T, out=across[part][:, rows])
+                down[part].addmm_(turned, weight)
+        sums, gradients = [], []
+        for part in range(2):
+            row = across[part, classes]
+            product = across[part, :classes].T
+            sums.append(row @ h - (p * product).sum())
+            slope = 1 / (p + TINY)
+            gradients.append(row[:, None] * (log_p + p * slope) - product - down[part].T * slope)
+        sums[1] = sums[1] + limit * (low - across[1, classes].sum())
+        return _kept(ctx, sums, gradients, counts)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        return _gradient(ctx, *upstream), None, None
+
+
+class _JensenShannon(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, likeness: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+        num, classes = p.shape
+        log_p = (p + TINY).log()
+        h = (p * log_p).sum(1)
+        half = (0.5 * p).T.contiguous()  # [k, n]
+        totals, logs = p.new_zeros(2, 1, num), p.new_zeros(2, classes, num)  # W 1 and T of both parts
+        counts, low = p.new_zeros(2), p.new_zeros(())
+        size = _block_rows(p, "js")
+        flat, deep = p.new_empty(3, size * num), p.new_empty(2, size * num * classes)
+        for start in range(0, num, size):
+            stop = min(start + size, num)
+            shape = (stop - start, num - start)  # the rest is the same pairs again
+            alike, unlike, spare = (one[: shape[0] * shape[1]].view(shape) for one in flat)
+            mean, log = (one[: classes * shape[0] * shape[1]].view(classes, *shape) for one in deep)
+            _part(likeness[start:stop, start:], alike, unlike)
+            for part, weight in enumerate((alike, unlike)):
+                sign = torch.sign(weight, out=spare)
+                counts[part] += (sign.sum() + sign[:, stop - start :].sum()).abs()
+            low += unlike.sum() + unlike[:, stop - start :].sum()
+            torch.add(half[:, start:stop, None], half[:, None, start:], out=mean)
+            torch.log(torch.add(mean, TINY, out=log), out=log)
+            within = torch.sum(mean.mul_(log), 0, out=spare).add_(limit)  # limit - D
+            within.sub_(0.5 * h[start:stop, None]).sub_(0.5 * h[start:])
+            unlike.mul_(within.mul_(STEEP).clamp_(0, 1))
+            for part, weight in enumerate((alike, unlike)):
+                _add_pairs(totals[part], weight[None], start, stop)
+                _add_pairs(logs[part], torch.mul(weight, log, out=mean), start, stop)
+        gradients = [totals[part].T * log_p - logs[part].T for part in range(2)]
+        sums = [totals[part, 0] @ h - (p * logs[part].T).sum() for part in range(2)]
+        sums[1] = sums[1] + limit * (low - totals[1].sum())
+        return _kept(ctx, sums, gradients, counts)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        return _gradient(ctx, *upstream), None, None
+
+
+def _part(likeness: Tensor, alike: Tensor, unlike: Tensor) -> None:
+    """Positive and negative parts."""
+    torch.clamp(likeness, min=0, out=alike)
+    torch.sub(likeness, alike, out=unlike)
+
+
+def _add_pairs(total: Tensor, values: Tensor, start: int, stop: int) -> None:
+    """Add values of pairs to their first rays, and beyond the block itself to their second ones as well."""
+    total[:, start:stop] += values.sum(2)
+    total[:, stop:] += values[:, :, stop - start :].sum(1)
+
+
+def _block_rows(p: Tensor, divergence: Divergence) -> int:
+    return min(len(p), BLOCK_ROWS[divergence]) if p.device.type == "cpu" else len(p)
+
+
+def _kept(ctx: Any, sums: list[Tensor], gradients: list[Tensor], counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The two means, with their gradients put by."""
+    shares = 1 / counts.clamp(min=1)
+    ctx.save_for_backward(*(gradient * share for gradient, share in zip(gradients, shares, strict=True)))
+    return sums[0] * shares[0], sums[1] * shares[1]
+
+
+def _gradient(ctx: Any, to_attract: Tensor, to_repel: Tensor) -> Tensor:
+    attract, repel = ctx.saved_tensors
+    return to_attract * attract + to_repel * repel

@@ -36,7 +36,11 @@ def read_ply(path: Path, *, num_classes: int) -> tuple[PointCloud, World, list[s
 
 def read_ply_points(path: Path) -> RawPoints:
     """The vertices of a PLY as they are; raises as `read_ply` does."""
-    vertices = _vertices(path)
+    return vertex_points(read_vertices(path), path)
+
+
+def vertex_points(vertices: Shaped[Array, " n"], path: Path) -> RawPoints:
+    """What the columns of `read_vertices` mean; raises where coordinates are missing."""
     names = {name.lower(): name for name in vertices.dtype.names or () if vertices.dtype[name].kind in "fiu"}
     missing = [axis for axis in ("x", "y", "z") if axis not in names]
     if missing:
@@ -48,8 +52,8 @@ def read_ply_points(path: Path) -> RawPoints:
     return RawPoints(xyz, _colours(vertices, names), labels, instances)
 
 
-def _vertices(path: Path) -> Any:
-    """The vertex element as a structured array."""
+def read_vertices(path: Path) -> Any:
+    """The vertex element as a structured array, mapped from the file where it can be; raises as `read_ply` does."""
     from plyfile import PlyData, PlyParseError
 
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The points backend: scans and posed photographs into a LanguageIndex. Its one stage so far is `fuse`."""
+"""The points backend: scans and posed photographs into a LanguageIndex, and a 3D network that needs no photographs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 
 from ov3d.common.config import dump_config, load_config
 from ov3d.common.device import seed_everything
-from ov3d.common.errors import DataError
+from ov3d.common.errors import DataError, UsageError, did_you_mean
+from ov3d.common.index import read_index
 from ov3d.common.lifting import read_lifted
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.querying import index_path
@@ -23,13 +24,18 @@ from ov3d.common.scene_lifting import LIFTED_NAME, SceneLifting
 from ov3d.common.shapes import Array, Float, Float32
 from ov3d.common.teacher import Teacher
 from ov3d.common.teachers import open_teacher
+from ov3d.points.bake import GUIDED_NAME, SPECIALISED_NAME, network_scores, specialised_features
 from ov3d.points.config import STAGES, PointsConfig
 from ov3d.points.evaluate import EvaluationReport, evaluate_run
 from ov3d.points.fuse import Fused, fuse_scene, prepared, probe_texts
+from ov3d.points.network import load_network
+from ov3d.points.stage_metrics import Truth
+from ov3d.points.train import Learning, Learnt, RunScene, load_affine
+from ov3d.points.vocabulary import SceneLabels
 
 
 class PointsBackend:
-    """Fuses 2D features onto points."""
+    """Fuses 2D features onto points, and teaches them to a 3D network."""
 
     name = "points"
     stages = STAGES
@@ -46,11 +52,11 @@ class PointsBackend:
         extract: bool = True,
         resume: bool = True,
     ) -> Run:
-        """Fuse every scene of the source; see `Backend.train`.
+        """Fuse every scene of the source, then learn from all of them together; see `Backend.train`.
 
         Raises:
-            UsageError: the folder holds a run of other settings.
-            DataError: a scene cannot be fused, or there is none.
+            UsageError: the folder holds a run of other settings, or there are no class names to learn.
+            DataError: a scene cannot be fused or has no scene-level labels, or there is no scene.
         """
         listener: Progress = progress or Silent()
         if not len(source):
@@ -70,15 +76,43 @@ class PointsBackend:
         )
         scene_of = _Prepared(source, teacher, config, listener)
         folders = scene_folders(run, tuple(source.ids))
+        _check_validation(config.validation, tuple(source.ids))
         _take_over(lifting, config.lifted)
         if config.basis.energy < 1:
-            lifting.choose(folders, scene_of, probe_texts(teacher, scene_of(0).classes))
+            training = [idx for idx, name in enumerate(source.ids) if name not in config.validation]
+            lifting.choose(
+                [folders[idx] for idx in training],
+                lambda number: scene_of(training[number]),
+                probe_texts(teacher, scene_of(training[0]).classes),
+            )
         fused: dict[str, Fused] = {}
+        labels, truth = SceneLabels(config.labels, config.classes), Truth()
         for idx, folder in enumerate(folders):
             scene = scene_of(idx)
+            if len(config.stages) > 1:
+                labels.add(scene, training=scene.name not in config.validation)
+                truth.add(scene)
             fused[scene.name] = fuse_scene(scene, lifting, config, folder)
+        learnt = Learnt({name: one.index for name, one in fused.items()})
         seconds = {"fuse": round(time.perf_counter() - start, 3)}
-        write_manifest(run, _manifest(config, teacher, run, fused, seconds))
+        if len(config.stages) > 1:
+            learnt = Learning(
+                [
+                    RunScene(name, folder, labels.present.get(name, ()), name not in config.validation)
+                    for name, folder in zip(fused, folders, strict=True)
+                ],
+                labels.vocabulary,
+                config,
+                teacher,
+                truth,
+                run=run,
+                device=device,
+                progress=listener,
+                resume=resume,
+            ).run()
+        facts = {name: {**one.facts, **learnt.facts.get(name, {})} for name, one in fused.items()}
+        manifest = _manifest(config, teacher, run, learnt, labels.vocabulary, facts, {**seconds, **learnt.seconds})
+        write_manifest(run, manifest)
         return read_run(run)
 
     def estimate(self, source: SceneSource, config: PointsConfig, *, device: torch.device) -> list[dict[str, Any]]:
@@ -87,10 +121,19 @@ class PointsBackend:
         return [estimate_scene(source[idx], teacher, config.lift, config.basis) for idx in range(len(source))]
 
     def scores(self, run: Run, scene: str, text: Float[Array, "k d"]) -> Float32[Array, "n k"]:
-        """Raw scores of all points for unit text vectors, from the lifted features; 0 for points that no camera saw."""
+        """Raw scores of all points for unit text vectors, from the lifted features or, where there is one, the 3D network; 0
+        for points that no camera saw, if it needs cameras."""
         config = load_config(PointsConfig, run.path / CONFIG_NAME)
-        lifted = read_lifted(index_path(run, scene).with_name(LIFTED_NAME))
+        index_file = index_path(run, scene)
+        if index_file.name == GUIDED_NAME:
+            network = load_network(run.path, torch.device("cpu"))
+            return network_scores(network, read_index(index_file), text)
+        lifted = read_lifted(index_file.with_name(LIFTED_NAME))
         scores = np.zeros((lifted.num_points, len(text)), np.float32)
+        if index_file.name == SPECIALISED_NAME:
+            features = specialised_features(lifted, load_affine(run.path, config, lifted.dim))
+            scores[lifted.point_row] = features @ np.asarray(text, np.float32).T
+            return scores
         scores[lifted.point_row] = lifted.scores(text)
         if config.score == "mean":
             scores[lifted.point_row] *= lifted.norms[:, None]
@@ -128,6 +171,14 @@ class _Prepared:
         return self._last[1]
 
 
+def _check_validation(validation: tuple[str, ...], ids: tuple[str, ...]) -> None:
+    for name in validation:
+        if name not in ids:
+            raise UsageError(f"There is no scene {name!r} to validate on.", did_you_mean(name, ids))
+    if ids and not set(ids) - set(validation):
+        raise DataError("All scenes are validation scenes: there is none to train on.", "Name fewer in validation.")
+
+
 def _take_over(lifting: SceneLifting, lifted_from: Path | None) -> None:
     """Let a run use another one's lifted features and basis."""
     if lifted_from is None:
@@ -139,18 +190,26 @@ def _take_over(lifting: SceneLifting, lifted_from: Path | None) -> None:
 
 
 def _manifest(
-    config: PointsConfig, teacher: Teacher, run: Path, fused: dict[str, Fused], seconds: dict[str, float]
+    config: PointsConfig,
+    teacher: Teacher,
+    run: Path,
+    learnt: Learnt,
+    vocabulary: tuple[str, ...],
+    facts: dict[str, dict[str, Any]],
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     return {
-        "scenes": list(fused),
+        "scenes": list(facts),
         "backend": PointsBackend.name,
         "stages": list(config.stages),
         "encoder": teacher.card.to_json(),
         "teacher": teacher.describe(),
-        "prompts": [],
+        "prompts": list(vocabulary),
+        "specialised": "specialise" in config.stages and config.specialise.enabled,
+        "validation": list(config.validation),
         "seed": config.seed,
         "versions": {name: importlib.metadata.version(name) for name in ("ov3d", "torch", "numpy")},
-        "indexes": {scene: one.index.relative_to(run).as_posix() for scene, one in fused.items()},
-        "facts": {scene: one.facts for scene, one in fused.items()},
+        "indexes": {scene: index.relative_to(run).as_posix() for scene, index in learnt.indexes.items()},
+        "facts": facts,
         "seconds": seconds,
     }

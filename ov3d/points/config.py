@@ -1,24 +1,162 @@
-"""Configuration of the points backend; every field is a key of its YAML file and of `--set`."""
+"""Configuration of the points backend; every field is a key of its YAML file and of `--set`.
+
+The preset `zero-shot`, the default, fuses features and learns nothing. The others add the stages that train a 3D network:
+`cpu` in minutes on a laptop, `gpu` with what a graphics card gives in about the same time, `paper` with 3DSS-VLG's numbers.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from ov3d.common.config import Config
+from ov3d.common.config import Config, filled_in
 from ov3d.common.lifted_basis import BasisConfig
 from ov3d.common.lifting import LiftConfig
 from ov3d.common.specs import AUTO
 
-STAGES = ("fuse",)
+STAGES = ("fuse", "pseudo-label", "specialise", "guide")
 """Stages in order; any prefix can be run."""
 
 
-class PointsConfig(Config):
-    """The points backend: features fused from photographs onto the points they see."""
+class PseudoConfig(Config):
+    """Stage `pseudo-label`: a class for every seen point, out of those that its scene is said to have."""
 
+    top_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of each class's points of a scene that keep their label, those with the highest scores; 1 keeps all."""
+    superpoints: bool = False
+    """Whether labels are spread over pieces of surface that geometry holds together, by majority."""
+
+
+class SpecialiseConfig(Config):
+    """Stage `specialise`: an affine map of features that tells the trained classes apart (ESS)."""
+
+    enabled: bool = True
+    """Whether features are specialised; without, they guide as they are, and other prompts are answered as well as ever."""
+    epochs: int = Field(default=60, ge=1)
+    """Times that every scene is seen."""
+    batch: int = Field(default=4, ge=1)
+    """Scenes a step."""
+    points: int = Field(default=40_000, ge=1)
+    """Points drawn of a scene, at most."""
+    rate: float = Field(default=3e-3, gt=0)
+    """Learning rate of Adam."""
+    rate_decay: float = Field(default=0.7, gt=0, le=1)
+    """Factor on the rate every `decay_every` epochs."""
+    decay_every: int = Field(default=20, ge=1)
+    """Epochs between two falls of the rate."""
+    residual: float = Field(default=0.05, ge=0, le=1)
+    """Share of the feature itself in the specialised one."""
+    scale: float | None = Field(default=1.0, gt=0)
+    """Factor on the logits; the paper has none (1), none takes the encoder's own."""
+    checkpoint_every: int = Field(default=50, ge=1)
+    """Steps between two checkpoints."""
+
+
+class AugmentConfig(Config):
+    """How a cloud is changed before a step, the paper's values."""
+
+    tilt: float = Field(default=0.049, ge=0)
+    """Largest rotation about x and y, radians: pi / 64."""
+    turn: bool = True
+    """Whether it is turned about the vertical by any angle."""
+    scale: tuple[float, float] = (0.9, 1.1)
+    """Range of its size."""
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Chance of a mirror image, for x and for y."""
+    contrast: float = Field(default=0.2, ge=0, le=1)
+    """Chance that colours are stretched to the whole range, by any degree."""
+    tint: float = Field(default=0.1, ge=0, le=1)
+    """Largest shift of a colour channel, of the whole range; in 19 of 20 steps."""
+    colour_noise: float = Field(default=0.05, ge=0, le=1)
+    """Standard deviation of noise on colours, of the whole range; in 19 of 20 steps."""
+    drop_colours: float = Field(default=0.0, ge=0, le=1)
+    """Chance that all colours are grey, so that the network gets by without."""
+
+
+class GuideConfig(Config):
+    """Stage `guide`: a sparse U-Net learns the features of points from their neighbourhood (ESGS)."""
+
+    voxel_size: float = Field(default=0.05, gt=0)
+    """Side of the network's voxels, scene units."""
+    stem_dim: int = Field(default=16, ge=1)
+    """Channels after the first convolution."""
+    stem_size: int = Field(default=3, ge=1)
+    """Side of the first kernel, odd."""
+    down: tuple[int, ...] = (24, 32, 64, 96)
+    """Channels of the levels on the way down."""
+    up: tuple[int, ...] = (48, 48, 64, 64)
+    """Channels of the levels on the way up, the finest first."""
+    blocks: int = Field(default=1, ge=1)
+    """Residual blocks a level, each way."""
+    epochs: int = Field(default=20, ge=1)
+    """Times that every scene is seen."""
+    batch: int = Field(default=1, ge=1)
+    """Scenes a step."""
+    crop: float | None = Field(default=None, gt=0)
+    """Side of a random square column of a scene that a step sees, scene units; none takes it whole."""
+    rate: float = Field(default=3e-3, gt=0)
+    """Learning rate of Adam at the start."""
+    power: float = Field(default=0.9, ge=0)
+    """The rate falls as (1 - step / steps) to this power."""
+    agreement: float = Field(default=0.0, ge=0)
+    """Points weigh as the agreement of their views to this power; the paper's 0 takes all alike."""
+    balance: float = Field(default=0.0, ge=0, le=1)
+    """Points weigh as the share of their pseudo label among all points to minus this power; the paper's 0 takes all alike."""
+    bf16: bool = False
+    """Whether convolutions run in bf16, on devices that multiply it."""
+    augment: AugmentConfig = AugmentConfig()
+    """How a scene is changed before a step."""
+    select: Literal["last", "best"] = "last"
+    """Which network is kept: that of the last epoch, or the best on the validation scenes by their true labels."""
+    validate_every: int = Field(default=5, ge=1)
+    """Epochs between two looks at the validation scenes."""
+    checkpoint_every: int = Field(default=60, ge=1)
+    """Steps between two checkpoints."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> GuideConfig:
+        if len(self.down) != len(self.up):
+            raise ValueError("guide.down and guide.up must be as long as each other")
+        if self.stem_size % 2 == 0:
+            raise ValueError("guide.stem_size must be odd")
+        return self
+
+
+_ALL = list(STAGES)
+_MINK = {"stem_dim": 32, "stem_size": 5, "down": [32, 64, 128, 256], "up": [96, 96, 128, 128], "blocks": 2}
+PRESETS: dict[str, dict[str, Any]] = {
+    "zero-shot": {"stages": ["fuse"]},
+    "cpu": {"stages": _ALL},
+    "gpu": {
+        "stages": _ALL,
+        "guide": {**_MINK, "voxel_size": 0.03, "epochs": 60, "batch": 4, "bf16": True, "checkpoint_every": 200},
+    },
+    "paper": {
+        "stages": _ALL,
+        "specialise": {"epochs": 80, "batch": 16, "scale": 1.0},
+        "guide": {
+            **_MINK,
+            "voxel_size": 0.02,
+            "epochs": 100,
+            "batch": 8,
+            "rate": 1e-3,
+            "agreement": 0.0,
+            "balance": 0.0,
+            "crop": None,
+            "checkpoint_every": 200,
+        },
+    },
+}
+"""What a preset sets apart from the defaults, which are `cpu`'s."""
+
+
+class PointsConfig(Config):
+    """The points backend: features fused from photographs onto points, and a 3D network that learns from them."""
+
+    preset: Literal["zero-shot", "cpu", "gpu", "paper"] = "zero-shot"
+    """Where the values come from that are not given."""
     encoder: str = "offline"
     """Where 2D features come from, as typed after `--encoder`."""
     refine: str = AUTO
@@ -33,13 +171,31 @@ class PointsConfig(Config):
     lifted: Path | None = None
     """Another run: its lifted features are taken over where they fit, and its basis codes the others; none lifts anew."""
     score: Literal["mean", "cosine"] = "mean"
-    """What a point's score is: the mean of its views' cosines (disagreement lowers it) or the cosine of their mean."""
+    """What a fused point's score is: the mean of its views' cosines (disagreement lowers it) or the cosine of their mean."""
     score_tolerance: float = Field(default=1e-3, gt=0, lt=1)
     """Largest change of a score that the index's low-rank basis may make."""
-    stages: tuple[str, ...] = STAGES
-    """Stages to run: a prefix of fuse."""
+    labels: Path | None = None
+    """Which classes are in which scene: a text file, a folder of them or a YAML; none takes labels.txt beside a scene, else
+    its true labels."""
+    classes: tuple[str, ...] = ()
+    """Class names to learn; none takes those that the scenes are said to have."""
+    validation: tuple[str, ...] = ()
+    """Names of scenes that are kept out of training; their index comes from the network alone."""
+    pseudo: PseudoConfig = PseudoConfig()
+    """Pseudo labels."""
+    specialise: SpecialiseConfig = SpecialiseConfig()
+    """Specialisation."""
+    guide: GuideConfig = GuideConfig()
+    """Guidance."""
+    stages: tuple[str, ...] = ("fuse",)
+    """Stages to run: a prefix of fuse, pseudo-label, specialise, guide."""
     seed: int = Field(default=0, ge=0)
     """Seed of everything random."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, data: Any) -> Any:
+        return filled_in(data, PRESETS, default="zero-shot")
 
     @field_validator("refine")
     @classmethod
@@ -54,3 +210,9 @@ class PointsConfig(Config):
         if not stages or stages != STAGES[: len(stages)]:
             raise ValueError(f"stages must be the first ones of {', '.join(STAGES)}")
         return stages
+
+    @model_validator(mode="after")
+    def _has_validation(self) -> PointsConfig:
+        if self.guide.select == "best" and not self.validation:
+            raise ValueError("guide.select=best needs validation scenes: --set validation=[NAME]")
+        return self

@@ -3,11 +3,14 @@
 Every prompted class gets its text vector; a point takes the best one, or none ("other") where the best raw cosine stays below
 the presence threshold. Points whose true class was not prompted are "other" too, so a wall that is called a cat costs the cat.
 The teacher answers the same question in every `step`-th pixel of every labelled view, with the same threshold.
+
+A run that was trained is asked for all classes of the scene, and every point takes the best one, without a threshold; beside
+it stands what the features that it learnt from say to the same question. Photographs play no part then.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from ov3d.common.shapes import Array, Float32, Int32
 from ov3d.common.stated import corruption_note
 from ov3d.common.teacher import ImageFeatures, Teacher
 from ov3d.points.config import PointsConfig
+from ov3d.points.fuse import INDEX_NAME
 
 PIXEL_STEP = 4
 """The teacher is asked at every fourth pixel of every fourth row."""
@@ -40,11 +44,13 @@ class Table:
         title: what was scored.
         classes: prompted classes.
         scores: one entry a prompted class, then `other`.
+        over_all: whether means over all prompted classes are given as well, those without a true point as 0.
     """
 
     title: str
     classes: tuple[str, ...]
     scores: SemanticScores
+    over_all: bool = False
 
     @property
     def mean_iou(self) -> float:
@@ -80,8 +86,13 @@ class Table:
                 for idx, name in enumerate(names)
                 if self.scores.present[idx]
             },
+            "extra": self._over_all() if self.over_all else {},
             "confusion": {"classes": list(names), "rows_truth": self.scores.matrix.tolist()},
         }
+
+    def _over_all(self) -> dict[str, float]:
+        iou, accuracy = (float(values[:-1].mean()) for values in (self.scores.iou, self.scores.accuracy))
+        return {"mIoU over all classes": iou, "mAcc over all classes": accuracy}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,8 +147,9 @@ def evaluate_run(
         scene: the scene it was made from, with truth a point.
         teacher: the encoder and store it was made with.
         config: the run's.
-        classes: prompted classes, by the scene's names; empty takes every class that has a true point, backgrounds aside.
-        threshold: raw cosine from which a class is present; none takes the encoder's own.
+        classes: prompted classes, by the scene's names; empty takes every class that has a true point, backgrounds aside,
+            and for a trained run all of them.
+        threshold: raw cosine from which a class is present; none takes the encoder's own, and for a trained run none at all.
         progress: hears how far it is.
 
     Raises:
@@ -148,6 +160,8 @@ def evaluate_run(
     index = read_index(path)
     scene = with_cloud(scene, voxel_size=config.voxel_size, progress=listener)
     truth = _point_truth(scene, index)
+    if index.vocabulary:
+        return _evaluate_trained(path, index, scene, truth, teacher, classes, threshold)
     classes = _prompted(scene, truth, classes)
     threshold = index.encoder.presence_threshold if threshold is None else threshold
     text = teacher.text(classes)
@@ -167,6 +181,38 @@ def evaluate_run(
         share_seen,
         tuple(tables),
         (note,) if note else (),
+    )
+
+
+def _evaluate_trained(
+    path: Path,
+    index: LanguageIndex,
+    scene: Scene,
+    truth: Int32[Array, " n"],
+    teacher: Teacher,
+    classes: tuple[str, ...],
+    threshold: float | None,
+) -> EvaluationReport:
+    classes = _prompted(scene, truth, classes or scene.classes)
+    text, remap = teacher.text(classes), _remap(scene.classes, classes)
+    limit = -1.0 if threshold is None else threshold
+    title = "points, 3D network" if index.backend == "points/guide" else "points, specialised"
+    fused = read_index(path.with_name(INDEX_NAME))
+    tables = [
+        replace(_points_table(one, truth, text, classes, limit, remap), title=name, over_all=True)
+        for name, one in ((title, index), ("points, fused", fused))
+    ]
+    notes = [corruption_note(index.facts)]
+    if index.facts.get("specialised"):
+        notes.append("features were specialised on the trained classes, at the cost of other words")
+    return EvaluationReport(
+        index.scene,
+        index.backend,
+        index.encoder.spec,
+        limit,
+        float(index.seen.mean()) if len(index) else 0.0,
+        tuple(tables),
+        tuple(note for note in notes if note),
     )
 
 

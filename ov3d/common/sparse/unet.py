@@ -110,6 +110,11 @@ class UNet(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Features of `out_dim` channels at the voxels of `x`."""
+        x = self.body(x)
+        return x.with_feats(self.head(x.feats))
+
+    def body(self, x: SparseTensor) -> SparseTensor:
+        """What the linear layer at the end is given."""
         x = self.stem(x)
         kept: list[SparseTensor] = []
         for level in self._steps():
@@ -120,7 +125,7 @@ class UNet(nn.Module):
         feats = x.feats
         if self.context is not None:
             feats = torch.cat([self.context(x).feats, feats], 1)
-        return x.with_feats(self.head(feats))
+        return x.with_feats(feats)
 
     def _steps(self) -> list[_BasicLevel | _AsymmetricLevel]:
         return list(self.levels)  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+"""Stage `guide`: the 3D network learns what the specialised features say (ESGS).
+
+    loss = mean over voxels with a feature of 1 - cos(W z, A(x))                                               (1)
+
+with z the U-Net's output for a voxel, W its head, and x the mean feature of the voxel's seen points. A is affine, so the mean
+of A(x) is A of the mean, and with A(x) = (c, 1) N for codes c the cosine is taken without a row of the encoder's width:
+
+    W z . A(x) = ((c, 1) (N W)) . z,    |W z|^2 = z . (W^t W) z,    |A(x)|^2 = (c, 1) (N N^t) (c, 1)^t          (2)
+
+Wrong targets of single surfaces are outvoted by what the same shapes and colours are called elsewhere, as long as the network
+has not learnt the rooms by heart.
+
+Symbols: v voxels, r width of the codes, d of the encoder, z of the U-Net's last block.
+Source: Xu et al. (3DSS-VLG), ECCV 2024, section 3.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ov3d.common.checkpoints import Checkpoint, write_checkpoint
+from ov3d.common.progress import Progress
+from ov3d.common.shapes import Array, Float, Float32, Int64
+from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
+from ov3d.points.adapter import Affine
+from ov3d.points.augment import augment_colours, augment_positions
+from ov3d.points.config import GuideConfig
+from ov3d.points.material import Room, Rooms
+from ov3d.points.network import PointNetwork, inputs
+from ov3d.points.steps import StageTrainer, scenes_of_step, steps_per_epoch
+
+STAGE = "guide"
+BEST_NAME = "best.safetensors"
+Score = Callable[[PointNetwork], float]
+"""How good a network is on scenes that it is not trained on."""
+
+
+class GuideTrainer(StageTrainer):
+    """Trains the network on the specialised features of all rooms.
+
+    Args:
+        network: with its start values.
+        rooms: what it learns from.
+        affine: A of equation (1).
+        config: the stage's settings.
+        score: of a network on the validation scenes, where the best one is kept.
+        made_from, folder, seed, progress, resume: as in `StageTrainer`.
+    """
+
+    title = "Training the 3D network"
+    rate_key = "guide.rate"
+    module: PointNetwork
+
+    def __init__(
+        self,
+        network: PointNetwork,
+        rooms: Rooms,
+        affine: Affine,
+        config: GuideConfig,
+        *,
+        score: Score | None = None,
+        made_from: str,
+        folder: Path,
+        seed: int,
+        progress: Progress,
+        resume: bool = True,
+    ) -> None:
+        self.rooms, self.affine, self.config, self.score = rooms, affine, config, score
+        self.device = network.device
+        self.best = float("-inf")
+        self._per_epoch = steps_per_epoch(len(rooms), config.batch)
+        self._class_weights = self._weights_of_classes()
+        super().__init__(
+            STAGE,
+            network,
+            steps=config.epochs * self._per_epoch,
+            checkpoint_every=config.checkpoint_every,
+            made_from=made_from,
+            folder=folder,
+            seed=seed,
+            progress=progress,
+            resume=resume,
+        )
+
+    def rate(self, step: int) -> float:
+        """Falls to nothing, as a power of the steps that are left."""
+        return self.config.rate * (1 - step / (self.config.epochs * self._per_epoch)) ** self.config.power
+
+    def metadata(self) -> Mapping[str, Any]:
+        """The network's shape, and the best score so far."""
+        return {"network": self.module.spec.to_json(), "best": self.best.hex()}
+
+    def restore(self, metadata: Mapping[str, Any]) -> None:
+        """Take up the best score."""
+        self.best = float.fromhex(metadata["best"])
+
+    def after_step(self) -> Mapping[str, float]:
+        """A look at the validation scenes at the end of every so many epochs, and of the stage."""
+        epochs, rest = divmod(self.step, self._per_epoch)
+        if self.score is None or rest or (epochs % self.config.validate_every and not self.done):
+            return {}
+        value = self.score(self.module)
+        self.module.train()
+        if self.config.select == "best" and value > self.best:
+            self.best = value
+            meta = {"network": self.module.spec.to_json(), "step": self.step, "made_from": self.made_from}
+            write_checkpoint(self.folder / BEST_NAME, {"network": self.module}, None, meta)
+        return {"validation": value}
+
+    def chosen(self) -> tuple[PointNetwork, int]:
+        """The network that is kept, and the step it is of."""
+        if self.config.select == "last":
+            return self.module, self.steps
+        checkpoint = Checkpoint(self.folder / BEST_NAME)
+        checkpoint.load_module("network", self.module)
+        return self.module, int(checkpoint.metadata["step"])
+
+    def loss(self, step: int, generator: torch.Generator) -> Tensor:
+        """Equation (1) over the step's scenes as one batch."""
+        clouds, colours, targets = [], [], []
+        for idx in scenes_of_step(self.seed, self.stage, step, len(self.rooms), self.config.batch):
+            xyz, rgb, rows = self._seen(self.rooms[idx], generator)
+            clouds.append(xyz)
+            colours.append(rgb)
+            targets.append((self.rooms[idx], rows))
+        grid, voxel = voxelise(clouds, self.config.voxel_size)
+        feats = average_by_voxel(torch.cat(colours), voxel, grid.num_voxels)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+            z = self.module(SparseTensor(grid, feats.bfloat16() if self.config.bf16 else feats)).float()
+        total, weight = z.new_zeros(()), 0.0
+        start = 0
+        for (room, rows), cloud in zip(targets, clouds, strict=True):
+            one, share = self._distance(z, voxel[start : start + len(cloud)], room, rows)
+            total, weight, start = total + one, weight + share, start + len(cloud)
+        return total / max(weight, 1e-9)
+
+    def _seen(self, room: Room, generator: torch.Generator) -> tuple[Tensor, Tensor, Int64[Array, " m"]]:
+        """A room's points as the step sees them, what they tell the network, and which of the room's points they are."""
+        chosen = cropped(room.xyz, self.config.crop, generator)
+        xyz = torch.from_numpy(np.ascontiguousarray(room.xyz[chosen])).to(self.device)
+        augment = self.config.augment
+        moved = augment_positions(xyz, augment, generator)
+        rgb = None
+        if room.rgb is not None:
+            colours = torch.from_numpy(np.ascontiguousarray(room.rgb[chosen])).to(self.device)
+            rgb = augment_colours(colours, augment, generator)
+        return moved, inputs(rgb, len(xyz), self.device), chosen
+
+    def _weights_of_classes(self) -> Float32[Array, " _"]:
+        """The weight of each pseudo label, 1 on average over points, and 1 for points without one."""
+        num_classes = len(self.rooms[0].pseudo.vocabulary)
+        shares = self.rooms.class_shares(num_classes) if self.config.balance else np.full(num_classes, 1 / num_classes)
+        weights = shares**-self.config.balance
+        weights /= (weights * shares).sum()
+        return np.array([*weights, 1.0], np.float32)
+
+    def _distance(
+        self, z: Float[Tensor, "v z"], voxel: Tensor, room: Room, chosen: Int64[Array, " m"]
+    ) -> tuple[Tensor, float]:
+        """The sum over a room's voxels with a feature of 1 - cosine, and their weight."""
+        row = room.rows[chosen]
+        seen = np.flatnonzero(row >= 0)
+        rows = row[seen]
+        extended = np.ones((len(rows), room.lifted.code.shape[1] + 1), np.float32)
+        extended[:, :-1] = room.lifted.code[rows]
+        weights = room.lifted.norms[rows] ** self.config.agreement * self._class_weights[room.pseudo.labels[rows]]
+        code = torch.from_numpy(extended * weights[:, None]).to(self.device)
+        cells, where = torch.unique(voxel[torch.from_numpy(seen).to(self.device)], return_inverse=True)
+        sums = torch.zeros(len(cells), code.shape[1], device=self.device).index_add_(0, where, code)
+        counts = torch.bincount(where, minlength=len(cells)).float()
+        confidence = sums[:, -1] / counts  # the mean weight of the voxel's points
+        matrix = torch.from_numpy(self.affine.on_codes(room.lifted.basis)).to(self.device)
+        cosine = cosines(z[cells], sums / counts[:, None], matrix, self.module.head)
+        return (confidence * (1 - cosine)).sum(), float(confidence.sum())
+
+
+def cosines(
+    z: Float[Tensor, "v z"], code: Float[Tensor, "v s"], matrix: Float[Tensor, "s d"], head: Float[Tensor, "d z"]
+) -> Float[Tensor, " v"]:
+    """cos(W z, (c, 1) N) by equation (2); `code` is (c, 1) or any multiple of it."""
+    dot = ((code @ (matrix @ head)) * z).sum(dim=1)
+    own = ((z @ (head.T @ head)) * z).sum(dim=1)
+    other = ((code @ (matrix @ matrix.T)) * code).sum(dim=1)
+    return dot / (own.clamp(min=1e-12) * other.clamp(min=1e-12)).sqrt()
+
+
+def cropped(xyz: Float32[Array, "n 3"], side: float | None, generator: torch.Generator) -> Int64[Array, " m"]:
+    """The points of a random column of the scene, all without a side; never none."""
+    if side is None:
+        return np.arange(len(xyz))
+    centre = xyz[int(torch.randint(len(xyz), (1,), generator=generator))]
+    return np.flatnonzero((np.abs(xyz[:, :2] - centre[:2]) <= side / 2).all(axis=1))

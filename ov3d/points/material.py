@@ -1,0 +1,101 @@
+"""What the learning stages read of a scene: points, lifted features, pseudo labels, from its folder in the run.
+
+Neither photographs nor true labels are among it. Scenes are read when a step asks for them, and kept as long as they fit into
+memory.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ov3d.common.files import hash_text
+from ov3d.common.index import read_index
+from ov3d.common.lifting import LiftedFeatures, read_lifted
+from ov3d.common.scene import IGNORE
+from ov3d.common.scene_lifting import LIFTED_NAME
+from ov3d.common.shapes import Array, Float32, Float64, Int32, UInt8
+from ov3d.points.fuse import INDEX_NAME
+from ov3d.points.network import upright
+from ov3d.points.pseudo_labels import PSEUDO_NAME, PseudoLabels, read_pseudo_labels
+
+CACHE_BYTES = 4 << 30
+"""Scenes are kept in memory up to so many bytes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """A scene as the stages see it.
+
+    Attributes:
+        name: the scene's.
+        xyz: positions, z upwards.
+        rgb: colours, or none.
+        lifted: features of the points that some frame sees, in codes.
+        rows: the row of `lifted` of each point, -1 for none.
+        pseudo: a class for each row of `lifted`.
+    """
+
+    name: str
+    xyz: Float32[Array, "n 3"]
+    rgb: UInt8[Array, "n 3"] | None
+    lifted: LiftedFeatures
+    rows: Int32[Array, " n"]
+    pseudo: PseudoLabels
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it takes, about."""
+        lifted = self.lifted
+        arrays = (self.xyz, self.rgb, self.rows, lifted.code, lifted.point_row, lifted.norms, lifted.num_views)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+
+class Rooms:
+    """The training scenes of a run, by number.
+
+    Args:
+        folders: of the scenes in the run.
+        cache_bytes: how much is kept in memory.
+    """
+
+    def __init__(self, folders: Sequence[Path], *, cache_bytes: int = CACHE_BYTES) -> None:
+        self._folders, self._left = tuple(folders), cache_bytes
+        self._kept: OrderedDict[int, Room] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._folders)
+
+    def __getitem__(self, idx: int) -> Room:
+        if idx not in self._kept:
+            room = read_room(self._folders[idx])
+            self._left -= room.num_bytes
+            while self._left < 0 and self._kept:
+                self._left += self._kept.popitem(last=False)[1].num_bytes
+            self._kept[idx] = room
+        self._kept.move_to_end(idx)
+        return self._kept[idx]
+
+    def class_shares(self, num_classes: int) -> Float64[Array, " k"]:
+        """Share of each pseudo label among the labelled points of all rooms; at least one point's."""
+        counts = np.ones(num_classes)
+        for folder in self._folders:
+            labels = read_pseudo_labels(folder / PSEUDO_NAME).labels
+            counts += np.bincount(labels[labels != IGNORE], minlength=num_classes)
+        return counts / counts.sum()
+
+    def key(self) -> str:
+        """Names everything that the stages learn from."""
+        return hash_text("rooms-1", *(self[idx].pseudo.key for idx in range(len(self))))
+
+
+def read_room(folder: Path) -> Room:
+    """Read a scene's files; raises as `files.read_tensors` does."""
+    index = read_index(folder / INDEX_NAME)
+    lifted = read_lifted(folder / LIFTED_NAME)
+    xyz = upright(index.xyz, index.world.up)
+    return Room(index.scene, xyz, index.rgb, lifted, lifted.row_of_point(), read_pseudo_labels(folder / PSEUDO_NAME))

@@ -1,0 +1,235 @@
+"""The 3D network: points and their colours into vectors of the image-text space, without photographs.
+
+A sparse U-Net of MinkUNet18A's shape on voxels, whose head gives as many numbers as the encoder has. Its input is the colour
+in [-1, 1] and a constant; all points of a voxel get the voxel's vector. With z what the U-Net's last block gives for a voxel,
+and W the head, that vector is
+
+    f = W z / |W z|                                                                                            (1)
+
+and with W = Q R (Q orthonormal [d, r], R upper triangular), so that nothing but digits is lost in r numbers,
+
+    f = Q c,    c = R z / |R z|,    f . t = c . (Q^t t)                                                         (2)
+
+Sources: Xu et al., *3D Weakly Supervised Semantic Segmentation with 2D Vision-Language Guidance* (3DSS-VLG), ECCV 2024,
+section 3.4; Choy et al. 2019 (arXiv 1904.08755).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ov3d.common.checkpoints import Checkpoint, generator_for
+from ov3d.common.encoding import EncoderCard
+from ov3d.common.errors import DataError, UsageError
+from ov3d.common.shapes import Array, Float, Float32, Int64, UInt8
+from ov3d.common.sparse.unet import Level, UNet, UNetSpec
+from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
+from ov3d.points.augment import augment_positions
+from ov3d.points.config import AugmentConfig, GuideConfig
+
+GUIDE_FOLDER = "guide"
+CHECKPOINT_NAME = "checkpoint.safetensors"
+INPUT_DIM = 4
+"""Red, green and blue in [-1, 1], and one; a cloud without colours is grey: zeros."""
+
+TEST_TIME = AugmentConfig(tilt=0, scale=(0.95, 1.05))
+"""How copies differ at test time: about the vertical, in size, mirrored; colours stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """What decides a network's shape.
+
+    Attributes:
+        dim: width of its vectors, the encoder's.
+        voxel_size: scene units.
+        stem_dim, stem_size, down, up, blocks: as in `GuideConfig`.
+    """
+
+    dim: int
+    voxel_size: float
+    stem_dim: int
+    stem_size: int
+    down: tuple[int, ...]
+    up: tuple[int, ...]
+    blocks: int
+
+    @classmethod
+    def of(cls, config: GuideConfig, dim: int) -> NetworkSpec:
+        """The network that a configuration asks for."""
+        return cls(
+            dim,
+            config.voxel_size,
+            config.stem_dim,
+            config.stem_size,
+            tuple(config.down),
+            tuple(config.up),
+            config.blocks,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form, read back by `from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> NetworkSpec:
+        """The spec that `to_json` wrote."""
+        return cls(**{**data, "down": tuple(data["down"]), "up": tuple(data["up"])})
+
+    def unet(self) -> UNetSpec:
+        """The U-Net's levels."""
+        levels = tuple(Level(down, up) for down, up in zip(self.down, self.up, strict=True))
+        return UNetSpec(
+            INPUT_DIM, self.dim, stem_dim=self.stem_dim, levels=levels, stem_size=self.stem_size, num_blocks=self.blocks
+        )
+
+
+class PointNetwork(nn.Module):
+    """A network that gives every point a vector.
+
+    Args:
+        spec: its shape.
+        card: the encoder whose space its vectors are in, with a threshold that fits them.
+        vocabulary: the classes it was trained with.
+
+    Attributes:
+        spec, card, vocabulary: as given.
+    """
+
+    def __init__(self, spec: NetworkSpec, card: EncoderCard, vocabulary: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.spec, self.card, self.vocabulary = spec, card, vocabulary
+        self.unet = UNet(spec.unet())
+
+    @property
+    def voxel_size(self) -> float:
+        """Side of its voxels, scene units."""
+        return self.spec.voxel_size
+
+    @property
+    def threshold(self) -> float:
+        """Raw cosine from which a class counts as present."""
+        return self.card.presence_threshold
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights live."""
+        return next(self.parameters()).device
+
+    def forward(self, x: SparseTensor) -> Float[Tensor, "v z"]:
+        """z of equation (1) for voxels."""
+        return self.unet.body(x).feats
+
+    @property
+    def head(self) -> Float[Tensor, "d z"]:
+        """W of equation (1)."""
+        return self.unet.head.weight
+
+    def factors(self) -> tuple[Float[Tensor, "d r"], Float[Tensor, "r z"]]:
+        """Q and R of equation (2); signs are fixed, so that files do not depend on the library."""
+        q, r = torch.linalg.qr(self.head.detach().cpu().double())
+        signs = torch.where(torch.diagonal(r) < 0, -1.0, 1.0).double()
+        return q * signs, r * signs[:, None]
+
+    @property
+    def basis(self) -> Float32[Array, "r d"]:
+        """Orthonormal rows in which `codes` are coordinates: Q^t."""
+        return np.ascontiguousarray(self.factors()[0].float().numpy().T)
+
+    @torch.no_grad()
+    def codes(
+        self, xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None
+    ) -> tuple[Float32[Array, "v r"], Int64[Array, " n"]]:
+        """Unit codes of the voxels that points fall into, in evaluation mode, and the voxel of each point.
+
+        A score is code . (basis @ text): equation (2). One pass over the whole cloud; for large ones, see tiles.
+
+        Args:
+            xyz: positions, scene units.
+            rgb: colours, or none.
+
+        Raises:
+            DataError: there is no point, or one that is not finite.
+        """
+        if not len(xyz):
+            raise DataError("The cloud has no points to embed.", "Give a cloud with points.")
+        self.eval()
+        points = torch.from_numpy(np.ascontiguousarray(xyz)).to(self.device)
+        grid, inverse = voxelise(points, self.voxel_size)
+        colours = None if rgb is None else torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device)
+        x = SparseTensor(grid, average_by_voxel(inputs(colours, len(points), self.device), inverse, grid.num_voxels))
+        triangle = self.factors()[1].float().to(self.device)
+        return normalize(self(x).float() @ triangle.T, dim=1).cpu().numpy(), inverse.cpu().numpy()
+
+    def embed(
+        self, xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None, *, augment: int = 0, seed: int = 0
+    ) -> Float32[Array, "n d"]:
+        """Unit vectors of points, in evaluation mode; `codes` says the same in less memory.
+
+        Args:
+            xyz: positions, scene units, z upwards.
+            rgb: colours, or none.
+            augment: so many turned and resized copies of the cloud are embedded as well, and the mean of all is taken.
+            seed: of those copies.
+        """
+        codes, voxel = self.codes(xyz, rgb)
+        total = codes[voxel]
+        for copy in range(augment):
+            generator = generator_for(seed, "test-time", copy)
+            moved = augment_positions(torch.from_numpy(np.ascontiguousarray(xyz)), TEST_TIME, generator).numpy()
+            codes, voxel = self.codes(moved, rgb)
+            total += codes[voxel]
+        if augment:
+            total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+        return total @ self.basis
+
+
+def inputs(colours: Tensor | None, num_points: int, device: torch.device) -> Float[Tensor, "n 4"]:
+    """What a point tells the network; `colours` are UInt8 [n, 3], or Float in [-1, 1] that were augmented."""
+    values = torch.zeros(num_points, INPUT_DIM, device=device)
+    values[:, 3] = 1
+    if colours is not None:
+        values[:, :3] = colours if colours.is_floating_point() else colours.float() * (2 / 255) - 1
+    return values
+
+
+def upright(xyz: Float32[Array, "n 3"], up: tuple[float, float, float]) -> Float32[Array, "n 3"]:
+    """Positions turned so that `up` points along z, as the network expects; the same array where it does already."""
+    axis = np.asarray(up, np.float64) / np.linalg.norm(up)
+    if axis[2] > 1 - 1e-9:
+        return xyz
+    if axis[2] < -1 + 1e-9:  # upside down: half a turn about x
+        return (xyz * np.array([1, -1, -1])).astype(np.float32)
+    across = np.array([[0, 0, -axis[0]], [0, 0, -axis[1]], [axis[0], axis[1], 0]])  # [up x z], Rodrigues' formula
+    turn = np.eye(3) + across + across @ across / (1 + axis[2])
+    return (xyz @ turn.T).astype(np.float32)
+
+
+def load_network(run_path: Path, device: torch.device) -> PointNetwork:
+    """The network of a run's guide stage, in evaluation mode.
+
+    Raises:
+        UsageError: the run has none, or its training was not finished.
+        CorruptFileError: its file is damaged.
+    """
+    path = run_path / GUIDE_FOLDER / CHECKPOINT_NAME
+    if not path.is_file():
+        raise UsageError(
+            f"Run {run_path} has no 3D network (looked for {path.name} of stage guide).",
+            "Train one: ov3d train points SCENES --preset cpu",
+        )
+    checkpoint = Checkpoint(path)
+    meta = checkpoint.metadata
+    if "card" not in meta:
+        raise UsageError(f"The network of run {run_path} is not trained to the end.", "Go on: ov3d train --resume RUN")
+    card = EncoderCard.from_json(meta["card"])
+    network = PointNetwork(NetworkSpec.from_json(meta["network"]), card, tuple(meta["vocabulary"]))
+    checkpoint.load_module("network", network)
+    return network.to(device).eval()

@@ -1,0 +1,163 @@
+"""Pieces of the learning stages against slow twins: adapter, cosines, augmentation, thresholds, pseudo labels, codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity
+
+from ov3d.common.lifting import LiftedFeatures
+from ov3d.common.scene import IGNORE
+from ov3d.points.adapter import Adapter, Affine
+from ov3d.points.augment import augment_colours, augment_positions
+from ov3d.points.bake import Scored, presence_threshold
+from ov3d.points.config import AugmentConfig, GuideConfig, PseudoConfig
+from ov3d.points.guide import cosines, cropped
+from ov3d.points.network import NetworkSpec, PointNetwork, upright
+from ov3d.points.pseudo_labels import keep_surest, pseudo_label
+from ov3d.points.steps import scenes_of_step
+from tests.colour_encoder import CARD
+
+
+def _unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    rows = rng.normal(size=shape)
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def _lifted(rng: np.random.Generator, rows: int, dim: int) -> LiftedFeatures:
+    code = _unit(rng, rows, dim).astype(np.float16)
+    return LiftedFeatures(
+        code, np.arange(rows, dtype=np.int32), np.ones(rows, np.float32), np.ones(rows, np.int32), rows + 3, "key"
+    )
+
+
+def test_the_adapter_on_codes_is_the_adapter_on_features() -> None:
+    rng = np.random.default_rng(0)
+    adapter = Adapter(32, 0.05, torch.Generator().manual_seed(0))
+    basis = np.linalg.qr(rng.normal(size=(32, 6)))[0].T.astype(np.float32)
+    code, text = rng.normal(size=(9, 6)).astype(np.float32), _unit(rng, 4, 32)
+    x = torch.from_numpy(code @ basis)
+    slow = 0.95 * (x @ adapter.first.T @ adapter.second.T + adapter.bias) + 0.05 * x
+    logits = adapter.logits(torch.from_numpy(code), torch.from_numpy(basis), torch.from_numpy(text))
+    torch.testing.assert_close(logits, slow @ torch.from_numpy(text).T, rtol=1e-4, atol=1e-5)
+    ones = np.ones((9, 1), np.float32)
+    np.testing.assert_allclose(
+        np.hstack([code, ones]) @ adapter.affine().on_codes(basis), slow.detach().numpy(), rtol=1e-4, atol=1e-5
+    )
+    same = Affine.identity(32).on_codes(None)
+    np.testing.assert_array_equal(same[:-1], np.eye(32, dtype=np.float32))
+    assert not same[-1].any()
+
+
+def test_cosines_without_wide_rows() -> None:
+    generator = torch.Generator().manual_seed(1)
+    z, code, matrix, head = (torch.randn(shape, generator=generator) for shape in ((7, 5), (7, 4), (4, 20), (20, 5)))
+    slow = cosine_similarity(z @ head.T, code @ matrix, dim=1)
+    torch.testing.assert_close(cosines(z, code, matrix, head), slow, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cosines(z, 3 * code, matrix, head), slow, rtol=1e-4, atol=1e-5)
+
+
+def test_codes_are_the_vectors_in_fewer_numbers() -> None:
+    torch.manual_seed(0)
+    config = GuideConfig(stem_dim=4, down=(4, 4), up=(8, 4), voxel_size=0.1)
+    network = PointNetwork(NetworkSpec.of(config, 24), CARD)
+    rng = np.random.default_rng(0)
+    xyz = rng.uniform(0, 1, (300, 3)).astype(np.float32)
+    rgb = rng.integers(0, 256, (300, 3)).astype(np.uint8)
+    codes, voxel = network.codes(xyz, rgb)
+    assert codes.shape[1] == 8
+    np.testing.assert_allclose(network.basis @ network.basis.T, np.eye(8), atol=1e-6)
+    vectors = network.embed(xyz, rgb)
+    lengths = np.linalg.norm(vectors, axis=1)
+    np.testing.assert_allclose(lengths[lengths > 0], 1, rtol=1e-5)  # so narrow a network says nothing of a few voxels
+    assert (lengths > 0).mean() > 0.9
+    text = _unit(rng, 3, 24)
+    np.testing.assert_allclose(vectors @ text.T, (codes @ (network.basis @ text.T))[voxel], atol=1e-5)
+    np.testing.assert_array_equal(network.embed(xyz, None).shape, vectors.shape)
+    several = network.embed(xyz, rgb, augment=2, seed=1)
+    np.testing.assert_array_equal(several, network.embed(xyz, rgb, augment=2, seed=1))
+    assert not np.allclose(several, vectors)
+    assert NetworkSpec.from_json(network.spec.to_json()) == network.spec
+
+
+def test_pseudo_labels_are_of_present_classes_alone() -> None:
+    rng = np.random.default_rng(2)
+    lifted, text = _lifted(rng, 50, 16), _unit(rng, 5, 16)
+    words = ("a", "b", "c", "d", "e")
+    pseudo = pseudo_label(lifted, text, words, ("b", "e"), PseudoConfig())
+    scores = lifted.features() @ text[[1, 4]].T
+    np.testing.assert_array_equal(pseudo.labels, np.array([1, 4])[scores.argmax(axis=1)])
+    half = pseudo_label(lifted, text, words, ("b", "e"), PseudoConfig(top_share=0.5))
+    for label in (1, 4):
+        rows = np.flatnonzero(pseudo.labels == label)
+        kept = half.labels[rows] == label
+        assert kept.sum() == -(-len(rows) // 2)
+        assert scores.max(axis=1)[rows][kept].min() >= scores.max(axis=1)[rows][~kept].max()
+    assert half.key != pseudo.key
+    whole = pseudo_label(lifted, text, words, ("b", "e"), PseudoConfig(), lambda labels: np.maximum(labels, 4))
+    assert set(whole.labels.tolist()) == {4}
+
+
+def test_the_surest_share_never_drops_a_class() -> None:
+    labels = np.array([0, 0, 0, 1], np.int32)
+    kept = keep_surest(labels, np.array([0.1, 0.3, 0.2, 0.0], np.float32), 0.01)
+    np.testing.assert_array_equal(kept, [IGNORE, 0, IGNORE, 1])
+
+
+def test_augmentation_keeps_shapes_and_is_drawn_from_its_generator() -> None:
+    xyz, config = torch.rand(200, 3), AugmentConfig()
+    first, again, other = (augment_positions(xyz, config, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+    ratio = torch.cdist(first[:50], first[:50])[0, 1:] / torch.cdist(xyz[:50], xyz[:50])[0, 1:]
+    assert float(ratio.std()) < 1e-4
+    assert 0.9 <= float(ratio.mean()) <= 1.1
+    still = AugmentConfig(tilt=0, turn=False, scale=(1, 1), flip=0)
+    moved = augment_positions(xyz, still, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(moved - moved[0], xyz - xyz[0], rtol=1e-5, atol=1e-5)
+    rgb = torch.randint(0, 256, (200, 3), dtype=torch.uint8)
+    colours = augment_colours(rgb, config, torch.Generator().manual_seed(0))
+    assert float(colours.abs().max()) <= 1
+    plain = AugmentConfig(contrast=0, tint=0, colour_noise=0)
+    torch.testing.assert_close(augment_colours(rgb, plain, torch.Generator()), rgb.float() / 127.5 - 1)
+    grey = AugmentConfig(drop_colours=1)
+    assert not augment_colours(rgb, grey, torch.Generator()).any()
+
+
+def test_an_epoch_shows_every_scene_once() -> None:
+    seen = [idx for step in range(3) for idx in scenes_of_step(0, "guide", step, 7, 3)]
+    assert sorted(seen) == list(range(7))
+    later = [idx for step in range(3, 6) for idx in scenes_of_step(0, "guide", step, 7, 3)]
+    assert sorted(later) == list(range(7))
+    assert seen != later
+
+
+def test_a_crop_is_a_column_around_a_point() -> None:
+    xyz = np.random.default_rng(0).uniform(0, 10, (500, 3)).astype(np.float32)
+    rows = cropped(xyz, 2.0, torch.Generator().manual_seed(0))
+    assert 0 < len(rows) < 500
+    assert (np.ptp(xyz[rows][:, :2], axis=0) <= 2.0 + 1e-5).all()
+    assert len(cropped(xyz, None, torch.Generator())) == 500
+
+
+def _scored(peaks: list[float], present: list[bool]) -> Scored:
+    return Scored(np.array(peaks), np.array(present), 0.8, 0.4)
+
+
+def test_the_threshold_lies_in_the_gap() -> None:
+    scenes = [_scored([0.9, 0.3, 0.7], [True, False, True]), _scored([0.8, 0.75, 0.2], [True, True, False])]
+    assert presence_threshold(scenes) == pytest.approx(0.5)
+    # One absent class scores high: it is believed rather than three present ones missed.
+    noisy = [*scenes, _scored([0.95, 0.85, 0.1], [False, True, False])]
+    assert presence_threshold(noisy) == pytest.approx(0.5)
+    assert presence_threshold([_scored([0.9, 0.8], [True, True])]) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("up", [(0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (0.6, 0.0, -0.8), (0.0, 0.0, -1.0)])
+def test_positions_are_put_upright(up: tuple[float, float, float]) -> None:
+    rng = np.random.default_rng(0)
+    xyz = np.concatenate([np.array([up]), rng.normal(size=(20, 3))]).astype(np.float32)
+    turned = upright(xyz, up)
+    np.testing.assert_allclose(turned[0], (0, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(turned @ turned.T, xyz @ xyz.T, atol=1e-4)

@@ -1,0 +1,120 @@
+"""Tiles: every voxel in one core, and the same answers as without them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ov3d.common.errors import DataError
+from ov3d.points.network import NetworkSpec
+from ov3d.points.tiles import MARGIN, Voxels, receptive_radius, score_voxels, tiles_of, voxels_of
+from tests.points.networks import SPEC, make_network, room, text_vectors
+
+TEXT = text_vectors(*"abcdefgh")
+CPU_SHAPE = NetworkSpec(16, 0.05, 16, 3, (24, 32, 64, 96), (48, 48, 64, 64), 1)
+"""The levels of the preset `cpu`."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _voxels(spec: NetworkSpec, *, size: float = 4.0) -> Voxels:
+    return voxels_of(*room(size=size), spec.voxel_size, coarsest=1 << len(spec.down))
+
+
+def test_voxels_are_the_networks_own() -> None:
+    xyz, rgb = room()
+    xyz -= np.array([1.7, 2.2, 0.3], np.float32)  # some coordinates negative
+    network = make_network()
+    codes, voxel = network.codes(xyz, rgb)
+    expected = (codes @ (network.basis @ TEXT.T))[voxel]
+    voxels = voxels_of(xyz, rgb, network.voxel_size, coarsest=4)
+    assert np.array_equal(voxels.of_point, voxel)
+    best, score, num_tiles = score_voxels(network, voxels, TEXT)
+    assert num_tiles == 1
+    assert np.array_equal(best[voxels.of_point], expected.argmax(axis=1))
+    assert np.abs(score[voxels.of_point] - expected.max(axis=1)).max() < 1e-5
+
+
+def test_points_without_colours_are_grey() -> None:
+    xyz, rgb = room()
+    network = make_network()
+    grey = score_voxels(network, voxels_of(xyz, None, 0.05, coarsest=4), TEXT)[1]
+    expected = (network.embed(xyz, None) @ TEXT.T).max(axis=1)
+    assert np.abs(grey[voxels_of(xyz, None, 0.05).of_point] - expected).max() < 1e-5
+    assert not voxels_of(xyz, None, 0.05).colours.any()
+    assert voxels_of(xyz, rgb, 0.05).colours.any()
+
+
+@pytest.mark.parametrize(("max_voxels", "margin"), [(10**9, 5), (3000, 5), (1500, 20), (1, 8)])
+def test_cores_are_a_partition_and_margins_complete(max_voxels: int, margin: int) -> None:
+    cells = _voxels(SPEC).cells
+    covered = np.zeros(len(cells), int)
+    for tile in tiles_of(cells, max_voxels=max_voxels, margin=margin):
+        core = tile.rows[tile.core]
+        covered[core] += 1
+        low, high = cells[core].min(axis=0) - margin, cells[core].max(axis=0) + margin
+        inside = np.flatnonzero(((cells >= low) & (cells <= high)).all(axis=1))
+        assert np.array_equal(tile.rows, inside)
+        assert len(tile.rows) <= max_voxels or np.ptp(cells[core], axis=0).max() < margin
+    assert (covered == 1).all()
+
+
+def test_with_the_whole_receptive_field_tiles_change_digits_only() -> None:
+    spec = NetworkSpec(16, 0.05, 8, 5, (8,), (8,), 1)
+    network = make_network(spec=spec)
+    voxels = _voxels(spec)
+    whole = score_voxels(network, voxels, TEXT)
+    tiled = score_voxels(network, voxels, TEXT, max_voxels=5_000, margin=receptive_radius(spec))
+    assert tiled[2] > 2
+    assert np.array_equal(tiled[0], whole[0])
+    assert np.abs(tiled[1] - whole[1]).max() < 1e-5
+
+
+def test_the_receptive_field_is_not_stated_too_small() -> None:
+    """Voxels in a line: what an input changes lies within the radius, and reaches further than half of it."""
+    network = make_network()
+    cells = np.zeros((200, 3), np.int32)
+    cells[:, 0] = np.arange(200)
+    grey = np.zeros((200, 3), np.float32)
+    lit = grey.copy()
+    lit[100] = 1
+    of_point = np.arange(200, dtype=np.int32)
+    scores = [score_voxels(network, Voxels(cells, colours, of_point), TEXT)[1] for colours in (grey, lit)]
+    changed = np.flatnonzero(scores[0] != scores[1])
+    reach = max(100 - changed.min(), changed.max() - 100)
+    assert receptive_radius(SPEC) / 2 < reach <= receptive_radius(SPEC)
+
+
+def test_tiles_do_not_show() -> None:
+    """The levels of the preset `cpu`, whose receptive field is wider than the margin: at least 99.5 % of labels agree."""
+    assert receptive_radius(CPU_SHAPE) > 2 * MARGIN
+    network = make_network(spec=CPU_SHAPE)
+    rooms = [room(seed, size=2.5, count=5_000) for seed in range(6)]
+    xyz = np.concatenate([part + np.float32([2.6 * k, 0, 0]) for k, (part, _) in enumerate(rooms)])
+    rgb = np.concatenate([part for _, part in rooms])
+    voxels = voxels_of(xyz, rgb, 0.05, coarsest=16)
+    vectors = network.codes(xyz, rgb)[0] @ network.basis
+    # Texts around the mean vector: closer calls than those between the words of a trained network.
+    around = vectors[:: len(vectors) // 6] - vectors.mean(axis=0)
+    text = around / np.linalg.norm(around, axis=1, keepdims=True)
+    whole = score_voxels(network, voxels, text)
+    tiled = score_voxels(network, voxels, text, max_voxels=len(voxels) * 13 // 20)
+    assert tiled[2] >= 3
+    assert (np.bincount(whole[0]) > 0.05 * len(voxels)).sum() >= 3
+    assert (tiled[0] == whole[0]).mean() >= 0.995
+
+
+def test_a_cloud_too_large_for_its_voxels_is_said() -> None:
+    xyz = np.array([[0, 0, 0], [3e5, 0, 0]], np.float32)
+    with pytest.raises(DataError, match="300,000 across.*--scale"):
+        voxels_of(xyz, None, 0.05)
+
+
+def test_no_point() -> None:
+    empty = voxels_of(np.zeros((0, 3), np.float32), None, 0.05)
+    assert len(empty) == 0
+    assert list(tiles_of(empty.cells)) == []

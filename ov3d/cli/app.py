@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from ov3d.cli import cache, demo, doctor, eval, extract_features, query, train
+from ov3d.cli import cache, demo, doctor, eval, extract_features, predict, query, train
 from ov3d.cli.console import print_error
 from ov3d.common.errors import Ov3dError
 
@@ -38,6 +38,7 @@ app.command("demo", short_help="Find things by words in a generated room.")(demo
 app.command("extract-features", short_help="Encode the photographs of scenes, once.")(extract_features.extract_features)
 app.command("train", short_help="Train a backend, and write a run that answers.")(train.train)
 app.command("query", short_help="Ask a run where something is.")(query.query)
+app.command("predict", short_help="Label a scan without photographs.")(predict.predict)
 app.command("eval", short_help="Score a run, or anybody's predictions.")(eval.evaluate)
 app.command("doctor", short_help="Check this machine, or a scene.")(doctor.doctor)
 app.add_typer(cache.app, name="cache")

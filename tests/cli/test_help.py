@@ -14,6 +14,7 @@ COMMANDS = [
     "extract-features",
     "train",
     "query",
+    "predict",
     "eval",
     "cache",
     "cache ls",

@@ -1,0 +1,121 @@
+"""`ov3d predict`: label a scan without photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ov3d.cli.console import Console
+from ov3d.cli.options import (
+    DeviceOption,
+    JsonFlag,
+    LayoutOption,
+    OfflineFlag,
+    OutputsOption,
+    QuietFlag,
+    ScaleOption,
+    SeedOption,
+    go_offline,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+
+def predict(
+    run: Annotated[str, typer.Argument(help="A run: its folder, SCENE, SCENE/BACKEND, or latest.", metavar="RUN")],
+    scan: Annotated[
+        Path, typer.Argument(help="The scan: PLY, LAS, LAZ, PCD, .npy, .bin, or a scene with a cloud.", metavar="SCAN")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The labelled PLY to write.", metavar="FILE")],
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", help="Classes of the run, by commas.  [default: all of them]", metavar="A,B"),
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", help="Any words instead, by commas.", metavar="X,Y")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            help="Cosine below which a point gets no label.  [default: none for all classes of the run, else its own]",
+            metavar="X",
+        ),
+    ] = None,
+    turns: Annotated[
+        int, typer.Option("--turns", help="Average the answers for so many turned copies of the scan.", metavar="N")
+    ] = 1,
+    seed: SeedOption = 0,
+    layout: LayoutOption = None,
+    scale: ScaleOption = None,
+    outputs: OutputsOption = None,
+    device: DeviceOption = "auto",
+    offline: OfflineFlag = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Label a scan with the 3D network of a run; no photographs are needed.
+
+    The PLY has every point of the scan in its order, with label (65535: none), score (cosine) and the colour of the class;
+    its header names the classes. What the scan's own file says of its points goes along.
+
+    Example: ov3d predict latest scan.ply -o labelled.ply
+    """
+    go_offline(offline)
+    console = Console(as_json=as_json, quiet=quiet)
+    from ov3d.common.runs import find_run
+
+    asked, words = _listed("--classes", classes), _listed("--prompts", prompts)
+    found = find_run(run, outputs)
+    if found.chosen:
+        console.say(f"Labelling with {found.path} ({found.chosen}).")
+    from ov3d.common.device import pick_device
+    from ov3d.points.predict import predict_scan
+
+    data = predict_scan(
+        found,
+        scan,
+        output,
+        classes=asked,
+        prompts=words,
+        threshold=threshold,
+        turns=turns,
+        seed=seed,
+        layout=layout,
+        scale=scale,
+        device=pick_device(device),
+        progress=console,
+    )
+    console.result(data, lambda out: _show(out, data))
+
+
+def _listed(option: str, text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    from ov3d.common.errors import UsageError
+
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise UsageError(f"{option} {text!r} has an empty name.", f"For example: {option} wall,floor")
+    return names
+
+
+def _show(out: RichConsole, data: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class")
+    for name in ("points", "share"):
+        table.add_column(name, justify="right")
+    counted = sorted(data["classes"].items(), key=lambda item: -item[1])
+    for name, count in (*counted, ("(no label)", data["unlabelled"])):
+        if count or len(counted) <= 12:
+            table.add_row(Text(name), f"{count:,}", f"{100 * count / data['points']:.1f} %")
+    out.print(table)
+    memory = "" if data["peak_bytes"] is None else f", {data['peak_bytes'] / 1e9:.2f} GB at most"
+    line = f"{data['points']:,} points in {data['seconds']:.1f} s{memory}: {data['output']}"
+    out.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -48,8 +48,24 @@ SETTINGS = {
         "distil.checkpoint_every=12",
     ],
     "points": ["lift.border=2"],
+    "points, all stages": [
+        "lift.border=2",
+        "preset=cpu",
+        "specialise.epochs=20",
+        "specialise.points=1000",
+        "specialise.rate=0.003",
+        "specialise.residual=0.9",
+        "specialise.checkpoint_every=10",
+        "guide.voxel_size=0.05",
+        "guide.stem_dim=8",
+        "guide.down=[8, 8]",
+        "guide.up=[16, 8]",
+        "guide.epochs=30",
+        "guide.rate=0.02",
+        "guide.checkpoint_every=10",
+    ],
 }
-"""What makes a backend fit the tiny scene: its images are 64 pixels wide."""
+"""What makes a backend fit the tiny scene, its images are 64 pixels wide: a backend's name, and more where it runs twice."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,9 +77,21 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=sorted(BACKENDS))
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return get_backend(request.param)
+@pytest.fixture(params=sorted(SETTINGS))
+def settings(request: pytest.FixtureRequest) -> list[str]:
+    return SETTINGS[request.param]
+
+
+@pytest.fixture
+def backend(settings: list[str], monkeypatch: pytest.MonkeyPatch) -> Backend:
+    name = next(name for name in SETTINGS if SETTINGS[name] is settings)
+    made = get_backend(name.partition(",")[0])
+    monkeypatch.setitem(SETTINGS, made.name, settings)
+    return made
+
+
+def test_every_backend_is_tried() -> None:
+    assert {name.partition(",")[0] for name in SETTINGS} == set(BACKENDS)
 
 
 @pytest.fixture

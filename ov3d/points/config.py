@@ -104,6 +104,8 @@ class GuideConfig(Config):
     """Points weigh as the agreement of their views to this power; the paper's 0 takes all alike."""
     balance: float = Field(default=0.0, ge=0, le=1)
     """Points weigh as the share of their pseudo label among all points to minus this power; the paper's 0 takes all alike."""
+    label_weight: float = Field(default=0.0, ge=0)
+    """Weight of the cross-entropy to the pseudo labels beside the distance of features; the paper's is 0."""
     bf16: bool = False
     """Whether convolutions run in bf16, on devices that multiply it."""
     augment: AugmentConfig = AugmentConfig()
@@ -144,6 +146,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "rate": 1e-3,
             "agreement": 0.0,
             "balance": 0.0,
+            "label_weight": 0.0,
             "crop": None,
             "checkpoint_every": 200,
         },

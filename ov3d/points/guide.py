@@ -23,10 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import log_softmax
+from torch.nn.functional import one_hot as one_hot_of
 
 from ov3d.common.checkpoints import Checkpoint, write_checkpoint
 from ov3d.common.progress import Progress
-from ov3d.common.shapes import Array, Float, Float32, Int64
+from ov3d.common.scene import IGNORE
+from ov3d.common.shapes import Array, Float, Float32, Int32, Int64
 from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
 from ov3d.points.adapter import Affine
 from ov3d.points.augment import augment_colours, augment_positions
@@ -48,6 +51,7 @@ class GuideTrainer(StageTrainer):
         network: with its start values.
         rooms: what it learns from.
         affine: A of equation (1).
+        text: unit vectors of the vocabulary.
         config: the stage's settings.
         score: of a network on the validation scenes, where the best one is kept.
         made_from, folder, seed, progress, resume: as in `StageTrainer`.
@@ -62,6 +66,7 @@ class GuideTrainer(StageTrainer):
         network: PointNetwork,
         rooms: Rooms,
         affine: Affine,
+        text: Float32[Array, "k d"],
         config: GuideConfig,
         *,
         score: Score | None = None,
@@ -73,6 +78,7 @@ class GuideTrainer(StageTrainer):
     ) -> None:
         self.rooms, self.affine, self.config, self.score = rooms, affine, config, score
         self.device = network.device
+        self.text = torch.from_numpy(np.ascontiguousarray(text)).to(self.device)
         self.best = float("-inf")
         self._per_epoch = steps_per_epoch(len(rooms), config.batch)
         self._class_weights = self._weights_of_classes()
@@ -176,8 +182,26 @@ class GuideTrainer(StageTrainer):
         counts = torch.bincount(where, minlength=len(cells)).float()
         confidence = sums[:, -1] / counts  # the mean weight of the voxel's points
         matrix = torch.from_numpy(self.affine.on_codes(room.lifted.basis)).to(self.device)
-        cosine = cosines(z[cells], sums / counts[:, None], matrix, self.module.head)
-        return (confidence * (1 - cosine)).sum(), float(confidence.sum())
+        distance = 1 - cosines(z[cells], sums / counts[:, None], matrix, self.module.head)
+        if self.config.label_weight:
+            votes = self._votes(room.pseudo.labels[rows], where, len(cells))
+            distance = distance + self.config.label_weight * self._label_loss(z[cells], votes)
+        return (confidence * distance).sum(), float(confidence.sum())
+
+    def _votes(self, labels: Int32[Array, " n"], where: Tensor, num_cells: int) -> Float[Tensor, "v k"]:
+        """Share of each pseudo label among a voxel's points; zeros where none has one."""
+        known = np.flatnonzero(labels != IGNORE)
+        picked = torch.from_numpy(known).to(self.device)
+        one_hot = one_hot_of(torch.from_numpy(labels[known].astype(np.int64)).to(self.device), len(self.text)).float()
+        votes = torch.zeros(num_cells, len(self.text), device=self.device).index_add_(0, where[picked], one_hot)
+        return votes / votes.sum(dim=1, keepdim=True).clamp(min=1)
+
+    def _label_loss(self, z: Float[Tensor, "v z"], votes: Float[Tensor, "v k"]) -> Float[Tensor, " v"]:
+        """Cross-entropy of scaled cosines of W z with the text vectors to the votes."""
+        head = self.module.head
+        length = ((z @ (head.T @ head)) * z).sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
+        logits = self.module.card.logit_scale * (z @ (head.T @ self.text.T)) / length
+        return -(votes * log_softmax(logits, dim=1)).sum(dim=1)
 
 
 def cosines(

@@ -227,6 +227,7 @@ class Learning:
             network,
             rooms,
             affine,
+            self.text,
             config,
             score=self._validation_score(),
             made_from=key,

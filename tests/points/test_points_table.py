@@ -21,6 +21,7 @@ def _row(present: float) -> Row:
 
 def _table(**levels: dict[str, float]) -> Table:
     table = Table.__new__(Table)
+    table.options = parse([])
     table.rows = {
         int(level.removeprefix("at")): {name: {"classes": [_row(value)] * 3} for name, value in rows.items()}
         for level, rows in levels.items()
@@ -49,6 +50,14 @@ def test_goals_follow_from_the_rows() -> None:
     }
     missed = _table(at0={**low, "guided": 0.50}, at45={**low, **unseen, "unseen: guided": 0.47}).goals()
     assert [goal["met"] for goal in missed.values()] == [False, False, False]
+
+
+def test_a_slice_has_goals_of_its_own() -> None:
+    table = _table(
+        at30={"fused": 0.3, "specialised": 0.26, "guided": 0.04, "unseen: fused": 0.3, "unseen: guided": 0.1}
+    )
+    table.options = parse(["--slice"])
+    assert [goal["met"] for goal in table.goals().values()] == [True, False]
 
 
 def test_the_whole_table_is_the_issues() -> None:

@@ -122,6 +122,23 @@ def test_other_formats_give_the_same_labels(run: Run, tmp_path: Path) -> None:
     assert any("no colours" in note for note in data["notes"])
 
 
+def test_surveys_in_las_keep_their_coordinates(run: Run, tmp_path: Path) -> None:
+    laspy = pytest.importorskip("laspy")
+    xyz, rgb = room(count=1_000)
+    file = laspy.create(point_format=2, file_version="1.2")
+    file.header.offsets, file.header.scales = (512_000.0, 5_400_000.0, 0.0), (0.001, 0.001, 0.001)
+    file.xyz = xyz + np.array([512_000.0, 5_400_000.0, 0.0])
+    file.red, file.green, file.blue = (rgb.astype(np.uint16) << 8).T
+    file.write(str(tmp_path / "scan.las"))
+    predict_scan(run, tmp_path / "scan.las", tmp_path / "out.ply", device=CPU)
+    vertices = PlyData.read(str(tmp_path / "out.ply"))["vertex"].data
+    assert vertices.dtype["x"].str == "<f8"
+    written = np.column_stack([vertices[axis] for axis in "xyz"])
+    assert np.abs(written - np.asarray(file.xyz)).max() < 1e-6
+    assert np.array_equal(vertices["input_green"], rgb[:, 1])
+    assert (vertices["label"] < len(VOCABULARY)).all()
+
+
 def test_scale_brings_other_units_to_metres(run: Run, tmp_path: Path) -> None:
     xyz, rgb = room(count=1_000)
     millimetres = xyz.astype(np.float64) * 1000

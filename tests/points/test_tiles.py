@@ -108,6 +108,16 @@ def test_tiles_do_not_show() -> None:
     assert (tiled[0] == whole[0]).mean() >= 0.995
 
 
+@pytest.mark.gpu
+def test_cuda_says_the_same() -> None:
+    network = make_network()
+    voxels = _voxels(SPEC)
+    best, score, _ = score_voxels(network, voxels, TEXT)
+    on_cuda = score_voxels(network.to("cuda"), voxels, TEXT, max_voxels=5_000)
+    assert (on_cuda[0] == best).mean() > 0.999
+    assert np.abs(on_cuda[1] - score).max() < 1e-3
+
+
 def test_a_cloud_too_large_for_its_voxels_is_said() -> None:
     xyz = np.array([[0, 0, 0], [3e5, 0, 0]], np.float32)
     with pytest.raises(DataError, match="300,000 across.*--scale"):

@@ -57,6 +57,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "no-specialise": ("specialise.enabled=false",),
     "top-share": ("pseudo.top_share=0.5",),
     "superpoints": ("pseudo.superpoints=true",),
+    "label-weight": ("guide.label_weight=1.0",),
+    "superpoints+label-weight": ("pseudo.superpoints=true", "guide.label_weight=1.0"),
     "select-last": ("validation=[{validation}]",),
     "select-best": ("validation=[{validation}]", "guide.select=best"),
     "turns": (),
@@ -109,11 +111,15 @@ class Table:
             self._option(level, name, folder, [*shared, f"seed={self.options.seeds[0]}"], words)
 
     def _option(self, level: int, name: str, folder: Path, settings: list[str], words: dict[str, Words]) -> None:
-        """The guided row with one option, on the first seed."""
+        """The guided row with one option, on the first seed; where pseudo labels change, what they become as well."""
         kept_out = ",".join(room.name for room in self.rooms[-2:])
         own = [setting.format(validation=kept_out) for setting in OPTIONS[name]]
         seed = self.options.seeds[0]
         run = self._trained(folder / (f"seed-{seed}-{name}" if own else f"seed-{seed}"), [*settings, *own])
+        if any(setting.startswith("pseudo.") for setting in own):
+            filtered = {"classes": words["classes"]}
+            self._add(level, f"filtered, {name}", self.rooms, filtered, partial(pseudo_answer, run))
+            self._add(level, f"specialised, {name}", self.rooms, words, partial(specialised_answer, run))
         guided = Guided(run, TURNS if name == "turns" else 1)
         for prefix, rooms in (("", self.rooms), ("unseen: ", self.test_rooms)):
             self._add(level, f"{prefix}guided, {name}", rooms, words, partial(guided_answer, guided))
@@ -163,7 +169,7 @@ class Table:
         """Print one level."""
         print(f"\nteacher corrupted by {level} %: per cent; synonyms in brackets")
         columns = ("mIoU all", "mAcc all", "mIoU present", "mAcc present", "coverage")
-        print(f"{'':<28}" + "".join(f"{name:>23}" for name in columns))
+        print(f"{'':<40}" + "".join(f"{name:>23}" for name in columns))
         for name, entry in self.rows[level].items():
             by_kind = {kind: spread(rows) for kind, rows in entry.items()}
             own, other = by_kind["classes"], by_kind.get("synonyms")
@@ -172,7 +178,7 @@ class Table:
                 text = f"{100 * own['mean'][column]:.1f}"
                 text += f" ± {100 * own['std'][column]:.1f}" if own["seeds"] > 1 else ""
                 cells.append(text + (f" ({100 * other['mean'][column]:.1f})" if other else ""))
-            print(f"{name:<28}" + "".join(f"{cell:>23}" for cell in cells), flush=True)
+            print(f"{name:<40}" + "".join(f"{cell:>23}" for cell in cells), flush=True)
 
 
 def _goal(value: float, least: float) -> dict[str, Any]:

@@ -106,6 +106,8 @@ class GuideConfig(Config):
     """Points weigh as the share of their pseudo label among all points to minus this power; the paper's 0 takes all alike."""
     label_weight: float = Field(default=0.0, ge=0)
     """Weight of the cross-entropy to the pseudo labels beside the distance of features; the paper's is 0."""
+    settle: int = Field(default=16, ge=0)
+    """Whole scenes from which the normalisation's statistics are taken anew at the end; the paper's 0 keeps running ones."""
     bf16: bool = False
     """Whether convolutions run in bf16, on devices that multiply it."""
     augment: AugmentConfig = AugmentConfig()
@@ -147,6 +149,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "agreement": 0.0,
             "balance": 0.0,
             "label_weight": 0.0,
+            "settle": 0,
             "crop": None,
             "checkpoint_every": 200,
         },

@@ -30,6 +30,7 @@ from ov3d.common.checkpoints import Checkpoint, write_checkpoint
 from ov3d.common.progress import Progress
 from ov3d.common.scene import IGNORE
 from ov3d.common.shapes import Array, Float, Float32, Int32, Int64
+from ov3d.common.sparse.blocks import BatchNorm
 from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
 from ov3d.points.adapter import Affine
 from ov3d.points.augment import augment_colours, augment_positions
@@ -121,11 +122,12 @@ class GuideTrainer(StageTrainer):
 
     def chosen(self) -> tuple[PointNetwork, int]:
         """The network that is kept, and the step it is of."""
-        if self.config.select == "last":
-            return self.module, self.steps
-        checkpoint = Checkpoint(self.folder / BEST_NAME)
-        checkpoint.load_module("network", self.module)
-        return self.module, int(checkpoint.metadata["step"])
+        if self.config.select == "best":
+            checkpoint = Checkpoint(self.folder / BEST_NAME)
+            checkpoint.load_module("network", self.module)
+            return self.module, int(checkpoint.metadata["step"])
+        settle(self.module, self.rooms, self.config.settle)
+        return self.module, self.steps
 
     def loss(self, step: int, generator: torch.Generator) -> Tensor:
         """Equation (1) over the step's scenes as one batch."""
@@ -212,6 +214,28 @@ def cosines(
     own = ((z @ (head.T @ head)) * z).sum(dim=1)
     other = ((code @ (matrix @ matrix.T)) * code).sum(dim=1)
     return dot / (own.clamp(min=1e-12) * other.clamp(min=1e-12)).sqrt()
+
+
+@torch.no_grad()
+def settle(network: PointNetwork, rooms: Rooms, most: int) -> None:
+    """Take the statistics of normalisation from whole rooms, as the network will see them, at most so many of them.
+
+    Running statistics are an average over the last few steps; where a step sees a corner of one room, that is one of walls or
+    one of chairs.
+    """
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
+    if not most:
+        return
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over all calls
+    network.train()
+    for idx in np.unique(np.linspace(0, len(rooms) - 1, min(most, len(rooms))).round().astype(int)).tolist():
+        network(network.voxels(rooms[idx].xyz, rooms[idx].rgb)[0])
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
+    network.eval()
 
 
 def cropped(xyz: Float32[Array, "n 3"], side: float | None, generator: torch.Generator) -> Int64[Array, " m"]:

@@ -158,15 +158,22 @@ class PointNetwork(nn.Module):
         Raises:
             DataError: there is no point, or one that is not finite.
         """
+        self.eval()
+        x, inverse = self.voxels(xyz, rgb)
+        triangle = self.factors()[1].float().to(self.device)
+        return normalize(self(x).float() @ triangle.T, dim=1).cpu().numpy(), inverse.cpu().numpy()
+
+    def voxels(
+        self, xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None
+    ) -> tuple[SparseTensor, Int64[Tensor, " n"]]:
+        """What the network is given of a cloud, and the voxel of each point; raises as `codes` does."""
         if not len(xyz):
             raise DataError("The cloud has no points to embed.", "Give a cloud with points.")
-        self.eval()
         points = torch.from_numpy(np.ascontiguousarray(xyz)).to(self.device)
         grid, inverse = voxelise(points, self.voxel_size)
         colours = None if rgb is None else torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device)
-        x = SparseTensor(grid, average_by_voxel(inputs(colours, len(points), self.device), inverse, grid.num_voxels))
-        triangle = self.factors()[1].float().to(self.device)
-        return normalize(self(x).float() @ triangle.T, dim=1).cpu().numpy(), inverse.cpu().numpy()
+        values = average_by_voxel(inputs(colours, len(points), self.device), inverse, grid.num_voxels)
+        return SparseTensor(grid, values), inverse
 
     def embed(
         self, xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None, *, augment: int = 0, seed: int = 0

@@ -13,9 +13,10 @@ from ov3d.points.adapter import Adapter, Affine
 from ov3d.points.augment import augment_colours, augment_positions
 from ov3d.points.bake import Scored, presence_threshold
 from ov3d.points.config import AugmentConfig, GuideConfig, PseudoConfig
-from ov3d.points.guide import cosines, cropped
+from ov3d.points.guide import cosines, cropped, settle
+from ov3d.points.material import Room, Rooms
 from ov3d.points.network import NetworkSpec, PointNetwork, upright
-from ov3d.points.pseudo_labels import keep_surest, pseudo_label
+from ov3d.points.pseudo_labels import PseudoLabels, keep_surest, pseudo_label
 from ov3d.points.steps import scenes_of_step
 from tests.colour_encoder import CARD
 
@@ -79,6 +80,39 @@ def test_codes_are_the_vectors_in_fewer_numbers() -> None:
     np.testing.assert_array_equal(several, network.embed(xyz, rgb, augment=2, seed=1))
     assert not np.allclose(several, vectors)
     assert NetworkSpec.from_json(network.spec.to_json()) == network.spec
+
+
+class _Clouds(Rooms):
+    """Rooms of clouds alone."""
+
+    def __init__(self, clouds: list[np.ndarray]) -> None:
+        self._clouds = clouds
+
+    def __len__(self) -> int:
+        return len(self._clouds)
+
+    def __getitem__(self, idx: int) -> Room:
+        xyz = self._clouds[idx]
+        lifted = _lifted(np.random.default_rng(0), 4, 16)
+        none = PseudoLabels(np.zeros(4, np.int32), np.zeros(4, np.float16), ("a",), ("a",), "key")
+        return Room(str(idx), xyz, None, lifted, np.full(len(xyz), -1, np.int32), none)
+
+
+def test_statistics_are_settled_on_whole_rooms() -> None:
+    torch.manual_seed(0)
+    network = PointNetwork(NetworkSpec.of(GuideConfig(stem_dim=4, down=(4,), up=(8,), voxel_size=0.1), 16), CARD)
+    rng = np.random.default_rng(0)
+    rooms = _Clouds([rng.uniform(0, side, (300, 3)).astype(np.float32) for side in (1, 2, 3)])
+    stem = network.unet.stem
+    means = [stem.conv(network.voxels(rooms[idx].xyz, None)[0]).feats.mean(0) for idx in range(3)]  # type: ignore[operator, union-attr]
+    settle(network, rooms, 0)
+    assert not stem.norm.running_mean.any()  # type: ignore[operator, union-attr]
+    settle(network, rooms, 16)
+    torch.testing.assert_close(stem.norm.running_mean, torch.stack(means).mean(0).detach())  # type: ignore[union-attr]
+    assert stem.norm.momentum == 0.1  # type: ignore[union-attr]
+    assert not network.training
+    settle(network, rooms, 2)
+    torch.testing.assert_close(stem.norm.running_mean, torch.stack(means)[[0, 2]].mean(0).detach())  # type: ignore[union-attr]
 
 
 def test_pseudo_labels_are_of_present_classes_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from ov3d.common.cameras import Camera
 from ov3d.common.distortion import Distortion, straighten_nearest
 from ov3d.common.errors import DataError
-from ov3d.common.images import load_raster, load_rgb
+from ov3d.common.images import load_raster, load_rgb, read_header
 from ov3d.common.shapes import Array, Bool, Int32
 
 IGNORE = -1
@@ -110,17 +111,13 @@ class PolygonMasks:
         Raises:
             DataError: the file cannot be read, or is no annotation.
         """
-        from PIL import Image, ImageDraw
+        from PIL import Image
 
         size, polygons = read_polygons(self.path)
         stored = self.camera if self.distortion is None else self.distortion.camera
         masks = np.zeros((len(self.classes), self.camera.height, self.camera.width), np.bool_)
-        for idx, name in enumerate(self.classes):
-            canvas = Image.new("1", size)
-            pen = ImageDraw.Draw(canvas)
-            for category, points in polygons:
-                if category == name and len(points) > 1:
-                    pen.polygon(points, fill=1, outline=1)
+        for idx, whole in enumerate(drawn_polygons(size, polygons, self.classes)):
+            canvas = Image.fromarray(whole)
             drawn = np.asarray(canvas.resize((stored.width, stored.height), Image.Resampling.NEAREST))
             if self.distortion is not None:
                 drawn = straighten_nearest(drawn, self.distortion, self.camera, outside=False)
@@ -137,6 +134,51 @@ def one_class_a_pixel(masks: Bool[Array, "classes h w"]) -> Int32[Array, "h w"]:
     if not len(masks):
         return np.full(masks.shape[1:], IGNORE, np.int32)
     return np.where(masks.sum(axis=0) == 1, masks.argmax(axis=0), IGNORE).astype(np.int32)
+
+
+def drawn_polygons(
+    size: tuple[int, int], polygons: Sequence[tuple[str, list[tuple[int, int]]]], classes: Sequence[str]
+) -> Bool[Array, "classes h w"]:
+    """A mask a class: the union of its polygons, borders included.
+
+    Args:
+        size: width, height of the image that was annotated.
+        polygons: category and corners, as `read_polygons` gives them.
+        classes: which categories, in which order.
+    """
+    from PIL import Image, ImageDraw
+
+    masks = np.zeros((len(classes), size[1], size[0]), np.bool_)
+    for idx, name in enumerate(classes):
+        canvas = Image.new("1", size)
+        pen = ImageDraw.Draw(canvas)
+        for category, points in polygons:
+            if category == name and len(points) > 1:
+                pen.polygon(points, fill=1, outline=1)
+        masks[idx] = np.asarray(canvas)
+    return masks
+
+
+def masks_of(truth: LabelImage | ClassMasks | PolygonMasks, num_classes: int) -> Bool[Array, "classes h w"]:
+    """A mask a class, whichever way the truth is kept; those of `ClassMasks` and `PolygonMasks` may overlap."""
+    if isinstance(truth, LabelImage):
+        ids = truth.load()
+        return np.asarray(ids == np.arange(num_classes)[:, None, None])
+    return truth.load_masks()
+
+
+def other_size(truth: LabelImage | ClassMasks | PolygonMasks, camera: Camera) -> tuple[Path, tuple[int, int]] | None:
+    """A file of the truth that has another size (width, height) than the photograph, and its size; none where all fit."""
+    if isinstance(truth, PolygonMasks):
+        stored = camera if truth.distortion is None else truth.distortion.camera
+        size = read_polygons(truth.path)[0]
+        return (truth.path, size) if size != (stored.width, stored.height) else None
+    paths = [path for path in truth.paths if path is not None] if isinstance(truth, ClassMasks) else [truth.path]
+    for path in paths:
+        header = read_header(path) if path.suffix != ".npy" else None
+        if header is not None and header.size != (camera.width, camera.height):
+            return path, header.size
+    return None
 
 
 def read_polygons(path: Path) -> tuple[tuple[int, int], list[tuple[str, list[tuple[int, int]]]]]:

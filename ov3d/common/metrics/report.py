@@ -50,6 +50,7 @@ class EvalReport:
         classes: one row a class that takes part.
         facts: points, ignored points, coverage and the like.
         notes: what a reader of the numbers must know.
+        extra: numbers that are no fractions and belong to no class (PSNR, SSIM).
         matrix: points of each (true class, predicted class), or none.
         matrix_names: its class names.
     """
@@ -67,6 +68,7 @@ class EvalReport:
     notes: tuple[str, ...] = ()
     matrix: Int64[Array, "c c"] | None = None
     matrix_names: tuple[str, ...] = field(default=())
+    extra: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
@@ -91,6 +93,7 @@ class EvalReport:
             ],
             "facts": dict(self.facts),
             "notes": list(self.notes),
+            **({"extra": dict(self.extra)} if self.extra else {}),
             "confusion": None
             if self.matrix is None
             else {"classes": list(self.matrix_names), "rows_truth": self.matrix.tolist()},
@@ -184,43 +187,55 @@ def run_reports(data: Mapping[str, Any]) -> list[EvalReport]:
     """The tables of a backend's report on one scene, as its `to_json` gives them, one report each.
 
     Args:
-        data: `scene`, `threshold`, `share_seen`, `encoder` and `tables`; a table has `title`, means, `coverage`, `num` and
-            `classes`, and may have `confusion` and `extra` numbers by name. It may have `notes`.
+        data: `scene`, `encoder` and `tables`; perhaps `protocol` (else `semantic`), `threshold` and `notes`. A table has
+            `title` and `classes` and perhaps `extra` numbers by name; one of points or pixels has three means, `coverage`,
+            `num` and perhaps `confusion`; one of masks has `means`, `num_views` and `num_masks`.
     """
+    threshold = data.get("threshold")
+    present = "" if threshold is None else f", present from cosine {threshold:.3f} on"
     reports = []
     for table in data["tables"]:
-        rows = [
-            ClassRow(name, "class", "", {"IoU": one["iou"], "Acc": one["accuracy"]}, {"points": int(one["num_true"])})
-            for name, one in table["classes"].items()
-        ]
-        means = {
-            "mIoU": table["mean_iou"],
-            "mAcc": table["mean_accuracy"],
-            "mIoU with other": table["mean_iou_with_other"],
-        }
+        masks = "means" in table
+        rows = [_mask_row(name, one) if masks else _pixel_row(name, one) for name, one in table["classes"].items()]
         confusion = table.get("confusion")
+        extra = table.get("extra", {})
         reports.append(
             EvalReport(
                 dataset=str(data["scene"]),
                 dataset_version=None,
                 title=f"{data['scene']}: {table['title']}",
-                protocol="semantic",
+                protocol=str(data.get("protocol", "semantic")),
                 split="",
-                num_scans=1,
-                means=means,
+                num_scans=int(table.get("num_views", 1)),
+                means=dict(table["means"]) if masks else _pixel_means(table),
                 groups={},
                 classes=rows,
-                facts={"coverage": table["coverage"], "points": table["num"]},
-                notes=(
-                    f"encoder {data['encoder']}, present from cosine {data['threshold']:.3f} on",
-                    *data.get("notes", ()),
-                    *_extra_note(table.get("extra", {})),
-                ),
+                facts={"masks": table["num_masks"]}
+                if masks
+                else {"coverage": table["coverage"], "points": table["num"]},
+                notes=(f"encoder {data['encoder']}{present}", *data.get("notes", ()), *_extra_note(extra)),
                 matrix=None if confusion is None else np.array(confusion["rows_truth"], np.int64),
                 matrix_names=() if confusion is None else tuple(confusion["classes"]),
+                extra=extra,
             )
         )
     return reports
+
+
+def _pixel_row(name: str, one: Mapping[str, Any]) -> ClassRow:
+    return ClassRow(name, "class", "", {"IoU": one["iou"], "Acc": one["accuracy"]}, {"points": int(one["num_true"])})
+
+
+def _mask_row(name: str, one: Mapping[str, Any]) -> ClassRow:
+    return ClassRow(name, "query", "", {"IoU": one["iou"]}, {"views": int(one["num_views"])})
+
+
+def _pixel_means(table: Mapping[str, Any]) -> dict[str, float | None]:
+    return {
+        "mIoU": table["mean_iou"],
+        "mAcc": table["mean_accuracy"],
+        "mIoU with other": table["mean_iou_with_other"],
+    }
 
 
 def _extra_note(extra: Mapping[str, float | None]) -> tuple[str, ...]:

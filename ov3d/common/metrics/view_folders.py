@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,10 +14,11 @@ from ov3d.common.images import load_raster
 from ov3d.common.metrics.folders import checked_protocol
 from ov3d.common.metrics.label_files import Fault, FaultyFilesError
 from ov3d.common.metrics.report import ClassRow, EvalReport, finite
-from ov3d.common.metrics.views import REDUCTION, ViewIoU, exact_mean, mask_of_relevancy
+from ov3d.common.metrics.views import REDUCTION, ViewIoU, exact_mean, mask_of_relevancy, resized_mask
 from ov3d.common.npy_files import read_npy
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.shapes import Array, Bool
+from ov3d.common.truth_images import drawn_polygons, read_polygons
 
 LOSSY_FOREGROUND = 127
 """Masks that went through JPEG are foreground above this; others only at 255."""
@@ -147,9 +146,11 @@ def _find_lerf_ovs(truth_root: Path, prediction_root: Path) -> tuple[list[View],
     for scene, (found, prediction) in scenes.items():
         for path in found:
             try:
-                classes = tuple(dict.fromkeys(str(one["category"]) for one in _read_annotation(path)["objects"]))
+                classes = tuple(dict.fromkeys(category for category, _ in read_polygons(path)[1]))
+                if not classes:
+                    raise DataError(f"{path} names no object.")
             except DataError as error:
-                faults.append(Fault(str(path), error.message))
+                faults.append(Fault(str(path), "it " + error.message.removeprefix(f"{path} ").rstrip(".")))
                 continue
             views.append(View(scene, path.stem, classes, path, prediction))
         faults += _extra_entries(prediction, {path.stem for path in found})
@@ -179,14 +180,14 @@ def _score_view(view: View, protocol: str, layout: str, metric: ViewIoU, faults:
             kept = [idx for idx in range(len(classes)) if truth[idx].any()]
             truth, classes = truth[kept], tuple(classes[idx] for idx in kept)
     else:
-        truth = _draw_annotation(_read_annotation(view.source), classes)
+        truth = drawn_polygons(*read_polygons(view.source), classes)
     masks = _read_prediction(view, classes, truth.shape[1:], protocol, faults)
     if masks is None:
         return
     if protocol == "3d-ovs":
         size = truth.shape[1] // REDUCTION, truth.shape[2] // REDUCTION
-        truth = np.stack([_resized(mask, size) for mask in truth])
-        masks = [mask if mask.shape == size else _resized(mask, size) for mask in masks]
+        truth = np.stack([resized_mask(mask, size) for mask in truth])
+        masks = [resized_mask(mask, size) for mask in masks]
     prediction = np.stack(masks) if masks else np.zeros_like(truth)
     metric.update(_name(view), classes, prediction, truth, count_pixels=protocol == "3d-ovs")
 
@@ -269,49 +270,6 @@ def _read_image(path: Path) -> Array:
     if path.suffix == ".npy":
         return read_npy(path, "mask")
     return load_raster(path, "mask")
-
-
-def _resized(mask: Bool[Array, "h w"], size: tuple[int, int]) -> Bool[Array, "h2 w2"]:
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
-
-
-def _read_annotation(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        info = data["info"]
-        if int(info["width"]) < 1 or int(info["height"]) < 1 or not data["objects"]:
-            raise ValueError("no size or no object")
-        for one in data["objects"]:
-            if len(one["category"]) < 1 or len(one["segmentation"]) < 1:
-                raise ValueError("an object without category or polygon")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"it is no annotation with info and objects ({type(error).__name__}: {error})") from None
-    return data
-
-
-def _draw_annotation(data: dict[str, Any], classes: Sequence[str]) -> Bool[Array, "k h w"]:
-    """A mask a category: the union of the polygons of its objects, borders included."""
-    from PIL import Image, ImageDraw
-
-    size = int(data["info"]["width"]), int(data["info"]["height"])
-    masks = []
-    for name in classes:
-        canvas = Image.new("1", size)
-        pen = ImageDraw.Draw(canvas)
-        for one in data["objects"]:
-            if one["category"] != name:
-                continue
-            polygons = one["segmentation"]
-            if np.ndim(polygons[0]) == 1:  # one polygon as a list of points
-                polygons = [polygons]
-            for polygon in polygons:
-                points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2).astype(np.int32)
-                if len(points) > 1:
-                    pen.polygon([(int(x), int(y)) for x, y in points], fill=1, outline=1)
-        masks.append(np.asarray(canvas))
-    return np.stack(masks)
 
 
 def _report(spec: DatasetSpec, protocol: str, metric: ViewIoU) -> EvalReport:

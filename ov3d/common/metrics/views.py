@@ -139,6 +139,15 @@ def mask_of_relevancy(
     return np.clip(stretched, 0, 1) > threshold
 
 
+def resized_mask(mask: Bool[Array, "h w"], size: tuple[int, int]) -> Bool[Array, "h2 w2"]:
+    """A mask at another size (height, width), each pixel its nearest one."""
+    from PIL import Image
+
+    if mask.shape == size:
+        return mask
+    return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
+
+
 def exact_mean(values: Sequence[float]) -> float:
     """The mean, from an exactly rounded sum: the order of values does not matter. NaN of nothing."""
     return math.fsum(values) / len(values) if values else math.nan

@@ -96,6 +96,22 @@ def propagate(labels: Int32[Array, " n"], superpoint: Int32[Array, " n"]) -> Int
     return spread[superpoint]
 
 
+def pooled(values: Float32[Array, "n c"], superpoint: Int32[Array, " n"]) -> Float32[Array, "n c"]:
+    """The mean of each point's superpoint: for features, where `propagate` is for labels.
+
+    Args:
+        values: a row a point; leave out points that have none.
+        superpoint: of each of those points, any numbers.
+    """
+    if not len(values):
+        return values
+    _, piece, counts = np.unique(superpoint, return_inverse=True, return_counts=True)
+    order = np.argsort(piece.reshape(-1), kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    sums = np.add.reduceat(values[order], starts, axis=0, dtype=np.float64)
+    return (sums / counts[:, None]).astype(np.float32)[piece.reshape(-1)]
+
+
 def _means(values: Float32[Array, "n c"], voxel: Int32[Array, " n"], count: int) -> Float32[Array, "v c"]:
     number = np.bincount(voxel, minlength=count)
     columns = [np.bincount(voxel, weights=column, minlength=count) / number for column in values.T]

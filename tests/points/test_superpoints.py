@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from ov3d.common.errors import DataError
 from ov3d.common.scene import IGNORE
-from ov3d.points.superpoints import SuperpointConfig, propagate, superpoints
+from ov3d.points.superpoints import SuperpointConfig, pooled, propagate, superpoints
 
 
 def _corner(step: float = 0.05) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -80,3 +80,11 @@ def test_majority_is_that_of_a_plain_loop(labels: np.ndarray, superpoint: np.nda
         known = [int(label) for label in votes if label != IGNORE]
         expected[number] = min(set(known), key=lambda label: (-known.count(label), label)) if known else IGNORE
     assert np.array_equal(propagate(labels, superpoint), expected)
+
+
+def test_pooling_gives_the_mean_of_a_piece() -> None:
+    values = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    superpoint = (np.arange(30, dtype=np.int32) * 7) % 5 + 3
+    expected = np.stack([values[superpoint == own].mean(axis=0) for own in superpoint])
+    assert np.allclose(pooled(values, superpoint), expected, atol=1e-6)
+    assert pooled(values[:0], superpoint[:0]).shape == (0, 4)

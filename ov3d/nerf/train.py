@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from ov3d.common.checkpoints import Checkpoint
 from ov3d.common.encoders import create_patch_encoder
 from ov3d.common.errors import DataError, MissingModelError
-from ov3d.common.files import write_bytes, write_text
 from ov3d.common.lifting import write_lifted
 from ov3d.common.progress import Progress
 from ov3d.common.scene import Frame, Scene
@@ -21,7 +19,7 @@ from ov3d.common.teacher import Teacher
 from ov3d.nerf.bake import INDEX_NAME, bake
 from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.language import FeatureHead
-from ov3d.nerf.losses import psnr
+from ov3d.nerf.looking import Looker, held_out_psnr
 from ov3d.nerf.model import Model
 from ov3d.nerf.preflight import check_memory, described, estimate, split_views
 from ov3d.nerf.rays import PixelBank
@@ -30,10 +28,8 @@ from ov3d.nerf.targets import PatchFeatures, Targets
 from ov3d.nerf.train_distil import CHECKPOINT_NAME as DISTIL_NAME
 from ov3d.nerf.train_distil import DistilTrainer
 from ov3d.nerf.train_field import FieldTrainer
-from ov3d.nerf.view_rays import view_rays
 
 LIFTED_NAME = "lifted.safetensors"
-VIEWS_FOLDER = "views"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +87,15 @@ def train_scene(
     trainer = FieldTrainer(
         bank, chosen.space, config.field, folder, seed=config.seed, progress=progress, device=device, resume=resume
     )
-    model = trainer.run(_Looker(held_out or train[:1], config.field.long_side, folder, progress))
+    long_side = config.field.long_side
+    model = trainer.run(Looker((held_out or train)[0], long_side, folder, progress))
+    decibels = held_out_psnr(model, held_out, long_side, progress)
     facts: dict[str, Any] = {
         "held_out": [frame.name for frame in held_out],
         "space": model.space.kind,
         "resolution": list(model.field.resolution),
         "classes": list(classes),
+        "psnr": None if decibels is None else round(decibels, 2),
     }
     if teacher is None:
         return Trained(None, facts)
@@ -164,34 +163,3 @@ def _patches(bank: PixelBank, config: NerfConfig, device: torch.device, progress
         progress.say(f"{error.message} Feature distributions are not aligned (FDA).")
         return None
     return PatchFeatures(bank, encoder, progress=progress)
-
-
-class _Looker:
-    """Renders a view every now and then, so that a run can be judged while it goes."""
-
-    def __init__(self, frames: Sequence[Frame], long_side: int, folder: Path, progress: Progress) -> None:
-        self._frame, self._long_side = frames[0], long_side
-        self._folder, self._progress = folder / VIEWS_FOLDER, progress
-
-    def __call__(self, model: Model, step: int) -> None:
-        from io import BytesIO
-
-        import numpy as np
-        from PIL import Image
-
-        from ov3d.common.features.crops import resized
-        from ov3d.nerf.rays import working_camera
-
-        camera = working_camera(self._frame.camera, self._long_side)
-        colour = model.render(*view_rays(camera, self._frame.world_from_camera, model.device)).colour
-        image = (colour.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy().reshape(camera.height, camera.width, 3)
-        photograph = resized(self._frame.load_image(), (camera.width, camera.height))
-        error = float(np.square((image.astype(np.float64) - photograph) / 255).mean())
-        stream = BytesIO()
-        Image.fromarray(image).save(stream, format="png")
-        write_bytes(self._folder / f"step-{step:06d}.png", stream.getvalue())
-        write_text(
-            self._folder / f"step-{step:06d}.json",
-            json.dumps({"step": step, "view": self._frame.name, "psnr": round(psnr(error), 3)}) + "\n",
-        )
-        self._progress.say(f"Step {step}: view {self._frame.name} rendered at {psnr(error):.1f} dB")

@@ -26,6 +26,7 @@ from ov3d.nerf.model import Model, composite_code
 from ov3d.nerf.ray_cache import RayCache, cache_rays
 from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.rendering import Weighted, render_colour
+from ov3d.nerf.soundness import cause_of_nan, not_finite, say_threads
 from ov3d.nerf.targets import PatchFeatures, Target, Targets
 
 CHECKPOINT_NAME = "distil.safetensors"
@@ -106,6 +107,9 @@ class DistilTrainer:
                 self._one_step()
                 task.advance()
                 if self.step % config.checkpoint_every == 0 or self.done:
+                    # A checkpoint of weights that are no numbers would be worth nothing.
+                    if any(map(not_finite, (self.head, self.selection, self.model.field))):
+                        raise self._failed(self.step, {})
                     self.write()
         return self.head
 
@@ -118,6 +122,7 @@ class DistilTrainer:
             "model": self.model.metadata(),
             "dim": len(self.head.weight),
             "num_scales": self.targets.num_scales,
+            "threads": torch.get_num_threads(),
         }
         modules = {"field": self.model.field, "head": self.head, "selection": self.selection}
         optimiser = None if self.done else self.optimiser
@@ -274,11 +279,13 @@ class DistilTrainer:
         return adam(groups, betas=ADAM_BETAS)
 
     def _failed(self, step: int, parts: dict[str, tuple[float, Tensor]]) -> DataError:
-        broken = [name for name, (_, part) in parts.items() if not math.isfinite(float(part.detach()))]
+        lost = [name for name, (_, part) in parts.items() if not math.isfinite(float(part.detach()))]
+        causes = [cause_of_nan(module) for module in (self.head, self.selection, self.model.field)]
+        cause = next(filter(None, causes), f"the cause is its part {', '.join(lost) or 'colour'}")
         kept = self.folder / CHECKPOINT_NAME
         last = f" The checkpoint before it is kept at {kept}." if kept.is_file() else ""
         return DataError(
-            f"The loss is no number at step {step} of stage {STAGE} (part: {', '.join(broken) or 'colour'}).{last}",
+            f"The loss is no number at step {step} of stage {STAGE}; {cause}.{last}",
             f"Start a new run with smaller steps: --set distil.head_rate={self.config.head_rate / 4:g}",
         )
 
@@ -295,4 +302,5 @@ class DistilTrainer:
         checkpoint.load_optimiser(self.optimiser)
         self.curves = Curves(self.folder / CURVES_NAME, self.step)
         self.progress.say(f"Going on with distillation at step {self.step}.")
+        say_threads(checkpoint, self.progress)
         return True

@@ -27,6 +27,7 @@ from ov3d.nerf.model import Model
 from ov3d.nerf.occupancy import full_occupancy
 from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.rendering import render_colour
+from ov3d.nerf.soundness import cause_of_nan, not_finite, say_threads
 from ov3d.nerf.spaces import Space
 
 CHECKPOINT_NAME = "field.safetensors"
@@ -112,6 +113,7 @@ class FieldTrainer:
                 if look is not None and config.view_every and self.step % config.view_every == 0:
                     look(self.model, self.step)
                 if self.step % config.checkpoint_every == 0 or self.done:
+                    self._check(self.step)
                     self.write()
         return self.model
 
@@ -119,6 +121,7 @@ class FieldTrainer:
         """Write curves and a checkpoint; at the end of the stage without the optimiser, which nothing needs any more."""
         self.curves.write()
         metadata = {"stage": STAGE, "step": self.step, "model": self.model.metadata()}
+        metadata["threads"] = torch.get_num_threads()
         metadata["running"] = [self._recent.hex(), self._samples_a_ray.hex()]  # every bit of them, and NaN
         optimiser = None if self.done else self.optimiser
         write_checkpoint(
@@ -190,6 +193,7 @@ class FieldTrainer:
             self._shrink()
             due = True
         if due and step:
+            self._check(step)  # a cell whose density is no number would count as empty
             model.look_for_occupied(config.occupancy_threshold if step >= config.occupancy_from else 0.0)
             if not model.occupancy.cells.any():
                 raise DataError(
@@ -229,11 +233,13 @@ class FieldTrainer:
             betas=ADAM_BETAS,
         )
 
+    def _check(self, step: int) -> None:
+        """See that all weights are numbers: a checkpoint of others would be worth nothing."""
+        if not_finite(self.model.field):
+            raise self._failed(step)
+
     def _failed(self, step: int) -> DataError:
-        broken = [name for name, value in self.model.field.named_parameters() if not bool(value.isfinite().all())]
-        cause = (
-            f"{broken[0]} is no number any more: the steps are too large" if broken else "a ray composites to no number"
-        )
+        cause = cause_of_nan(self.model.field) or "a ray composites to no number"
         kept = self.folder / CHECKPOINT_NAME
         last = f" The checkpoint before it is kept at {kept}." if kept.is_file() else ""
         return DataError(
@@ -255,6 +261,7 @@ class FieldTrainer:
         self.optimiser = self._new_optimiser()
         checkpoint.load_optimiser(self.optimiser)
         self.curves = Curves(self.folder / CURVES_NAME, self.step)
-        if self.step:
+        if self.step and not self.done:
             self.progress.say(f"Going on with the radiance field at step {self.step}.")
+            say_threads(checkpoint, self.progress)
         return True

@@ -147,6 +147,46 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path: Path)
     assert (tmp_path / "run" / CHECKPOINT_NAME).read_bytes() == kept
 
 
+def test_distillation_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    trainer = _distiller(tmp_path, tmp_path / "run")
+    trainer._one_step()
+    trainer.write()
+    kept = (tmp_path / "run" / "distil.safetensors").read_bytes()
+    with torch.no_grad():
+        trainer.head.weight[0, 0] = float("nan")
+    with pytest.raises(DataError, match=r"no number at step 1 of stage distil; weight is no number.*too large") as info:
+        trainer.run()
+    assert "distil.head_rate=0.00125" in info.value.hint
+    assert (tmp_path / "run" / "distil.safetensors").read_bytes() == kept
+
+
+def test_weights_that_are_no_numbers_are_never_written(tmp_path: Path) -> None:
+    """A step can end with a sound loss and unsound weights: the checkpoint after it must not hold them."""
+    trainer = field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "run", tiny_config("field.checkpoint_every=1"))
+    step = trainer._one_step
+
+    def broken() -> None:
+        step()
+        with torch.no_grad():
+            trainer.model.field.basis.weight[0, 0] = float("inf")
+
+    trainer._one_step = broken  # type: ignore[method-assign]
+    with pytest.raises(DataError, match=r"no number at step 1 of stage field; basis.weight is no number"):
+        trainer.run()
+    assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
+
+
+def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
+    scene, config = box_scene(tmp_path / "s", 4), tiny_config()
+    trainer = field_trainer(scene, tmp_path / "run", config)
+    trainer._one_step()
+    trainer.write()
+    torch.set_num_threads(2)
+    again = field_trainer(scene, tmp_path / "run", config)
+    lines = again.progress.lines  # type: ignore[attr-defined]
+    assert any("written with 1 processor threads, this goes on with 2" in line for line in lines)
+
+
 def test_an_empty_grid_is_said(tmp_path: Path) -> None:
     trainer = field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "run", tiny_config())
     while trainer.step < 5:

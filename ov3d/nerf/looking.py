@@ -1,0 +1,101 @@
+"""Looking at views while a field is trained and when it is done: pictures in the run's folder, and PSNR of held-out views."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ov3d.common.features.crops import resized
+from ov3d.common.files import write_bytes, write_text
+from ov3d.common.progress import Progress
+from ov3d.common.scene import Frame
+from ov3d.common.shapes import Array, UInt8
+from ov3d.nerf.losses import psnr
+from ov3d.nerf.model import Model
+from ov3d.nerf.rays import working_camera
+from ov3d.nerf.view_rays import view_rays
+
+VIEWS_FOLDER = "views"
+MAX_PIXELS = 600_000
+"""Held-out views are looked at until so many pixels were rendered: a minute or less on one core."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """A view beside its photograph.
+
+    Attributes:
+        image: as rendered.
+        decibels: PSNR.
+    """
+
+    image: UInt8[Array, "h w 3"]
+    decibels: float
+
+
+def look_at_view(model: Model, frame: Frame, long_side: int) -> Look:
+    """Render a frame at a long side, and compare it with its photograph."""
+    camera = working_camera(frame.camera, long_side)
+    colour = model.render(*view_rays(camera, frame.world_from_camera, model.device)).colour
+    found = colour.clamp(0, 1).cpu().numpy().reshape(camera.height, camera.width, 3)
+    photograph = resized(frame.load_image(), (camera.width, camera.height)).astype(np.float64) / 255
+    return Look((found * 255 + 0.5).astype(np.uint8), psnr(float(np.square(found - photograph).mean())))
+
+
+def held_out_psnr(model: Model, frames: Sequence[Frame], long_side: int, progress: Progress) -> float | None:
+    """Mean PSNR of held-out views, said aloud; none where nothing was held out.
+
+    Args:
+        model: trained.
+        frames: views that no loss saw; the first ones up to `MAX_PIXELS` are looked at.
+        long_side: of rendering.
+        progress: hears it.
+    """
+    decibels: list[float] = []
+    pixels = 0
+    for frame in frames:
+        if decibels and pixels > MAX_PIXELS:
+            break
+        camera = working_camera(frame.camera, long_side)
+        decibels.append(look_at_view(model, frame, long_side).decibels)
+        pixels += camera.width * camera.height
+    if not decibels:
+        return None
+    mean = float(np.mean(decibels))
+    some = f"{len(decibels)} of {len(frames)}" if len(decibels) < len(frames) else f"all {len(frames)}"
+    progress.say(f"Held-out PSNR {mean:.1f} dB, mean of {some} views kept out")
+    return mean
+
+
+class Looker:
+    """Renders a view every now and then, so that a run can be judged while it goes.
+
+    Args:
+        frame: the view, best one that is kept out.
+        long_side: of rendering.
+        folder: of the scene in its run.
+        progress: hears PSNR.
+    """
+
+    def __init__(self, frame: Frame, long_side: int, folder: Path, progress: Progress) -> None:
+        self._frame, self._long_side = frame, long_side
+        self._folder, self._progress = folder / VIEWS_FOLDER, progress
+
+    def __call__(self, model: Model, step: int) -> None:
+        """Look after a step."""
+        from PIL import Image
+
+        with torch.no_grad():
+            look = look_at_view(model, self._frame, self._long_side)
+        stream = BytesIO()
+        Image.fromarray(look.image).save(stream, format="png")
+        write_bytes(self._folder / f"step-{step:06d}.png", stream.getvalue())
+        facts = {"step": step, "view": self._frame.name, "psnr": round(look.decibels, 3)}
+        write_text(self._folder / f"step-{step:06d}.json", json.dumps(facts) + "\n")
+        self._progress.say(f"Step {step}: view {self._frame.name} rendered at {look.decibels:.1f} dB")

@@ -113,7 +113,7 @@ def test_cuda_says_the_same() -> None:
     network = make_network()
     voxels = _voxels(SPEC)
     best, score, _ = score_voxels(network, voxels, TEXT)
-    on_cuda = score_voxels(network.to("cuda"), voxels, TEXT, max_voxels=5_000)
+    on_cuda = score_voxels(network.to(torch.device("cuda")), voxels, TEXT, max_voxels=5_000)
     assert (on_cuda[0] == best).mean() > 0.999
     assert np.abs(on_cuda[1] - score).max() < 1e-3
 

@@ -145,7 +145,7 @@ def top_down_picture(index: LanguageIndex, answer: Answer) -> UInt8[Array, "h w 
     owner = np.where(painted == EMPTY, EMPTY, np.append(kept, EMPTY)[painted])
 
     heat = soften(picked(heat_of(answer.scores, *answer.score_range), owner, empty=0), 1.0)
-    ground = np.append(_colours(index, plan), [np.array(GROUND, np.uint8)], axis=0)[owner]
+    ground = np.append(point_colours(index), [np.array(GROUND, np.uint8)], axis=0)[owner]
     picture = Image.fromarray(blend_heat(ground, heat))
     draw = ImageDraw.Draw(picture)
     for rank, item in reversed(list(enumerate(answer.objects, start=1))):
@@ -217,11 +217,11 @@ def _below_ceiling(plan: Float64[Array, "n 3"]) -> Array:
     return finite & (height <= floor + CEILING_CUT * (top - floor))
 
 
-def _colours(index: LanguageIndex, plan: Float64[Array, "n 3"]) -> UInt8[Array, "n 3"]:
+def point_colours(index: LanguageIndex) -> UInt8[Array, "n 3"]:
     """The points' own colours; without any, grey by height."""
     if index.rgb is not None:
         return index.rgb
-    height = np.nan_to_num(plan[:, 2])
+    height = np.nan_to_num(index.xyz.astype(np.float64) @ plan_axes(index.world.up)[2])
     shade = heat_of(height, float(height.min(initial=0)), float(height.max(initial=1)))
     return np.repeat((70 + 140 * shade).astype(np.uint8)[:, None], 3, axis=1)
 

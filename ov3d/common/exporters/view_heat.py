@@ -2,7 +2,7 @@
 
 Where a run kept language codes of its views' pixels, they give the scores: they were rendered from the learnt field and have
 its edges. Elsewhere the points are painted into the view. Either way a found object is where its points are; with codes, its
-pixels are those beside painted ones whose own score reaches the object's extent.
+pixels are those connected with painted ones whose own score reaches the object's extent.
 
 Symbols: h, w the wanted size; r rank of the index.
 """
@@ -25,8 +25,10 @@ from ov3d.common.shapes import Array, Bool, Float, Float16, Float32, Int32
 from ov3d.common.views import ViewSet
 
 REACH = 3
-"""Pixels of the code map that an object may reach beyond its painted points, which lie as far apart as voxels do."""
+"""Pixels of the code map over which an object spreads from its painted points, which lie as far apart as voxels do."""
 NOTHING = -1
+NOBODY = np.iinfo(np.int32).max
+"""Stands for no object where the least rank is looked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,11 +97,12 @@ def enlarged(values: Float32[Array, "h w"], width: int, height: int) -> Float32[
 def _from_codes(
     index: LanguageIndex, answer: Answer, views: ViewSet, idx: int, camera: Camera, code: Float16[Array, "a b r"]
 ) -> ViewHeat:
-    scores = code_scores(code, answer.query)
+    low, _ = answer.score_range  # what sees nothing is cold, whatever the background scores
+    scores = np.where((code != 0).any(axis=2), code_scores(code, answer.query), np.float32(low))
     small = camera.resized(code.shape[1], code.shape[0])
     owner = paint_view(index.xyz, small, views.world_from_camera[idx], spacing_of(index))
-    ranks = _grown(picked(instance_ranks(len(index), answer), owner), REACH)
     levels = np.array([np.inf, *(answer.extent_level(item.score) for item in answer.objects)], np.float32)
+    ranks = _grown(picked(instance_ranks(len(index), answer), owner), scores, levels)
     full = enlarged(np.ascontiguousarray(scores), camera.width, camera.height)
     rows = ((np.arange(camera.height) + 0.5) * code.shape[0] / camera.height).astype(np.int64)
     columns = ((np.arange(camera.width) + 0.5) * code.shape[1] / camera.width).astype(np.int64)
@@ -109,12 +112,21 @@ def _from_codes(
     return ViewHeat(heat, np.where(inside, wide, np.int32(NOTHING)).astype(np.int32))
 
 
-def _grown(ranks: Int32[Array, "h w"], steps: int) -> Int32[Array, "h w"]:
-    """Objects spread over the pixels around them that have none; where two meet, the better one (the lesser rank) wins."""
-    none = np.iinfo(np.int32).max
-    grown = np.where(ranks > 0, ranks, none)
-    for _ in range(steps):
+def _grown(
+    painted: Int32[Array, "h w"], scores: Float32[Array, "h w"], levels: Float32[Array, " k"]
+) -> Int32[Array, "h w"]:
+    """Objects spread over the pixels around their points: by `REACH` anywhere, and on as far as pixels reach their level.
+
+    Points are sparse where depth was; the learnt field is not. Where two objects meet, the better one (lesser rank) wins.
+    """
+    grown = np.where(painted > 0, painted, NOBODY)
+    for step in range(max(painted.shape)):
         padded = np.pad(grown, 1, mode="edge")
-        sides = np.stack([padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
-        grown = np.where(grown == none, sides.min(axis=0), grown)
-    return np.where(grown == none, NOTHING, grown).astype(np.int32)
+        sides = np.stack([padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]).min(axis=0)
+        joins = (grown == NOBODY) & (sides != NOBODY)
+        if step >= REACH:
+            joins &= scores >= levels[np.where(joins, sides, 0)]
+        if not joins.any():
+            break
+        grown[joins] = sides[joins]
+    return np.where(grown == NOBODY, NOTHING, grown).astype(np.int32)

@@ -1,0 +1,80 @@
+"""Animations: frames come back, a missing or failing ffmpeg is one line, and points are painted along the path."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ov3d.common.asking import ask
+from ov3d.common.errors import StorageError, UsageError
+from ov3d.common.exporters.animation import REPEATS, check_animation, write_animation
+from ov3d.common.exporters.orbit import PaintedPoints, path_round, write_orbit
+from ov3d.common.progress import Silent
+from tests.common.exporters.test_images import CAT, colourful, make
+
+FRAMES = [np.full((5, 7, 3), value, np.uint8) for value in (10, 100, 200)]
+
+
+def _ffmpeg(folder: Path, script: str) -> None:
+    folder.mkdir()
+    program = folder / "ffmpeg"
+    program.write_text("#!/bin/sh\n" + script)
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+
+def test_frames_come_back(tmp_path: Path) -> None:
+    path = write_animation(tmp_path / "deep" / "a.png", FRAMES)
+    with Image.open(path) as picture:
+        assert picture.info["loop"] == 0
+        for idx, frame in enumerate(FRAMES):
+            picture.seek(idx)
+            np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), frame)
+    assert write_animation(tmp_path / "b.png", FRAMES).read_bytes() == path.read_bytes()
+
+
+def test_ffmpeg_gets_even_frames_that_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _ffmpeg(tmp_path / "bin", f'echo "$@" > {tmp_path}/said\nfor last; do :; done\ncat > "$last"\n')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    written = write_animation(tmp_path / "a.mp4", FRAMES).read_bytes()
+    assert "-s 8x6 " in (tmp_path / "said").read_text()
+    frames = np.frombuffer(written, np.uint8).reshape(REPEATS * 3, 6, 8, 3)
+    np.testing.assert_array_equal(frames[:3, :5, :7], FRAMES)
+    np.testing.assert_array_equal(frames[3:6], frames[:3])
+
+
+def test_a_failing_or_missing_ffmpeg_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _ffmpeg(tmp_path / "bin", "cat > /dev/null\necho Unknown encoder >&2\nexit 1\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(StorageError, match="could not make an MP4: Unknown encoder"):
+        write_animation(tmp_path / "a.mp4", FRAMES)
+    assert not (tmp_path / "a.mp4").exists()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match=r"no ffmpeg on the path to write a.mp4 with. .*a\.png"):
+        check_animation(tmp_path / "a.mp4")
+    with pytest.raises(UsageError, match="is no animation"):
+        check_animation(tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize("with_views", [True, False])
+def test_points_are_painted_along_the_path(tmp_path: Path, with_views: bool) -> None:
+    index, views = make(tmp_path)
+    answer = ask(index, "a cat", CAT)
+    renderer = PaintedPoints(index, answer)
+    camera, poses = path_round(index, views if with_views else None, 6, 64)
+    assert max(camera.width, camera.height) == 64
+    hot = [int((renderer(camera, pose)[1] > 0.5).sum()) for pose in poses]
+    assert max(hot) > 20
+    beside, out = views if with_views else None, tmp_path / "o.png"
+    path = write_orbit(out, index, answer, beside, renderer, num_frames=6, long_side=64, progress=Silent())
+    warm = []
+    with Image.open(path) as picture:
+        for idx in range(picture.n_frames):  # type: ignore[attr-defined]  # equal neighbours are one frame, shown longer
+            picture.seek(idx)
+            warm.append(int((colourful(np.asarray(picture.convert("RGB"))[: camera.height]) > 40).sum()))
+    assert max(warm) > 0
+    assert (min(warm) == 0) == (min(hot) == 0)

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 BACKENDS = {"nerf": "ov3d.nerf.backend:NerfBackend", "points": "ov3d.points.backend:PointsBackend"}
 """Backend names to `module:class`."""
 
+RENDERERS = {"nerf": "ov3d.nerf.orbit:FieldViews"}
+"""Those that can show a scene from where nobody stood: `module:class` of a `ViewRenderer`, made of the scene's folder in
+the run, its index, the answer and a device. The others' points are painted."""
+
+PROTOCOLS = {"nerf": ("held-out", "3d-ovs", "langsplat"), "points": ("semantic",)}
+"""How runs of each are scored; the first is what is done when nobody says which."""
+
+SOURCE_NAME = "source.json"
+SOURCE_KIND, SOURCE_VERSION = "run-source", 1
+"""How a run reads its scenes, written before it trains: whoever goes on with it reads them alike."""
+
 PLANNED = ("lidar",)
 """Backends of later versions: a user who asks for one is told so."""
 
@@ -33,6 +44,14 @@ def get_backend(name: str) -> Backend:
     if name in PLANNED:
         raise UsageError(f"{name} is not in this version yet; it has: {', '.join(sorted(BACKENDS))}.")
     raise UsageError(f"Unknown backend {name!r}.", did_you_mean(name, BACKENDS))
+
+
+def get_renderer(name: str) -> Any | None:
+    """What makes a `ViewRenderer` for a run of that backend, or none; see `RENDERERS`."""
+    if name not in RENDERERS:
+        return None
+    module, _, attribute = RENDERERS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def train_run(
@@ -65,24 +84,53 @@ def train_run(
         progress: hears how far it is.
 
     Raises:
-        UsageError: a setting is wrong, or the run was started with others.
+        UsageError: a setting, the layout or the scale is wrong, or the run was started with others.
         DataError: no scene there, or one that cannot be trained on.
     """
     from ov3d.common.config import load_config
     from ov3d.common.device import pick_device
+    from ov3d.common.files import write_json
     from ov3d.common.readers import open_source
     from ov3d.common.runs import new_run, read_run, write_manifest
 
     config = load_config(backend.config_type, config_path, overrides)
     chosen = pick_device(device)
+    if run is not None:
+        layout, scale = _as_started(run, layout, scale)
     source = open_source(path, layout=layout, scale=scale, say=progress.say if progress else None)
     if not len(source):
         raise DataError(f"There is no scene in {path}.", "Check the path.")
     name = source.ids[0] if len(source) == 1 else Path(path).resolve().name
     folder = run if run is not None else new_run(name, backend.name, outputs)
+    write_json(folder / SOURCE_NAME, {"layout": layout, "scale": scale}, kind=SOURCE_KIND, version=SOURCE_VERSION)
     trained = backend.train(source, config, run=folder, device=chosen, extract=extract, progress=progress)
     write_manifest(folder, {**trained.manifest, "layout": layout, "scale": scale})  # to read the scenes again alike
     return read_run(folder)
+
+
+def _as_started(run: Path, layout: str | None, scale: float | None) -> tuple[str | None, float | None]:
+    """Layout and scale that an unfinished run reads its scenes with.
+
+    Raises:
+        UsageError: others are given now.
+    """
+    from ov3d.common.files import read_json
+    from ov3d.common.runs import MANIFEST_NAME, read_run
+
+    if (run / SOURCE_NAME).is_file():
+        started = read_json(run / SOURCE_NAME, kind=SOURCE_KIND, version=SOURCE_VERSION)
+    elif (run / MANIFEST_NAME).is_file():
+        started = read_run(run).manifest
+    else:
+        return layout, scale
+    for name, now in (("layout", layout), ("scale", scale)):
+        then = started.get(name)
+        if now is not None and now != then:
+            was = f"with --{name} {then}" if then is not None else f"without --{name}"
+            raise UsageError(
+                f"Run {run} was started {was}, not with {now}.", f"Leave --{name} out, or start a new run."
+            )
+    return started.get("layout"), started.get("scale")
 
 
 def estimate_run(

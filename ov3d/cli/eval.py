@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from ov3d.common.metrics.report import EvalReport
 
-RUN_PROTOCOL = "semantic"
 IDS = ("auto", "raw", "class")
 
 
@@ -45,7 +44,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--protocol",
-            help="panoptic, semantic, lidarseg, 3d-ovs or langsplat.  [default: the data set's]",
+            help="panoptic, semantic, lidarseg, 3d-ovs or langsplat; a nerf run: held-out, 3d-ovs or langsplat.  "
+            "[default: the data set's, or the backend's first]",
             metavar="NAME",
         ),
     ] = None,
@@ -199,10 +199,12 @@ def _evaluate_run(
     outputs: Path | None,
     console: Console,
 ) -> list[EvalReport]:
-    """One report for each table of the run's one scene: its points, then its teacher's views."""
-    if protocol not in (None, RUN_PROTOCOL):
-        raise UsageError(f"A run is scored by protocol {RUN_PROTOCOL}, not {protocol!r}.", "Leave --protocol out.")
-    from ov3d.backends import get_backend
+    """One report for each table of the run's scenes: its own answers, then its teacher's."""
+    from ov3d.backends import PROTOCOLS, get_backend
+
+    known = sorted({one for protocols in PROTOCOLS.values() for one in protocols})
+    if protocol is not None and protocol not in known:
+        raise UsageError(f"No run is scored by protocol {protocol!r}.", f"Choose one of {', '.join(known)}.")
     from ov3d.common.device import pick_device
     from ov3d.common.index import read_index
     from ov3d.common.metrics.report import run_reports
@@ -212,7 +214,15 @@ def _evaluate_run(
     run = find_run(name, outputs)
     if run.chosen:
         console.say(f"Scoring {run.path} ({run.chosen}).")
-    backend = get_backend(str(run.manifest["backend"]))
+    made_by = str(run.manifest["backend"])
+    protocols = PROTOCOLS.get(made_by, ())
+    if protocol is not None and protocol not in protocols:
+        raise UsageError(
+            f"A run of {made_by} is scored by protocol {' or '.join(protocols)}, not {protocol}.",
+            "Leave --protocol out.",
+        )
+    options = {} if protocol is None or protocol == protocols[0] else {"protocol": protocol}
+    backend: Any = get_backend(made_by)
     names = sorted(run.indexes)
     if scene is not None and scene.resolve().name in names:
         names = [scene.resolve().name]
@@ -230,6 +240,7 @@ def _evaluate_run(
             classes=prompted,
             threshold=threshold,
             progress=console,
+            **options,
         )
         reports += run_reports(found.to_json())
     return reports

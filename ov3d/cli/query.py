@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ov3d.common.asking import Answer
+    from ov3d.common.index import LanguageIndex
     from ov3d.common.relevancy import FoundObject
 
 
@@ -35,7 +36,23 @@ def query(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for a PLY and pictures of the answer.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Folder for a PLY and pictures of the answer; with --render also a file: .png or .mp4.",
+            metavar="PATH",
+        ),
+    ] = None,
+    render: Annotated[
+        str | None,
+        typer.Option("--render", help="orbit: an animation along a path round the scene, as well.", metavar="KIND"),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option("--frames", help="Frames of the animation.  [default: 24]", min=2, metavar="N")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Its long side in pixels.  [default: 320]", min=32, metavar="N")
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -45,7 +62,8 @@ def query(
     """Ask a run where something is: objects by score, with centre, size and number of points.
 
     Nothing there is an answer, too, and exits with 0. -o DIR writes points.ply (with a score a point), top-down.png, and for
-    every photograph view-NAME.png and mask-NAME.png.
+    every photograph view-NAME.png and mask-NAME.png. --render orbit writes an animation: orbit.png in that folder, the file
+    that -o names, or orbit-PROMPT.png here.
 
     Example: ov3d query "a cat" -o answer
     """
@@ -56,6 +74,8 @@ def query(
 
     console = Console(as_json=as_json, quiet=quiet)
     prompt = clean_prompt(prompt)  # before anything is read: a bad prompt needs no run to be told
+    animation = _animation_path(prompt, render, output, frames, size)
+    folder = None if output is not None and output == animation else output
     found = find_run(run, outputs)
     if found.chosen:
         console.say(f"Asking {found.path} ({found.chosen}).")
@@ -67,15 +87,84 @@ def query(
     for note in answer.notes:
         console.say(f"Note: {note}.")
     files: list[Path] = []
-    if output is not None:
+    if folder is not None:
         from ov3d.common.exporters.answers import write_answer
 
-        files = write_answer(output, index, answer, path.parent, progress=console)
+        files = write_answer(folder, index, answer, path.parent, progress=console)
+    if animation is not None:
+        maker = str(found.manifest["backend"])
+        files.append(_write_orbit(animation, maker, path, index, answer, frames, size, device, console))
     data = {**answer.to_json(), "run": str(found.path), "files": [str(path) for path in files]}
-    console.result(data, lambda out: _show(out, answer, files))
+    console.result(data, lambda out: _show(out, answer, files, animation))
 
 
-def _show(out: RichConsole, answer: Answer, files: list[Path]) -> None:
+def _animation_path(
+    prompt: str, render: str | None, output: Path | None, frames: int | None, size: int | None
+) -> Path | None:
+    """Where the animation goes; none where none was asked for.
+
+    Raises:
+        UsageError: options that do not go together, or an MP4 without an ffmpeg: told before anything is computed.
+    """
+    from ov3d.common.errors import UsageError, did_you_mean
+
+    if render is None:
+        for name, value in (("--frames", frames), ("--size", size)):
+            if value is not None:
+                raise UsageError(f"{name} goes with --render orbit.", "Leave it out, or ask for the animation.")
+        if output is not None and output.suffix.lower() in (".png", ".apng", ".mp4"):
+            raise UsageError(f"-o {output} names a file; an answer is written to a folder.", "Add --render orbit.")
+        return None
+    if render != "orbit":
+        raise UsageError(f"There is no animation {render!r}.", did_you_mean(render, ("orbit",)))
+    from ov3d.common.exporters.animation import ENDINGS, check_animation
+    from ov3d.common.exporters.images import safe_name
+
+    path = Path(f"orbit-{safe_name(prompt)[:60]}.png")
+    if output is not None:
+        path = output if output.suffix.lower() in ENDINGS else output / "orbit.png"
+    check_animation(path)
+    return path
+
+
+def _write_orbit(
+    target: Path,
+    backend: str,
+    path: Path,
+    index: LanguageIndex,
+    answer: Answer,
+    frames: int | None,
+    size: int | None,
+    device: str,
+    console: Console,
+) -> Path:
+    """The animation, rendered from the run's field where it has one, else from the index's points."""
+    from ov3d.backends import get_renderer
+    from ov3d.common.errors import DataError
+    from ov3d.common.exporters.orbit import LONG_SIDE, NUM_FRAMES, PaintedPoints, ViewRenderer, write_orbit
+    from ov3d.common.views import FILE_NAME, read_views
+
+    views_path = path.with_name(FILE_NAME)
+    make = get_renderer(backend)
+    renderer: ViewRenderer = PaintedPoints(index, answer)
+    if make is not None:
+        try:
+            renderer = make(path.parent, index, answer, device)
+        except DataError as error:
+            console.say(f"{error.message} The points are painted instead.")
+    return write_orbit(
+        target,
+        index,
+        answer,
+        read_views(views_path) if views_path.is_file() else None,
+        renderer,
+        num_frames=frames or NUM_FRAMES,
+        long_side=size or LONG_SIDE,
+        progress=console,
+    )
+
+
+def _show(out: RichConsole, answer: Answer, files: list[Path], animation: Path | None) -> None:
     """The answer for people."""
     from rich.text import Text
 
@@ -87,8 +176,12 @@ def _show(out: RichConsole, answer: Answer, files: list[Path]) -> None:
     elif answer.nearly:
         out.print(Text("Closest, below the threshold:"))
         out.print(_objects(answer, answer.nearly))
-    if files:
-        out.print(Text(f"{len(files)} files in {files[0].parent}: points.ply, top-down.png, view-*.png, mask-*.png"))
+    pictures = [path for path in files if path != animation]
+    if pictures:
+        what = "points.ply, top-down.png, view-*.png, mask-*.png"
+        out.print(Text(f"{len(pictures)} files in {pictures[0].parent}: {what}"))
+    if animation is not None:
+        out.print(Text(f"Animation: {animation}"))
 
 
 def _objects(answer: Answer, objects: Sequence[FoundObject]) -> Table:

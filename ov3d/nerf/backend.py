@@ -12,7 +12,7 @@ import torch
 
 from ov3d.common.config import dump_config, load_config
 from ov3d.common.device import seed_everything
-from ov3d.common.errors import DataError
+from ov3d.common.errors import DataError, UsageError
 from ov3d.common.lifting import read_lifted
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.querying import index_path
@@ -24,6 +24,7 @@ from ov3d.common.teachers import open_teacher
 from ov3d.nerf.config import STAGES, NerfConfig
 from ov3d.nerf.evaluate import ViewsReport, evaluate_views
 from ov3d.nerf.preflight import estimate_scene
+from ov3d.nerf.protocols import evaluate_masks
 from ov3d.nerf.train import LIFTED_NAME, Trained, load_trained, train_scene
 
 
@@ -100,14 +101,43 @@ class NerfBackend:
         classes: tuple[str, ...] = (),
         threshold: float | None = None,
         progress: Progress | None = None,
+        protocol: str = "held-out",
     ) -> ViewsReport:
-        """Compare the run's answers in held-out views with their truth; see `evaluate_views`."""
+        """Compare the run's answers in views with their truth; see `evaluate_views` and, for the others, `evaluate_masks`.
+
+        Args:
+            run, scene, device, classes, threshold, progress: as everywhere.
+            protocol: `held-out`, `3d-ovs` or `langsplat`.
+
+        Raises:
+            UsageError: the protocol has no use for a threshold or for a choice of classes.
+        """
+        if protocol != "held-out" and threshold is not None:
+            raise UsageError(
+                f"--threshold does not apply to protocol {protocol}, which has its own way.", "Leave it out."
+            )
+        if protocol == "3d-ovs" and classes:
+            raise UsageError(
+                "Protocol 3d-ovs scores all classes of the scene: --classes does not apply.", "Leave it out."
+            )
         listener: Progress = progress or Silent()
         config = load_config(NerfConfig, run.path / CONFIG_NAME)
         teacher = open_teacher(config.encoder, refine=config.refine, device=device)
         names = tuple(run.manifest["facts"][scene.name]["held_out"])
         model, head = load_trained(index_path(run, scene.name).parent, device)
         teacher.features_of(scene, extract=True, progress=listener)
+        if protocol != "held-out":
+            return evaluate_masks(
+                model,
+                head,
+                scene,
+                teacher,
+                protocol=protocol,
+                held_out=names,
+                long_side=config.field.long_side,
+                classes=classes,
+                progress=listener,
+            )
         return evaluate_views(
             model,
             head,

@@ -22,7 +22,7 @@ import torch
 
 from ov3d.common.asking import SPACING_FACT
 from ov3d.common.backproject import with_cloud
-from ov3d.common.cameras import transform
+from ov3d.common.cameras import Camera, transform
 from ov3d.common.encoding import EncoderCard
 from ov3d.common.errors import DataError
 from ov3d.common.files import hash_text
@@ -31,7 +31,7 @@ from ov3d.common.lifting import LiftConfig, LiftedFeatures, lift
 from ov3d.common.progress import Progress
 from ov3d.common.projection import median_spacing
 from ov3d.common.scene import Frame, PointCloud, Scene
-from ov3d.common.shapes import Array, Bool, Float, Float16, Float32, UInt8
+from ov3d.common.shapes import Array, Bool, Float, Float16, Float32, Float64, UInt8
 from ov3d.common.views import FILE_NAME as VIEWS_NAME
 from ov3d.common.views import ViewSet, write_views
 from ov3d.nerf.language import FeatureHead
@@ -99,8 +99,14 @@ def factorised(head: FeatureHead) -> tuple[Float32[Array, "d z"], Float32[Array,
 
 def render_frame(model: Model, frame: Frame, long_side: int, triangle: Float32[Array, "z z"]) -> RenderedView:
     """A frame's view at a long side; `triangle` is R of equation (1)."""
-    camera = working_camera(frame.camera, long_side)
-    seen = model.render(*view_rays(camera, frame.world_from_camera, model.device))
+    return render_view(model, working_camera(frame.camera, long_side), frame.world_from_camera, triangle)
+
+
+def render_view(
+    model: Model, camera: Camera, world_from_camera: Float64[Array, "4 4"], triangle: Float32[Array, "z z"]
+) -> RenderedView:
+    """What any camera sees; `triangle` is R of equation (1)."""
+    seen = model.render(*view_rays(camera, world_from_camera, model.device))
     code = seen.code @ torch.from_numpy(triangle.T.copy()).to(model.device)
     code = code / code.norm(dim=1, keepdim=True).clamp(min=1e-12)
     code = torch.where((seen.opacity >= LEAST_OPACITY)[:, None], code, torch.zeros_like(code))

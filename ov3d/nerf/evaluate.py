@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from ov3d.common.progress import Progress
 from ov3d.common.scene import IGNORE, Frame, Scene
 from ov3d.common.shapes import Array, Bool, Float, Float32, Int32, UInt8
 from ov3d.common.teacher import ImageFeatures, Teacher
+from ov3d.common.truth_images import other_size
 from ov3d.nerf.bake import RenderedView, factorised, render_frame
 from ov3d.nerf.language import FeatureHead
 from ov3d.nerf.losses import psnr
@@ -80,6 +81,13 @@ class ViewsTable:
         }
 
 
+@runtime_checkable
+class Table(Protocol):
+    """One way of labelling views, scored."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewsReport:
     """What an evaluation found.
@@ -87,24 +95,28 @@ class ViewsReport:
     Attributes:
         scene: its name.
         encoder: spec of the encoder.
-        threshold: raw cosine from which a class counts as present; -1 where the best class always is.
+        threshold: raw cosine from which a class counts as present; -1 where the best class always is; none where the
+            protocol has another.
         share_seen: share of the views' pixels that see a surface.
         tables: the field's, then the teacher's.
         notes: what should be read beside the numbers.
+        protocol: how they were scored.
     """
 
     scene: str
     encoder: str
-    threshold: float
+    threshold: float | None
     share_seen: float
-    tables: tuple[ViewsTable, ...]
+    tables: tuple[Table, ...]
     notes: tuple[str, ...]
+    protocol: str = "held-out"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able form."""
         return {
             "scene": self.scene,
             "backend": "nerf",
+            "protocol": self.protocol,
             "encoder": self.encoder,
             "threshold": self.threshold,
             "share_seen": self.share_seen,
@@ -147,8 +159,10 @@ def evaluate_views(
     labelled = [frame for frame in frames if frame.labels is not None]
     if not labelled or not scene.classes:
         raise DataError(
-            f"None of the {len(frames)} views of {scene.name} to score has labels.", "Give label images or masks."
+            f"None of the {len(frames)} {'held-out ' if held_out else ''}views of {scene.name} has labels to score with.",
+            _where_labels_are(scene, held_out),
         )
+    say_other_sizes(labelled, progress)
     limit = -1.0 if threshold is None else threshold
     q, triangle = factorised(head)
     rendered, truths = {}, {}
@@ -168,18 +182,36 @@ def evaluate_views(
         view = rendered[frame.name]
         code = view.code.reshape(-1, view.code.shape[2]).astype(np.float32)
         ours.update(_labels(code @ (text @ q).T, limit, (code != 0).any(1)), truth)
-        scores, known = _teacher_scores(teacher.source, frame, view.distance.shape, text)
+        scores, known = teacher_scores(teacher.source, frame, view.distance.shape, text)
         theirs.update(_labels(scores, limit, known), truth)
     where = "held-out views" if held_out else "training views"
     found, taught = ours.compute(), theirs.compute()
-    photographs = _photographs(frames, rendered)
+    likeness = photographs(frames, rendered)
     tables = (
-        ViewsTable(f"{len(labelled)} {where}", prompted, found, {"pixel acc": _right(found), **photographs}),
+        ViewsTable(f"{len(labelled)} {where}", prompted, found, {"pixel acc": _right(found), **likeness}),
         ViewsTable(f"{len(labelled)} {where}, the teacher in 2D", prompted, taught, {"pixel acc": _right(taught)}),
     )
     notes = () if held_out else ("nothing was held out: these views were learnt from",)
     share_seen = float(np.mean([(view.code != 0).any(2).mean() for view in rendered.values()]))
     return ViewsReport(scene.name, teacher.card.spec, limit, share_seen, tables, notes)
+
+
+def say_other_sizes(frames: Sequence[Frame], progress: Progress) -> None:
+    """Say, once, that truth of another size than its photograph is brought to it."""
+    odd = [found for frame in frames if frame.labels and (found := other_size(frame.labels, frame.camera)) is not None]
+    if odd:
+        path, (width, height) = odd[0]
+        views = "1 view has" if len(odd) == 1 else f"{len(odd)} views have"
+        first = f"first: {path}, {width}x{height}"
+        progress.say(f"{views} truth of another size than the photograph, resized to the nearest pixel ({first}).")
+
+
+def _where_labels_are(scene: Scene, held_out: bool) -> str:
+    names = [frame.name for frame in scene.frames if frame.labels is not None]
+    if not (names and held_out):
+        return "Give label images or masks."
+    few = ", ".join(f'"{name}"' for name in names[:4]) + (", ..." if len(names) > 4 else "")
+    return f"Labelled are {few}: train with --set 'held_out=[{few}]', or score with --protocol 3d-ovs."
 
 
 def ssim(first: UInt8[Array, "h w 3"], second: UInt8[Array, "h w 3"]) -> float:
@@ -202,7 +234,7 @@ def ssim(first: UInt8[Array, "h w 3"], second: UInt8[Array, "h w 3"]) -> float:
     return float(value.mean())
 
 
-def _photographs(frames: Sequence[Frame], rendered: dict[str, RenderedView]) -> dict[str, float]:
+def photographs(frames: Sequence[Frame], rendered: dict[str, RenderedView]) -> dict[str, float]:
     """Mean PSNR and SSIM of rendered views."""
     decibels, likeness = [], []
     for frame in frames:
@@ -214,7 +246,7 @@ def _photographs(frames: Sequence[Frame], rendered: dict[str, RenderedView]) -> 
     return {"PSNR": float(np.mean(decibels)), "SSIM": float(np.mean(likeness))}
 
 
-def _teacher_scores(
+def teacher_scores(
     source: ImageFeatures, frame: Frame, shape: tuple[int, ...], text: Float32[Array, "k d"]
 ) -> tuple[Float32[Array, "n k"], Bool[Array, " n"]]:
     """The teacher's cosines at the pixels of a rendered view, and where it knows anything."""

@@ -169,7 +169,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             2,
             "auto, raw, class",
         ),
-        (["--protocol", "panoptic"], 2, "A run is scored by protocol semantic"),
+        (["--protocol", "panoptic"], 2, "No run is scored by protocol 'panoptic'. Choose one of 3d-ovs, held-out"),
         (["nowhere"], 1, "There is no run at nowhere"),
     ],
 )
@@ -243,6 +243,14 @@ def test_a_run_is_rendered(ov3d: Ov3d, run: Path, tmp_path: Path) -> None:
     assert "mIoU 58.33" in done.out
     assert "coverage 83.33 %" in done.out
     assert (tmp_path / "out/confusion.png").is_file()
+
+
+def test_a_protocol_of_another_backend_is_refused(ov3d: Ov3d, run: Path) -> None:
+    done = ov3d("eval", run, "--protocol", "3d-ovs")
+    assert (done.code, "A run of points is scored by protocol semantic, not 3d-ovs" in done.error) == (2, True), (
+        done.err
+    )
+    assert ov3d("eval", run, "--protocol", "semantic").code == 0
 
 
 def test_a_run_as_json_and_csv(ov3d: Ov3d, run: Path) -> None:

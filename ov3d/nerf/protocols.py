@@ -1,0 +1,260 @@
+"""The published protocols on masks of views, for a trained field and for its 2D teacher in the same pixels.
+
+`3d-ovs` (Liu et al., NeurIPS 2023): every class of the scene in every annotated view, at an eighth of the size; a pixel takes
+the best class. Annotated views count whether or not they were learnt from, as in the reference; that is said.
+
+`langsplat` (Qin et al., CVPR 2024): one mask a query, at the annotation's size. With LERF's relevancy R against its negatives,
+
+    R' = (R + box(R)) / 2,      box: the mean over 30 x 30 pixels                                                   (1)
+
+then stretched, cut and thresholded (`mask_of_relevancy`), and each pixel takes the majority of the 7 x 7 around it.
+
+Counting is `ov3d.common.metrics.views.ViewIoU`, the one that scores anybody's masks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ov3d.common.cameras import Camera
+from ov3d.common.errors import DataError, UsageError, did_you_mean
+from ov3d.common.metrics.views import REDUCTION, ViewIoU, ViewScores, mask_of_relevancy, resized_mask
+from ov3d.common.progress import Progress
+from ov3d.common.relevancy import NEGATIVE_PROMPTS, relevancy
+from ov3d.common.scene import ClassMasks, Frame, Scene
+from ov3d.common.shapes import Array, Bool, Float, Float32
+from ov3d.common.teacher import Teacher
+from ov3d.common.truth_images import masks_of
+from ov3d.nerf.bake import RenderedView, factorised, render_view
+from ov3d.nerf.evaluate import ViewsReport, photographs, say_other_sizes, teacher_scores
+from ov3d.nerf.language import FeatureHead
+from ov3d.nerf.model import Model
+from ov3d.nerf.rays import working_camera
+
+BOX = 30
+"""Pixels of the mean in equation (1)."""
+MAJORITY = 3
+"""A pixel looks so many pixels to every side."""
+LERF_SCALE = 0.1
+"""LERF multiplies CLIP's cosines by 10, where CLIP's own logit scale is 100."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MasksTable:
+    """Masks of views, scored.
+
+    Attributes:
+        title: what was scored.
+        scores: by view and class.
+        extra: further numbers: PSNR, SSIM.
+    """
+
+    title: str
+    scores: ViewScores
+    extra: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form; NaN becomes null."""
+        scores = self.scores
+        means = {"mIoU": scores.mean_iou} | ({} if math.isnan(scores.accuracy) else {"pixel Acc": scores.accuracy})
+        return {
+            "title": self.title,
+            "means": {name: _finite(value) for name, value in means.items()},
+            "num_views": scores.num_views,
+            "num_masks": len(scores.pairs),
+            "classes": {
+                name: {"iou": iou, "num_views": sum(one == name for _, one in scores.pairs)}
+                for name, iou in scores.by_class.items()
+            },
+            "views": {f"{view}/{name}": iou for (view, name), iou in scores.pairs.items()},
+            "extra": {name: _finite(value) for name, value in self.extra.items()},
+        }
+
+
+def evaluate_masks(
+    model: Model,
+    head: FeatureHead,
+    scene: Scene,
+    teacher: Teacher,
+    *,
+    protocol: str,
+    held_out: Sequence[str],
+    long_side: int,
+    classes: tuple[str, ...],
+    progress: Progress,
+) -> ViewsReport:
+    """Score every annotated view of a scene.
+
+    Args:
+        model, head: trained.
+        scene: with labelled frames.
+        teacher: with features of them.
+        protocol: `3d-ovs` or `langsplat`.
+        held_out: views that no loss saw; the others are said to have been learnt from.
+        long_side: for `langsplat`, views are rendered at this long side, and relevancy enlarged.
+        classes: queries of `langsplat`; empty takes all.
+        progress: hears how far it is.
+
+    Raises:
+        DataError: no view has labels, or a class has no mask in any.
+        UsageError: a query that the scene does not know.
+    """
+    frames = [frame for frame in scene.frames if frame.labels is not None]
+    if not frames or not scene.classes:
+        raise DataError(f"No view of {scene.name} has labels to score with.", "Give label images or masks.")
+    say_other_sizes(frames, progress)
+    names = _scored_classes(scene, frames, classes, progress)
+    columns = [scene.classes.index(name) for name in names]
+    q, triangle = factorised(head)
+    text = teacher.text(names if protocol == "3d-ovs" else (*names, *NEGATIVE_PROMPTS))
+    scale = LERF_SCALE * teacher.card.logit_scale
+    ours, theirs, rendered = ViewIoU(), ViewIoU(), {}
+    with progress.task("Scoring views", len(frames)) as task:
+        for frame in frames:
+            assert frame.labels is not None
+            camera = _eighth(frame.camera) if protocol == "3d-ovs" else working_camera(frame.camera, long_side)
+            view = rendered[frame.name] = render_view(model, camera, frame.world_from_camera, triangle)
+            truth = masks_of(frame.labels, len(scene.classes))[columns]
+            for metric, (scores, known) in (
+                (ours, _field_scores(view, text @ q)),
+                (theirs, teacher_scores(teacher.source, frame, view.distance.shape, text)),
+            ):
+                cosines = scores.reshape(*view.distance.shape, len(text))
+                if protocol == "3d-ovs":
+                    reduced = np.stack([resized_mask(mask, view.distance.shape) for mask in truth])
+                    found = best_masks(cosines, known.reshape(view.distance.shape))
+                    metric.update(frame.name, names, found, reduced)
+                else:
+                    _score_queries(metric, frame, names, cosines, truth, scale)
+            task.advance()
+    extra = photographs(frames, rendered)
+    where = f"{len(frames)} annotated views"
+    tables = (
+        MasksTable(where, ours.compute(), extra),
+        MasksTable(f"{where}, the teacher in 2D", theirs.compute()),
+    )
+    share_seen = float(np.mean([(view.code != 0).any(2).mean() for view in rendered.values()]))
+    notes = _notes(protocol, frames, held_out, scene)
+    return ViewsReport(scene.name, teacher.card.spec, None, share_seen, tables, notes, protocol)
+
+
+def best_masks(cosines: Float32[Array, "h w k"], known: Bool[Array, "h w"]) -> Bool[Array, "k h w"]:
+    """The mask of each class: where it is the best one, and anything is known."""
+    best = np.where(known, cosines.argmax(axis=2), -1)
+    return np.asarray(best == np.arange(cosines.shape[2])[:, None, None])
+
+
+def query_mask(value: Float32[Array, "a b"], shape: tuple[int, int]) -> Bool[Array, "h w"]:
+    """LangSplat's mask of one query from its relevancy, at the size of the annotation."""
+    from ov3d.common.exporters.view_heat import enlarged
+
+    full = enlarged(value, shape[1], shape[0])
+    return majority(mask_of_relevancy((full + box_mean(full)) / 2))
+
+
+def box_mean(values: Float[Array, "h w"]) -> Float32[Array, "h w"]:
+    """The mean over `BOX` x `BOX` pixels, of which one more lies before a pixel than behind it; borders are mirrored."""
+    padded = np.pad(values.astype(np.float64), (BOX // 2, BOX - BOX // 2 - 1), mode="reflect")
+    for axis in (0, 1):
+        total = np.cumsum(padded, axis=axis)
+        total = np.insert(total, 0, 0, axis=axis)
+        length = total.shape[axis]
+        late, early = np.arange(BOX, length), np.arange(length - BOX)
+        padded = (total.take(late, axis=axis) - total.take(early, axis=axis)) / BOX
+    return padded.astype(np.float32)
+
+
+def majority(mask: Bool[Array, "h w"]) -> Bool[Array, "h w"]:
+    """Each pixel takes what more than half of the pixels around it are, as far as the image goes."""
+    votes, voters = (_window_sum(one) for one in (mask.astype(np.int64), np.ones(mask.shape, np.int64)))
+    return np.asarray(2 * votes > voters)
+
+
+def _window_sum(values: Array) -> Array:
+    padded = np.pad(values, MAJORITY)
+    side = 2 * MAJORITY + 1
+    return np.lib.stride_tricks.sliding_window_view(padded, (side, side)).sum(axis=(2, 3))
+
+
+def _score_queries(
+    metric: ViewIoU,
+    frame: Frame,
+    names: Sequence[str],
+    cosines: Float32[Array, "a b k"],
+    truth: Bool[Array, "c h w"],
+    scale: float,
+) -> None:
+    """Count a view's annotated queries; the last columns of `cosines` are the negatives'."""
+    shape = cosines.shape[:2]
+    flat = cosines.reshape(-1, cosines.shape[2])
+    size = (truth.shape[1], truth.shape[2])
+    asked = [idx for idx in range(len(names)) if truth[idx].any()]
+    masks = [query_mask(relevancy(flat[:, idx], flat[:, len(names) :], scale).reshape(shape), size) for idx in asked]
+    found = np.stack(masks) if masks else np.zeros((0, *size), np.bool_)
+    metric.update(frame.name, [names[idx] for idx in asked], found, truth[asked], count_pixels=False)
+
+
+def _field_scores(
+    view: RenderedView, queries: Float32[Array, "k r"]
+) -> tuple[Float32[Array, "n k"], Bool[Array, " n"]]:
+    code = view.code.reshape(-1, view.code.shape[2]).astype(np.float32)
+    return code @ queries.T, (code != 0).any(axis=1)
+
+
+def _eighth(camera: Camera) -> Camera:
+    return camera.resized(max(1, camera.width // REDUCTION), max(1, camera.height // REDUCTION))
+
+
+def _scored_classes(
+    scene: Scene, frames: Sequence[Frame], classes: tuple[str, ...], progress: Progress
+) -> tuple[str, ...]:
+    """The classes to score.
+
+    Where a capture keeps one mask a class, a class without any is a mistake; in maps of ids it is merely not there.
+    """
+    for name in classes:
+        if name not in scene.classes:
+            raise UsageError(f"Scene {scene.name} has no class {name!r}.", did_you_mean(name, scene.classes))
+    wanted = classes or scene.classes
+    lacking = dict.fromkeys(wanted, 0)
+    present = np.zeros(len(scene.classes), np.bool_)
+    for frame in frames:
+        assert frame.labels is not None
+        if isinstance(frame.labels, ClassMasks):
+            for name in wanted:
+                lacking[name] += frame.labels.paths[scene.classes.index(name)] is None
+            present |= True
+        else:
+            present |= masks_of(frame.labels, len(scene.classes)).any(axis=(1, 2))
+    for name in wanted:
+        if lacking[name] == len(frames) or (classes and not present[scene.classes.index(name)]):
+            raise DataError(
+                f"Class {name!r} of {scene.name} has no mask in any of the {len(frames)} annotated views.",
+                "Add its masks, or take it out of the class list.",
+            )
+    some = [name for name in wanted if lacking[name]]
+    if some:
+        progress.say(f"No mask in some views, taken for empty: {', '.join(some)}.")
+    absent = [name for name in wanted if not present[scene.classes.index(name)]]
+    if absent:
+        progress.say(f"Not scored, without a pixel in any view: {', '.join(absent)}.")
+    return tuple(name for name in wanted if name not in absent)
+
+
+def _notes(protocol: str, frames: Sequence[Frame], held_out: Sequence[str], scene: Scene) -> tuple[str, ...]:
+    learnt = sum(frame.name not in set(held_out) for frame in frames)
+    notes = []
+    if learnt:
+        notes.append(f"{learnt} of {len(frames)} annotated views were learnt from: photographs and features, no masks")
+    if protocol == "3d-ovs":
+        notes.append("scored, rendered and compared with the photographs at an eighth of the size")
+    return tuple(notes)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ov3d.common.asking import ask
+from ov3d.common.cameras import Camera
 from ov3d.common.errors import StorageError, UsageError
 from ov3d.common.exporters.animation import REPEATS, check_animation, write_animation
 from ov3d.common.exporters.orbit import PaintedPoints, path_round, write_orbit
@@ -70,7 +71,14 @@ def test_points_are_painted_along_the_path(tmp_path: Path, with_views: bool) -> 
     hot = [int((renderer(camera, pose)[1] > 0.5).sum()) for pose in poses]
     assert max(hot) > 20
     beside, out = views if with_views else None, tmp_path / "o.png"
-    path = write_orbit(out, index, answer, beside, renderer, num_frames=6, long_side=64, progress=Silent())
+    stands = []
+
+    def counted(camera: Camera, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        stands.append(pose)
+        return renderer(camera, pose)
+
+    path = write_orbit(out, index, answer, beside, counted, num_frames=6, long_side=64, progress=Silent())
+    assert len(stands) == (4 if with_views else 6)  # two photographs make an arc, there and back
     warm = []
     with Image.open(path) as picture:
         for idx in range(picture.n_frames):  # type: ignore[attr-defined]  # equal neighbours are one frame, shown longer

@@ -170,7 +170,8 @@ class PointNetwork(nn.Module):
         if not len(xyz):
             raise DataError("The cloud has no points to embed.", "Give a cloud with points.")
         points = torch.from_numpy(np.ascontiguousarray(xyz)).to(self.device)
-        grid, inverse = voxelise(points, self.voxel_size)
+        # Many scans have their floor at z = 0: on a border of voxels its noise would scatter it over two layers.
+        grid, inverse = voxelise(points + self.voxel_size / 2, self.voxel_size)
         colours = None if rgb is None else torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device)
         values = average_by_voxel(inputs(colours, len(points), self.device), inverse, grid.num_voxels)
         return SparseTensor(grid, values), inverse

@@ -78,7 +78,7 @@ def receptive_radius(spec: NetworkSpec) -> int:
 
 
 def voxels_of(xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None, size: float, *, coarsest: int = 1) -> Voxels:
-    """The voxels of a cloud: cell = floor(xyz / size), as the network has it.
+    """The voxels of a cloud: cell = floor(xyz / size + 1/2), as the network has it.
 
     Args:
         xyz: finite positions, scene units.
@@ -92,7 +92,7 @@ def voxels_of(xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None, size:
     low = np.full(3, np.inf, np.float32)
     high = -low
     for rows in _blocks(len(xyz)):
-        cells = np.floor(xyz[rows] / np.float32(size))
+        cells = np.floor((xyz[rows] + np.float32(size / 2)) / np.float32(size))
         low, high = np.minimum(low, cells.min(axis=0)), np.maximum(high, cells.max(axis=0))
     if len(xyz) and max(np.abs(low).max(), np.abs(high).max()) >= FARTHEST:
         across = (high - low).max() * size
@@ -103,7 +103,7 @@ def voxels_of(xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None, size:
     corner = np.floor(low / coarsest).astype(np.int64) * coarsest if len(xyz) else np.zeros(3, np.int64)
     keys = np.empty(len(xyz), np.int64)
     for rows in _blocks(len(xyz)):
-        cell = np.floor(xyz[rows] / np.float32(size)).astype(np.int64) - corner
+        cell = np.floor((xyz[rows] + np.float32(size / 2)) / np.float32(size)).astype(np.int64) - corner
         keys[rows] = (((cell[:, 0] << AXIS_BITS) + cell[:, 1]) << AXIS_BITS) + cell[:, 2]
     unique, of_point = _unique(keys)
     mask = (1 << AXIS_BITS) - 1

@@ -35,6 +35,7 @@ OPTICAL_STEP = DENSITY_FACTOR * DELTA
 
 def main() -> None:
     """Run both, print rays a second and the JSON line."""
+    torch.set_num_threads(1)  # the goal is a core's; idle threads that wait would count as processor time
     field, (origin, direction), jitter = room(), _rays(), torch.rand(NUM_RAYS, generator=_seeded(2))
     occupancy = find_occupancy(field, optical_step=OPTICAL_STEP, threshold=1e-3)
     images = [_image(table, field.resolution) for table in _tables(field)]

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ov3d.common.config import Config, filled_in
 from ov3d.common.lifting import LiftConfig
+from ov3d.common.specs import AUTO
 
 STAGES = ("field", "distil")
 """Stages in order; any prefix can be run."""
@@ -186,8 +187,9 @@ class NerfConfig(Config):
     """Where the values come from that are not given."""
     encoder: str = "offline"
     """Image-text encoder, as typed after `--encoder`."""
-    refine: Literal["none", "dino"] = "none"
-    """Refinement of the 2D features: none, or DINOv2 affinities and superpixels."""
+    refine: str = "none"
+    """Refinement of the 2D features: none, dino or timm:NAME (affinities of a patch encoder, and superpixels); auto is dino
+    for the offline encoder and none for others."""
     space: Literal["auto", "box", "forward", "contraction"] = "auto"
     """How the world gets into the grid; auto looks at the poses and says what it chose."""
     classes: tuple[str, ...] = ()
@@ -213,6 +215,13 @@ class NerfConfig(Config):
     @classmethod
     def _fill_in_preset(cls, data: Any) -> Any:
         return filled_in(data, PRESETS)
+
+    @field_validator("refine")
+    @classmethod
+    def _is_refinement(cls, refine: str) -> str:
+        if refine not in (AUTO, "none", "dino") and not refine.startswith("timm:"):
+            raise ValueError("refine must be auto, none, dino or timm:NAME")
+        return refine
 
     @field_validator("stages")
     @classmethod

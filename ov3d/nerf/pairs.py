@@ -66,32 +66,32 @@ class _KullbackLeibler(torch.autograd.Function):
         num, classes = p.shape
         log_p = (p + TINY).log()
         h = (p * log_p).sum(1)
-        right = torch.cat((log_p, torch.ones_like(h)[:, None]), 1).T.contiguous()  # [k + 1, n]
-        left = STEEP * torch.cat((p, (limit - h)[:, None]), 1)  # left @ right = STEEP (limit - D)
-        across, down = p.new_empty(2, classes + 1, num), p.new_zeros(2, classes, num)
+        right = torch.cat((log_p, torch.ones_like(h)[:, None], p), 1).T.contiguous()  # [2 k + 1, n]
+        left = STEEP * torch.cat((p, (limit - h)[:, None]), 1)  # left @ right[: k + 1] = STEEP (limit - D)
+        across = p.new_empty(2, 2 * classes + 1, num)  # W L, W 1 and W^t P, transposed
         counts, low = p.new_zeros(2), p.new_zeros(())
+        across[1, classes + 1 :] = 0
         size = _block_rows(p, "kl")
         buffers = p.new_empty(3, size, num)
         for start in range(0, num, size):
             rows = slice(start, min(start + size, num))
             alike, unlike, within = buffers[:, : rows.stop - start]
             _part(likeness[rows], alike, unlike)
+            sign = torch.sign(likeness[rows], out=within).flatten()
+            counts += _alike_and_unlike(sign.sum(), sign @ sign)
             low += unlike.sum()
-            for part, weight in enumerate((alike, unlike)):
-                counts[part] += torch.sign(weight, out=within).sum().abs()
-            torch.mm(left[rows], right, out=within)
+            torch.mm(left[rows], right[: classes + 1], out=within)
             unlike.mul_(within.clamp_(0, 1))
-            turned = p[rows].T.contiguous()
-            for part, weight in enumerate((alike, unlike)):
-                torch.mm(right, weight.T, out=across[part][:, rows])
-                down[part].addmm_(turned, weight)
+            across[0][:, rows] = right @ alike.T  # A is symmetric
+            across[1][: classes + 1, rows] = right[: classes + 1] @ unlike.T
+            across[1, classes + 1 :].addmm_(right[classes + 1 :, rows], unlike)
         sums, gradients = [], []
         for part in range(2):
             row = across[part, classes]
-            product = across[part, :classes].T
+            product, turned = across[part, :classes].T, across[part, classes + 1 :].T
             sums.append(row @ h - (p * product).sum())
             slope = 1 / (p + TINY)
-            gradients.append(row[:, None] * (log_p + p * slope) - product - down[part].T * slope)
+            gradients.append(row[:, None] * (log_p + p * slope) - product - turned * slope)
         sums[1] = sums[1] + limit * (low - across[1, classes].sum())
         return _kept(ctx, sums, gradients, counts)
 
@@ -117,9 +117,9 @@ class _JensenShannon(torch.autograd.Function):
             alike, unlike, spare = (one[: shape[0] * shape[1]].view(shape) for one in flat)
             mean, log = (one[: classes * shape[0] * shape[1]].view(classes, *shape) for one in deep)
             _part(likeness[start:stop, start:], alike, unlike)
-            for part, weight in enumerate((alike, unlike)):
-                sign = torch.sign(weight, out=spare)
-                counts[part] += (sign.sum() + sign[:, stop - start :].sum()).abs()
+            sign, width = torch.sign(likeness[start:stop, start:], out=spare), stop - start
+            twice = sign.sum() + sign[:, width:].sum()
+            counts += _alike_and_unlike(twice, sign.square_().sum() + sign[:, width:].sum())
             low += unlike.sum() + unlike[:, stop - start :].sum()
             torch.add(half[:, start:stop, None], half[:, None, start:], out=mean)
             torch.log(torch.add(mean, TINY, out=log), out=log)
@@ -143,6 +143,11 @@ def _part(likeness: Tensor, alike: Tensor, unlike: Tensor) -> None:
     """Positive and negative parts."""
     torch.clamp(likeness, min=0, out=alike)
     torch.sub(likeness, alike, out=unlike)
+
+
+def _alike_and_unlike(difference: Tensor, total: Tensor) -> Tensor:
+    """How many pairs are alike and how many unlike, from the sum of their signs and of the squares of these."""
+    return torch.stack((total + difference, total - difference)) / 2
 
 
 def _add_pairs(total: Tensor, values: Tensor, start: int, stop: int) -> None:

@@ -68,6 +68,13 @@ def test_presets_fill_in_what_is_not_given() -> None:
         load_config(NerfConfig, None, ["preset=laptop"])
 
 
+def test_refinements_are_those_of_the_points_backend() -> None:
+    for refine in ("auto", "none", "dino", "timm:some_model"):
+        assert load_config(NerfConfig, None, [f"refine={refine}"]).refine == refine
+    with pytest.raises(UsageError, match="refine must be auto, none, dino or timm:NAME"):
+        load_config(NerfConfig, None, ["refine=sharp"])
+
+
 def test_structural_similarity() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (30, 40, 3)).astype(np.uint8)

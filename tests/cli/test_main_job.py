@@ -113,6 +113,19 @@ def test_resume_refuses_what_is_no_run(ov3d: Ov3d, capture: Path, tmp_path: Path
     assert "no run to go on with" in done.error
 
 
+def test_resume_refuses_another_scale_or_layout(ov3d: Ov3d, capture: Path, trained: Path) -> None:
+    call = ("train", "points", capture, "--resume", trained, "--quiet", "--json")
+    done = ov3d(*call, "--scale", "2")
+    assert (done.code, done.error) == (
+        2,
+        f"Run {trained} was started without --scale, not with 2.0. Leave --scale out, or start a new run.",
+    )
+    assert "was started without --layout, not with scannet" in ov3d(*call, "--layout", "scannet").error
+    (trained / "manifest.json").unlink()  # as a killed run leaves it
+    assert ov3d(*call, "--scale", "2").code == 2
+    assert json.loads(ov3d(*call).out)["manifest"]["scale"] is None
+
+
 def test_doctor_reads_the_scene(ov3d: Ov3d, capture: Path) -> None:
     done = ov3d("doctor", capture, "--json", "--quiet")
     facts = {fact["name"]: fact["value"] for fact in json.loads(done.out)["facts"]}

@@ -192,7 +192,7 @@ def run_reports(data: Mapping[str, Any]) -> list[EvalReport]:
             `num` and perhaps `confusion`; one of masks has `means`, `num_views` and `num_masks`.
     """
     threshold = data.get("threshold")
-    present = "" if threshold is None else f", present from cosine {threshold:.3f} on"
+    present = "" if threshold is None or threshold <= -1 else f", present from cosine {threshold:.3f} on"
     reports = []
     for table in data["tables"]:
         masks = "means" in table

@@ -62,6 +62,9 @@ SETTINGS = {
         "guide.up=[16, 8]",
         "guide.epochs=30",
         "guide.rate=0.02",
+        "guide.crop=null",
+        "guide.agreement=0",
+        "guide.label_weight=0",
         "guide.checkpoint_every=10",
     ],
 }

@@ -78,33 +78,33 @@ class AugmentConfig(Config):
 class GuideConfig(Config):
     """Stage `guide`: a sparse U-Net learns the features of points from their neighbourhood (ESGS)."""
 
-    voxel_size: float = Field(default=0.05, gt=0)
+    voxel_size: float = Field(default=0.06, gt=0)
     """Side of the network's voxels, scene units."""
     stem_dim: int = Field(default=16, ge=1)
     """Channels after the first convolution."""
     stem_size: int = Field(default=3, ge=1)
     """Side of the first kernel, odd."""
-    down: tuple[int, ...] = (24, 32, 64, 96)
+    down: tuple[int, ...] = (32, 48, 64, 96)
     """Channels of the levels on the way down."""
-    up: tuple[int, ...] = (48, 48, 64, 64)
+    up: tuple[int, ...] = (32, 48, 64, 64)
     """Channels of the levels on the way up, the finest first."""
     blocks: int = Field(default=1, ge=1)
     """Residual blocks a level, each way."""
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=150, ge=1)
     """Times that every scene is seen."""
-    batch: int = Field(default=1, ge=1)
+    batch: int = Field(default=2, ge=1)
     """Scenes a step."""
-    crop: float | None = Field(default=None, gt=0)
+    crop: float | None = Field(default=2.5, gt=0)
     """Side of a random square column of a scene that a step sees, scene units; none takes it whole."""
-    rate: float = Field(default=3e-3, gt=0)
+    rate: float = Field(default=5e-3, gt=0)
     """Learning rate of Adam at the start."""
     power: float = Field(default=0.9, ge=0)
     """The rate falls as (1 - step / steps) to this power."""
-    agreement: float = Field(default=0.0, ge=0)
+    agreement: float = Field(default=2.0, ge=0)
     """Points weigh as the agreement of their views to this power; the paper's 0 takes all alike."""
     balance: float = Field(default=0.0, ge=0, le=1)
     """Points weigh as the share of their pseudo label among all points to minus this power; the paper's 0 takes all alike."""
-    label_weight: float = Field(default=0.0, ge=0)
+    label_weight: float = Field(default=1.0, ge=0)
     """Weight of the cross-entropy to the pseudo labels beside the distance of features; the paper's is 0."""
     settle: int = Field(default=16, ge=0)
     """Whole scenes from which the normalisation's statistics are taken anew at the end; the paper's 0 keeps running ones."""

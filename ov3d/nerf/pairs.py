@@ -35,7 +35,7 @@ Divergence = Literal["kl", "js"]
 
 TINY = 1e-8
 """Added to probabilities before a logarithm."""
-BLOCK_ROWS = {"kl": 256, "js": 64}
+BLOCK_ROWS = {"kl": 512, "js": 128}
 """Rows at once on a CPU; `js` holds a logarithm a class."""
 STEEP = 1e20
 """Makes a factor 0 or 1 of any difference worth the name, by cutting its product to [0, 1]."""

@@ -12,19 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from pydantic import Field
 
+from ov3d.common.cameras import Camera
 from ov3d.common.files import hash_file, hash_text
 from ov3d.common.lifted import KIND, LiftedFeatures, even_rows, named, read_lifted, write_lifted
 from ov3d.common.lifted_basis import Coder
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.projection import PointBlocks, VisibilityConfig, VisiblePoints, median_spacing, visible_in_frame
 from ov3d.common.scene import Frame, PointCloud
-from ov3d.common.shapes import Array, Bool, Float, Float16, Float32, Int32, Int64
+from ov3d.common.shapes import Array, Bool, Float, Float16, Float32, Int32, Int64, UInt16
 
 T = TypeVar("T")
 
@@ -76,7 +78,8 @@ class PixelFeatures(Protocol):
         ...
 
     def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float[Array, "n d"]:
-        """Unit vectors at pixels of the frame's camera (centres at +0.5), fp16 or fp32; asked from several threads at once.
+        """Unit vectors at pixels of the frame's camera (lifting asks at their centres, +0.5), fp16 or fp32; asked from
+        several threads at once.
 
         Zeros where the frame has no feature; a source of which that can happen is `PartialFeatures` as well.
         """
@@ -172,6 +175,31 @@ def view_means(
         yield slice(start, start + len(points)), block
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SeenPixels:
+    """The points that one frame sees, in a quarter of `VisiblePoints`: many views of a large cloud are remembered.
+
+    Attributes:
+        point_idx: indices into the cloud, ascending.
+        pixels: (column, row) of the frame's camera that each lands in.
+    """
+
+    point_idx: Int32[Array, " v"]
+    pixels: Int32[Array, "v 2"] | UInt16[Array, "v 2"]
+
+    @classmethod
+    def of(cls, seen: VisiblePoints, camera: Camera) -> SeenPixels:
+        """Where visible points land; all are inside the image."""
+        narrow = max(camera.width, camera.height) <= 1 << 16
+        pixels = seen.uv.astype(np.uint16 if narrow else np.int32)  # nothing is negative: cutting off is rounding down
+        return cls(seen.point_idx.astype(np.int32), pixels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both arrays."""
+        return self.point_idx.nbytes + self.pixels.nbytes
+
+
 class Views:
     """Which points each frame of a scene sees; remembered up to the memory budget, computed again beyond it.
 
@@ -192,30 +220,29 @@ class Views:
         self._num_points = len(cloud)
         self._blocks = PointBlocks(cloud.xyz)
         self._spacing = median_spacing(cloud.xyz)
-        self._remembered: dict[int, VisiblePoints] = {}
+        self._remembered: dict[int, SeenPixels] = {}
         self._room = config.memory_mib * MIB
         self._dim: int | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, frame_idx: int) -> VisiblePoints:
+    def __getitem__(self, frame_idx: int) -> SeenPixels:
         if frame_idx in self._remembered:
             return self._remembered[frame_idx]
         frame = self.frames[frame_idx]
         seen = visible_in_frame(self._blocks, frame, self.config, spacing=self._spacing)
-        if self._partial is None or (known := self._partial.known(frame, seen.uv)).all():
-            return seen
-        return VisiblePoints(seen.point_idx[known], seen.uv[known], seen.z[known])
+        if self._partial is not None and not (known := self._partial.known(frame, seen.uv)).all():
+            seen = VisiblePoints(seen.point_idx[known], seen.uv[known], seen.z[known])
+        return SeenPixels.of(seen, frame.camera)
 
     def count(self, advance: Callable[[], object] = _nothing, pool: Executor | None = None) -> Int32[Array, " n"]:
         """How many frames see each point; what they see is remembered as far as the budget goes."""
         counts = np.zeros(self._num_points, np.int32)
         for frame_idx, seen in enumerate(_mapped(self.__getitem__, range(len(self)), pool)):
             counts[seen.point_idx] += 1  # a frame sees a point once: no index repeats
-            size = seen.point_idx.nbytes + seen.uv.nbytes + seen.z.nbytes
-            if frame_idx not in self._remembered and size <= self._room:
-                self._room -= size
+            if frame_idx not in self._remembered and seen.nbytes <= self._room:
+                self._room -= seen.nbytes
                 self._remembered[frame_idx] = seen
             advance()
         return counts
@@ -253,11 +280,11 @@ def _add_frame(
     """
     seen, frame = views[frame_idx], views.frames[frame_idx]
     first, last = np.searchsorted(seen.point_idx, (points[0], points[-1] + 1))
-    uv = seen.uv[first:last]
+    pixels = seen.pixels[first:last]
     # Neighbouring pixels are asked for together: a source reads its memory in order, whatever the order of the points.
-    order = np.argsort(uv[:, 1].astype(np.int64) * frame.camera.width + uv[:, 0].astype(np.int64), kind="stable")
+    order = np.argsort(pixels[:, 1].astype(np.int64) * frame.camera.width + pixels[:, 0], kind="stable")
     rows = np.searchsorted(points, seen.point_idx[first:last])[order]
-    uv = uv[order]
+    uv = pixels[order] + 0.5  # a pixel's feature is its centre's
     chunk = max(CHUNK_BYTES // (4 * block.shape[1]), MIN_CHUNK_ROWS)
 
     def add(start: int) -> None:

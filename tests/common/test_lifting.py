@@ -35,7 +35,7 @@ class SmoothFeatures:
     def pixel_features(self, frame: Frame, uv: np.ndarray) -> np.ndarray:
         self.asked.append(len(uv))
         waves = np.random.default_rng(int(frame.name)).normal(size=(2, DIM)) / 20
-        values = np.cos(uv @ waves + np.arange(DIM)) + 0.3
+        values = np.cos((np.floor(uv) + 0.5) @ waves + np.arange(DIM)) + 0.3  # a pixel's feature is its centre's
         return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(self.dtype)
 
 

@@ -156,7 +156,18 @@ def _show(out: RichConsole, run: Run) -> None:
         table.add_row(name, value)
     out.print(table)
     out.print(f"Run: {run.path}", highlight=False, markup=False, soft_wrap=True)
-    out.print('Ask it: ov3d query "a cat"', highlight=False)
+    for line in _next_steps(run.manifest):
+        out.print(line, highlight=False, markup=False)
+
+
+def _next_steps(manifest: dict[str, Any]) -> list[str]:
+    """What can be done with a run, from what it holds."""
+    if not manifest["indexes"]:
+        return ["There is nothing to ask yet: its later stages make what answers."]
+    lines = ['Ask it: ov3d query "a cat"']
+    if "guide" in manifest["stages"]:
+        lines.append("Label a scan with it: ov3d predict latest scan.ply -o labelled.ply")
+    return lines
 
 
 def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:

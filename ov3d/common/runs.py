@@ -65,7 +65,9 @@ def new_run(scene: str, backend: str, root: str | Path | None = None) -> Path:
 
 
 def claim_run(run: Path, config: str) -> None:
-    """Write a configuration into a run's folder, or see that the one there is the same: a run goes on as it was begun.
+    """Write a configuration into a run's folder, or see that the one there fits: a run goes on as it was begun.
+
+    A run of some stages may go on with more of them; nothing else may differ.
 
     Args:
         run: the folder.
@@ -75,10 +77,29 @@ def claim_run(run: Path, config: str) -> None:
         UsageError: the folder holds a run of other settings.
     """
     path = run / CONFIG_NAME
-    if not path.is_file():
-        write_text(path, config)
-    elif path.read_text(encoding="utf-8") != config:
-        raise UsageError(f"Run {run} was started with other settings.", "Start a new run, or take its config.yaml.")
+    before = path.read_text(encoding="utf-8") if path.is_file() else None
+    if before == config:
+        return
+    if before is not None and (other := _other_setting(before, config)):
+        raise UsageError(
+            f"Run {run} was started with other settings ({other}).", "Start a new run, or take its config.yaml."
+        )
+    write_text(path, config)
+
+
+def _other_setting(before: str, after: str) -> str:
+    """The first setting that differs, stages that were added aside; empty where there is none."""
+    import yaml
+
+    old, new = yaml.safe_load(before), yaml.safe_load(after)
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return CONFIG_NAME
+    for key in dict.fromkeys((*new, *old)):
+        one, other = old.get(key), new.get(key)
+        further = key == "stages" and isinstance(other, list) and one == other[: len(one or [])]
+        if one != other and not further:
+            return str(key)
+    return ""
 
 
 def scene_folders(run: Path, ids: Sequence[str]) -> list[Path]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ov3d.common.errors import DataError
-from ov3d.common.runs import find_run, new_run, read_run, write_manifest
+from ov3d.common.errors import DataError, UsageError
+from ov3d.common.runs import claim_run, find_run, new_run, read_run, write_manifest
 
 
 def _finished(scene: str, backend: str, root: Path, age: int) -> Path:
@@ -46,3 +46,14 @@ def test_none_found_says_what_was_looked_for(tmp_path: Path) -> None:
 def test_a_scene_name_cannot_leave_the_root(tmp_path: Path) -> None:
     path = new_run("../../etc/pass wd", "points", tmp_path)
     assert tmp_path in path.parents
+
+
+def test_a_run_goes_on_as_it_was_begun_or_with_more_stages(tmp_path: Path) -> None:
+    claim_run(tmp_path, "seed: 0\nstages:\n- field\n")
+    claim_run(tmp_path, "seed: 0\nstages:\n- field\n")
+    claim_run(tmp_path, "seed: 0\nstages:\n- field\n- distil\n")
+    assert "distil" in (tmp_path / "config.yaml").read_text()
+    with pytest.raises(UsageError, match=r"other settings \(stages\)"):  # what is there would belong to no stage
+        claim_run(tmp_path, "seed: 0\nstages:\n- field\n")
+    with pytest.raises(UsageError, match=r"other settings \(seed\)"):
+        claim_run(tmp_path, "seed: 1\nstages:\n- field\n- distil\n")

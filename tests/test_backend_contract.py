@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -172,20 +174,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     whole = _train(backend, scene, tmp_path / "whole")
     broken = tmp_path / "broken"
     module = importlib.import_module("ov3d.common.files")
-    write_bytes, files_left = module.write_bytes, 0
+    atomic_write, files_left = module.atomic_write, 0
 
     class Died(BaseException):
         """Stands for a killed process: nothing may catch it."""
 
-    def dying(path: Path, data: bytes) -> Path:
+    def dying(path: Path, mode: str = "wb") -> AbstractContextManager[IO[Any]]:
         nonlocal files_left
         if broken in Path(path).parents:
             files_left -= 1
             if files_left < 0:
                 raise Died
-        return write_bytes(path, data)
+        return atomic_write(path, mode)
 
-    monkeypatch.setattr(module, "write_bytes", dying)
+    monkeypatch.setattr(module, "atomic_write", dying)
     deaths = 0
     for allowed in (0, 1, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89):
         files_left = allowed

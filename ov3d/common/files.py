@@ -34,6 +34,8 @@ _DTYPES = {
     "BOOL": "?",
 }
 """Types of the safetensors format as NumPy names them."""
+_NAMES = {**{code: name for name, code in _DTYPES.items()}, "|i1": "I8", "|u1": "U8", "|b1": "BOOL"}
+"""And back, from `dtype.str`, which gives no order to what is one byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +121,18 @@ def write_tensors(
         StorageError: it cannot be written; the old file is untouched.
     """
     import numpy as np
-    from safetensors.numpy import save
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    arrays = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in tensors.items()}
     header = {_META_KIND: kind, _META_VERSION: str(version), _META_JSON: json.dumps(metadata or {}, sort_keys=True)}
     header[_META_CHECKSUM] = _checksum(arrays, header)
-    return write_bytes(path, _with_sorted_header(save(arrays, header)))
+    # The library would first copy all tensors into one string of bytes, and its header's order changes by chance.
+    order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
+    with atomic_write(path) as stream:
+        stream.write(_layout({name: arrays[name] for name in order}, header))
+        for name in order:
+            if arrays[name].size:  # a memory view of nothing cannot be cast
+                stream.write(arrays[name].data)
+    return Path(path)
 
 
 def write_json(path: str | os.PathLike[str], data: Mapping[str, Any], *, kind: str, version: int) -> Path:
@@ -279,14 +287,17 @@ def _checksum(tensors: Mapping[str, Shaped[Array, ...]], header: Mapping[str, st
     return digest.hexdigest()
 
 
-def _with_sorted_header(data: bytes) -> bytes:
-    """The same safetensors bytes with the metadata in order: the library writes them in an order that changes by chance."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+def _layout(arrays: Mapping[str, Shaped[Array, ...]], header: Mapping[str, str]) -> bytes:
+    """The head of a safetensors file: the length of a JSON object, and the object: metadata, and where each tensor is."""
+    document: dict[str, Any] = {"__metadata__": dict(sorted(header.items()))}
+    start = 0
+    for name, array in arrays.items():
+        offsets = [start, start + array.nbytes]
+        document[name] = {"dtype": _NAMES[array.dtype.str], "shape": list(array.shape), "data_offsets": offsets}
+        start += array.nbytes
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # tensors stay aligned
-    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(data)[8 + length :]))
+    return len(text).to_bytes(8, "little") + text
 
 
 def _hash_bytes(data: bytes) -> str:

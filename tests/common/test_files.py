@@ -133,3 +133,29 @@ def test_json_is_checked_too(tmp_path: Path) -> None:
 @given(st.lists(st.text(max_size=5), max_size=4), st.lists(st.text(max_size=5), max_size=4))
 def test_hash_of_texts_tells_boundaries(first: list[str], second: list[str]) -> None:
     assert (files.hash_text(*first) == files.hash_text(*second)) == (first == second)
+
+
+def test_the_library_reads_what_is_written(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    tensors = {
+        "half": np.arange(6, dtype=np.float16).reshape(2, 3),
+        "bytes": np.arange(5, dtype=np.uint8),
+        "none": np.zeros((0, 3), np.float32),
+        "flags": np.array([True, False]),
+        "big": np.arange(3, dtype=">i4"),
+        "turned": np.arange(6.0).reshape(2, 3).T,
+        "signed": np.array([-3], np.int8),
+    }
+    path = files.write_tensors(tmp_path / "a.safetensors", tensors, kind="test", version=1)
+    found = load_file(path)
+    assert set(found) == set(tensors)
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, tensors[name])
+        assert array.dtype == tensors[name].dtype.newbyteorder("<")
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    assert start % 8 == 0
+    layout = json.loads(data[8:start])
+    for name, array in tensors.items():  # whoever maps the file into memory finds every number aligned
+        assert layout[name]["data_offsets"][0] % array.dtype.itemsize == 0

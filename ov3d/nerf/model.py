@@ -21,8 +21,10 @@ from ov3d.nerf.rendering import DENSITY_FACTOR, Weighted, accumulate, render_col
 from ov3d.nerf.sampling import march
 from ov3d.nerf.spaces import Lines, Space
 
-RENDER_RAYS = 8192
-"""Rays that are rendered at once."""
+RENDER_RAYS, FIRST_RAYS, LEAST_RAYS = 8192, 1024, 128
+"""Rays that are rendered at once: at most, in the first block, and at least."""
+RENDER_SAMPLES = 1 << 19
+"""Samples that a block should have: rays through fog have hundreds each, and eight thousand of them would fill gigabytes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,10 +71,13 @@ class Model:
     @torch.no_grad()
     def render(self, origin: Float[Tensor, "n 3"], direction: Float[Tensor, "n 3"]) -> Rendered:
         """Colour, depth, opacity and appearance code of rays, in blocks."""
-        parts = []
-        for start in range(0, len(origin), RENDER_RAYS):
-            o, d = origin[start : start + RENDER_RAYS], direction[start : start + RENDER_RAYS]
+        parts, start, rays = [], 0, FIRST_RAYS
+        while start < len(origin):
+            o, d = origin[start : start + rays], direction[start : start + rays]
             seen = self.see(self.lines(o, d))
+            start += rays
+            per_ray = max(len(seen.samples), 1) / max(len(o), 1)
+            rays = int(min(max(RENDER_SAMPLES / per_ray, LEAST_RAYS), RENDER_RAYS))
             parts.append(
                 Rendered(
                     render_colour(self.field, seen, d, self.background),

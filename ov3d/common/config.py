@@ -72,6 +72,17 @@ def filled_in(data: Any, presets: Mapping[str, Mapping[str, Any]], *, default: s
     return filled
 
 
+def first_of(stages: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Stages, if they are the first ones of those known; for a validator.
+
+    Raises:
+        ValueError: they are not, or there is none.
+    """
+    if not stages or stages != known[: len(stages)]:
+        raise ValueError(f"stages must be the first ones of {', '.join(known)}")
+    return stages
+
+
 def dump_config(config: Config) -> str:
     """The configuration as YAML text, every value written out."""
     import yaml

@@ -157,3 +157,14 @@ def _corruption(spec: str, family: str, options: dict[str, str]) -> tuple[int | 
     if not seed.isascii() or not seed.isdigit() or len(seed) > 9:
         raise UsageError(f"{spec!r}: {seed!r} is no seed.", "Write a whole number, as in seed=0.")
     return int(options["corrupt"]), int(seed)
+
+
+def known_refinement(refine: str) -> str:
+    """A refinement as a configuration names it; for a validator.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if refine not in (AUTO, "none", "dino") and not refine.startswith("timm:"):
+        raise ValueError("refine must be auto, none, dino or timm:NAME")
+    return refine

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ov3d.common.config import Config, filled_in
+from ov3d.common.config import Config, filled_in, first_of
 from ov3d.common.lifting import LiftConfig
-from ov3d.common.specs import AUTO
+from ov3d.common.specs import known_refinement
 
 STAGES = ("field", "distil")
 """Stages in order; any prefix can be run."""
@@ -219,13 +219,9 @@ class NerfConfig(Config):
     @field_validator("refine")
     @classmethod
     def _is_refinement(cls, refine: str) -> str:
-        if refine not in (AUTO, "none", "dino") and not refine.startswith("timm:"):
-            raise ValueError("refine must be auto, none, dino or timm:NAME")
-        return refine
+        return known_refinement(refine)
 
     @field_validator("stages")
     @classmethod
     def _is_prefix(cls, stages: tuple[str, ...]) -> tuple[str, ...]:
-        if not stages or stages != STAGES[: len(stages)]:
-            raise ValueError(f"stages must be the first ones of {', '.join(STAGES)}")
-        return stages
+        return first_of(stages, STAGES)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ov3d.common.shapes import Float
-from ov3d.nerf.lookup import LINE_AXES, PLANE_AXES, Taps, interpolate, make_taps, sum_of_products
+from ov3d.nerf.lookup import LINE_AXES, PLANE_AXES, Taps, interpolate, sum_of_products
 
 Resolution = tuple[int, int, int]
 """Places on the axes X, Y, Z."""
@@ -60,8 +60,8 @@ class VectorMatrix(nn.Module):
         """Interpolated planes and lines, a pair an orientation."""
         return [
             (
-                interpolate(self.planes[k], taps.plane_index[k], taps.plane_weight[k]),
-                interpolate(self.lines[k], taps.line_index[k], taps.line_weight[k]),
+                interpolate(self.planes[k], *taps.plane(k)),
+                interpolate(self.lines[k], *taps.line(k)),
             )
             for k in range(3)
         ]
@@ -164,7 +164,7 @@ class RadianceField(nn.Module):
     def taps(self, unit: Float[Tensor, "n 3"]) -> Taps:
         """Taps of points in [0, 1]^3 of the grid's box."""
         scale = torch.tensor([places - 1 for places in self.resolution], device=unit.device, dtype=unit.dtype)
-        return make_taps(unit * scale, self.resolution)
+        return Taps(unit * scale, self.resolution)
 
     def density(self, taps: Taps) -> Float[Tensor, " n"]:
         """Equation (2)."""

@@ -21,7 +21,6 @@ Symbols: n points, r rows, c components, k taps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,59 +29,77 @@ import torch.nn.functional as F
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from ov3d.common.shapes import Bool, Float, Int32, Int64
+from ov3d.common.shapes import Float, Int32, Int64
 
 PLANE_AXES = ((0, 1), (0, 2), (1, 2))
 """Axes of the three planes XY, XZ, YZ."""
 LINE_AXES = (2, 1, 0)
 """The axis that each plane lacks."""
+WORTH_LEAVING = 0.8
+"""Points without a gradient are left out where fewer than this share have one: elsewhere picking costs more."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Taps:
-    """Which rows points read, with which weights: three planes and three lines.
-
-    Attributes:
-        plane_index: rows of the planes.
-        plane_weight: bilinear weights.
-        line_index: rows of the lines.
-        line_weight: linear weights.
-    """
-
-    plane_index: tuple[Int32[Tensor, "n 4"], ...]
-    plane_weight: tuple[Float[Tensor, "n 4"], ...]
-    line_index: tuple[Int32[Tensor, "n 2"], ...]
-    line_weight: tuple[Float[Tensor, "n 2"], ...]
-
-    def __len__(self) -> int:
-        return len(self.line_index[0])
-
-    def select(self, rows: Bool[Tensor, " n"] | Int64[Tensor, " m"]) -> Taps:
-        """The taps of some of the points."""
-        idx = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
-        parts = (self.plane_index, self.plane_weight, self.line_index, self.line_weight)
-        return Taps(*(tuple(one.index_select(0, idx) for one in part) for part in parts))
-
-
-def make_taps(position: Float[Tensor, "n 3"], resolution: tuple[int, int, int]) -> Taps:
-    """The taps of points.
+    """Which rows points read, with which weights: three planes and three lines, made when they are asked for.
 
     Args:
         position: in grid units: 0 is the first place of an axis, its resolution - 1 the last; beyond them the border counts.
         resolution: places an axis, at least 2.
     """
-    base, fraction = [], []
-    for axis, places in enumerate(resolution):
-        along = position[:, axis].clamp(0, places - 1)
-        low = along.floor().clamp_(max=places - 2)
-        base.append(low.to(torch.int32))
-        fraction.append(along - low)
-    pairs = [torch.stack((1 - f, f), 1) for f in fraction]
-    step = torch.tensor([0, 1], dtype=torch.int32, device=position.device)
-    planes = [_plane_index(base[a], base[b], resolution[b]) for a, b in PLANE_AXES]
-    weights = [(pairs[a][:, :, None] * pairs[b][:, None, :]).flatten(1) for a, b in PLANE_AXES]
-    lines = [base[axis][:, None] + step for axis in LINE_AXES]
-    return Taps(tuple(planes), tuple(weights), tuple(lines), tuple(pairs[axis] for axis in LINE_AXES))
+
+    __slots__ = ("_along", "_lines", "_planes", "position", "resolution")
+
+    def __init__(self, position: Float[Tensor, "n 3"], resolution: tuple[int, int, int]) -> None:
+        self.position, self.resolution = position, resolution
+        self._along: tuple[Int32[Tensor, "3 n"], Float[Tensor, "3 n"], Float[Tensor, "3 n"]] | None = None
+        self._planes: dict[int, tuple[Int32[Tensor, "n 4"], Float[Tensor, "n 4"]]] = {}
+        self._lines: dict[int, tuple[Int32[Tensor, "n 2"], Float[Tensor, "n 2"]]] = {}
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def select(self, idx: Int64[Tensor, " m"]) -> Taps:
+        """The taps of some of the points."""
+        return Taps(self.position.index_select(0, idx), self.resolution)
+
+    def plane(self, k: int) -> tuple[Int32[Tensor, "n 4"], Float[Tensor, "n 4"]]:
+        """Rows of plane k and their bilinear weights."""
+        if k not in self._planes:
+            a, b = PLANE_AXES[k]
+            base, near, far = self._between()
+            row = torch.add(base[b], base[a], alpha=self.resolution[b])
+            corners = (0, 1, self.resolution[b], self.resolution[b] + 1)
+            pairs = ((near[a], near[b]), (near[a], far[b]), (far[a], near[b]), (far[a], far[b]))
+            index, weight = row.new_empty(len(self), 4), near.new_empty(len(self), 4)
+            for column, (step, pair) in enumerate(zip(corners, pairs, strict=True)):
+                # Column by column: a small last axis costs several times as much in a broadcast or a stack.
+                torch.add(row, step, out=index[:, column])
+                torch.mul(*pair, out=weight[:, column])
+            self._planes[k] = index, weight
+        return self._planes[k]
+
+    def line(self, k: int) -> tuple[Int32[Tensor, "n 2"], Float[Tensor, "n 2"]]:
+        """Rows of line k and their linear weights."""
+        if k not in self._lines:
+            base, near, far = (one[LINE_AXES[k]] for one in self._between())
+            index, weight = base.new_empty(len(self), 2), near.new_empty(len(self), 2)
+            for column, share in enumerate((near, far)):
+                torch.add(base, column, out=index[:, column])
+                weight[:, column] = share
+            self._lines[k] = index, weight
+        return self._lines[k]
+
+    def _between(self) -> tuple[Int32[Tensor, "3 n"], Float[Tensor, "3 n"], Float[Tensor, "3 n"]]:
+        """The place before each point, an axis a row, and the shares of it and of the next."""
+        if self._along is None:
+            far = self.position.T.contiguous()
+            low = torch.empty_like(far)
+            for axis, places in enumerate(self.resolution):
+                far[axis].clamp_(0, places - 1)
+                torch.floor(far[axis], out=low[axis]).clamp_(max=places - 2)
+            far.sub_(low)
+            self._along = low.to(torch.int32), 1 - far, far
+        return self._along
 
 
 def interpolate(
@@ -91,11 +108,6 @@ def interpolate(
     """Equation (1); differentiable in the table only."""
     result: Tensor = _Interpolate.apply(table, index, weight)  # type: ignore[no-untyped-call]
     return result
-
-
-def _plane_index(first: Int32[Tensor, " n"], second: Int32[Tensor, " n"], width: int) -> Int32[Tensor, "n 4"]:
-    corners = torch.tensor([0, 1, width, width + 1], dtype=torch.int32, device=first.device)
-    return (first * width + second)[:, None] + corners
 
 
 class _Interpolate(torch.autograd.Function):
@@ -125,8 +137,8 @@ class _SumOfProducts(torch.autograd.Function):
         total = tables[0].new_zeros(len(taps))
         factors = []
         for k in range(3):
-            plane = _Interpolate.forward(_Unused(), tables[k], taps.plane_index[k], taps.plane_weight[k])
-            line = _Interpolate.forward(_Unused(), tables[3 + k], taps.line_index[k], taps.line_weight[k])
+            plane = _Interpolate.forward(_Unused(), tables[k], *taps.plane(k))
+            line = _Interpolate.forward(_Unused(), tables[3 + k], *taps.line(k))
             total += (plane * line).sum(1)
             factors += [plane, line]
         ctx.taps, ctx.rows = taps, [len(table) for table in tables]
@@ -135,14 +147,16 @@ class _SumOfProducts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        taps, along, factors = ctx.taps, grad[:, None], list(ctx.saved_tensors)
         live = grad.nonzero()[:, 0]
-        taps, along = ctx.taps.select(live), grad.index_select(0, live)[:, None]
-        factors = [factor.index_select(0, live) for factor in ctx.saved_tensors]
+        if len(live) < WORTH_LEAVING * len(grad):
+            taps, along = taps.select(live), along.index_select(0, live)
+            factors = [factor.index_select(0, live) for factor in factors]
         planes, lines = [], []
         for k in range(3):
             plane, line = factors[2 * k : 2 * k + 2]
-            planes.append(scatter(taps.plane_index[k], taps.plane_weight[k], line * along, ctx.rows[k]))
-            lines.append(scatter(taps.line_index[k], taps.line_weight[k], plane * along, ctx.rows[3 + k]))
+            planes.append(scatter(*taps.plane(k), line * along, ctx.rows[k]))
+            lines.append(scatter(*taps.line(k), plane * along, ctx.rows[3 + k]))
         return None, *planes, *lines
 
 

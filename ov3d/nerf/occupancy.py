@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from dataclasses import field as attribute
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,11 @@ class Occupancy:
     near: Bool[Tensor, "x y z"]
     reach: int
     per_unit: tuple[float, float, float]
+    _bordered: tuple[Bool[Tensor, "_ _ _"], Bool[Tensor, "_ _ _"]] = attribute(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # With a border of empty cells a point outside needs no test of its own: its cell is clamped onto the border.
+        object.__setattr__(self, "_bordered", (_bordered(self.cells, 0), _bordered(self.near, self.reach)))
 
     @property
     def share(self) -> float:
@@ -52,14 +58,13 @@ class Occupancy:
 
     def lookup(self, unit: Float[Tensor, "m 3"], *, coarse: bool = False) -> Bool[Tensor, " m"]:
         """Whether points of [0, 1]^3 lie in occupied cells (`coarse`: within `reach` of one); points outside do not."""
-        grid = self.near if coarse else self.cells
-        sizes = torch.tensor(grid.shape, device=unit.device)
-        cell = (unit * self._per_unit(unit)).floor().to(torch.int32)
         margin = self.reach if coarse else 0  # a stretch round a point outside may still reach in
-        inside = ((cell >= -margin) & (cell < sizes + margin)).all(1)
-        cell = torch.minimum(cell.clamp_(min=0), (sizes - 1).int())
-        flat = (cell[:, 0] * grid.shape[1] + cell[:, 1]) * grid.shape[2] + cell[:, 2]
-        return grid.flatten().index_select(0, flat) & inside
+        grid = self._bordered[coarse]
+        flat = torch.zeros((), dtype=torch.int32, device=unit.device)
+        for axis, (places, per_unit) in enumerate(zip(grid.shape, self.per_unit, strict=True)):
+            cell = (unit[:, axis] * per_unit).floor_().to(torch.int32)
+            flat = torch.add(cell.add_(margin + 1).clamp_(0, places - 1), flat, alpha=places)
+        return grid.flatten().index_select(0, flat)
 
     def with_cells(self, cells: Bool[Tensor, "x y z"]) -> Occupancy:
         """The same grid with other cells occupied."""
@@ -117,6 +122,14 @@ def _grown(cells: Bool[Tensor, "x y z"], reach: int) -> Bool[Tensor, "x y z"]:
     for kernel in ((width, 1, 1), (1, width, 1), (1, 1, width)):  # a maximum over a cube is one over each axis in turn
         grown = F.max_pool3d(grown, kernel, 1, tuple(side // 2 for side in kernel))
     return grown[0] > 0
+
+
+def _bordered(cells: Bool[Tensor, "x y z"], margin: int) -> Bool[Tensor, "a b c"]:
+    """The outermost cells repeated outwards `margin` times, and a border of empty ones round that."""
+    for axis, places in enumerate(cells.shape):
+        repeated = torch.arange(-margin, places + margin, device=cells.device).clamp_(0, places - 1)
+        cells = cells.index_select(axis, repeated)
+    return F.pad(cells, (1,) * 6, value=False)
 
 
 def _per_unit(resolution: tuple[int, int, int]) -> tuple[float, float, float]:

@@ -73,20 +73,22 @@ def weigh(field: RadianceField, samples: Samples) -> Weighted:
     """Densities and weights of samples, front to back: what lies behind an opaque front is never asked."""
     front = samples.front(FRONT_SAMPLES)
     ahead = front.nonzero()[:, 0]
-    first = samples.select(ahead) if len(ahead) < len(samples) else samples
-    taps = field.taps(first.unit)
-    thickness = optical_thickness(field.density(taps), samples.delta)
-    if len(first) == len(samples):
-        return Weighted(samples, taps, packed_weights(thickness, samples.ray_idx))
+    taps = field.taps(samples.unit)
+    if len(ahead) == len(samples):
+        return Weighted(samples, taps, packed_weights(_thickness(field, taps, samples), samples.ray_idx))
+    first = samples.select(ahead)
+    thickness = _thickness(field, taps.select(ahead), samples)
     passed = accumulate(thickness.detach(), None, first)[:, 0]
     lit = torch.exp(-passed) > LEAST_TRANSMITTANCE
     behind = (~front & lit.index_select(0, samples.ray_idx)).nonzero()[:, 0]
-    more = field.taps(samples.unit.index_select(0, behind))
-    thickness = torch.cat((thickness, optical_thickness(field.density(more), samples.delta)))
+    thickness = torch.cat((thickness, _thickness(field, taps.select(behind), samples)))
     kept, order = torch.cat((ahead, behind)).sort()
-    joined = _joined(taps, more, order)
     samples = samples.select(kept)
-    return Weighted(samples, joined, packed_weights(thickness.index_select(0, order), samples.ray_idx))
+    return Weighted(samples, taps.select(kept), packed_weights(thickness.index_select(0, order), samples.ray_idx))
+
+
+def _thickness(field: RadianceField, taps: Taps, samples: Samples) -> Float[Tensor, " m"]:
+    return optical_thickness(field.density(taps), samples.delta)
 
 
 def optical_thickness(density: Float[Tensor, " m"], delta: float) -> Float[Tensor, " m"]:
@@ -125,18 +127,6 @@ def render_colour(
     colour = field.colour(code, direction.index_select(0, visible.samples.ray_idx))
     opacity = seen.opacity
     return accumulate(visible.weight, colour, visible.samples) + (1 - opacity[:, None]) * background
-
-
-def _joined(first: Taps, second: Taps, order: Int64[Tensor, " m"]) -> Taps:
-    def joined(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(torch.cat(pair).index_select(0, order) for pair in zip(a, b, strict=True))
-
-    return Taps(
-        joined(first.plane_index, second.plane_index),
-        joined(first.plane_weight, second.plane_weight),
-        joined(first.line_index, second.line_index),
-        joined(first.line_weight, second.line_weight),
-    )
 
 
 class _PackedWeights(torch.autograd.Function):

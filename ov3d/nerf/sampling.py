@@ -98,11 +98,12 @@ def _fine(
     """The samples of the stretches that begin at `step` of `ray`."""
     within = torch.arange(STRETCH, device=ray.device)
     start = lines.near.index_select(0, ray) + (step + shift.index_select(0, ray)) * delta
-    distance = (start[:, None] + within * delta).flatten()
-    ray = ray.repeat_interleave(STRETCH)
+    distance = start[:, None] + within * delta
+    before_end = (distance < lines.far.index_select(0, ray)[:, None]).flatten()
+    ray, distance = ray.repeat_interleave(STRETCH), distance.flatten()
     position = space.points(lines, ray, distance)
     unit = space.unit(position)
-    kept = (occupancy.lookup(unit) & (distance < lines.far.index_select(0, ray))).nonzero()[:, 0]
+    kept = (occupancy.lookup(unit) & before_end).nonzero()[:, 0]
     return _picked(kept, ray, distance, position, unit, len(lines), delta)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ov3d.nerf.field import RadianceField, VectorMatrix, resolution_for, voxel_schedule
-from ov3d.nerf.lookup import interpolate, make_taps, scatter
+from ov3d.nerf.lookup import Taps, interpolate, scatter
 from tests.nerf.twins import products_at, small_field
 
 
@@ -40,7 +40,7 @@ def test_gradients_equal_differences() -> None:
 def test_points_without_a_gradient_change_nothing() -> None:
     """The quick sum over components against the products that autograd sums, half of the gradient zero."""
     grid = small_field().density_grid
-    taps = make_taps(_points(40) * 5, grid.resolution)
+    taps = Taps(_points(40) * 5, grid.resolution)
     grad = torch.randn(43, generator=torch.Generator().manual_seed(0))
     grad[::2] = 0
     found = []
@@ -114,9 +114,12 @@ def test_factored_networks_have_the_stated_size() -> None:
 
 @pytest.mark.parametrize("resolution", [(2, 2, 2), (3, 2, 5)])
 def test_taps_stay_inside_the_tables(resolution: tuple[int, int, int]) -> None:
-    taps = make_taps(torch.tensor([[-3.0, 9.0, 1.0], [0.2, 0.9, 4.0]]), resolution)
-    for index, (a, b) in zip(taps.plane_index, ((0, 1), (0, 2), (1, 2)), strict=True):
-        assert int(index.min()) >= 0
-        assert int(index.max()) < resolution[a] * resolution[b]
-    for weight in (*taps.plane_weight, *taps.line_weight):
-        torch.testing.assert_close(weight.sum(1), torch.ones(2))
+    taps = Taps(torch.tensor([[-3.0, 9.0, 1.0], [0.2, 0.9, 4.0]]), resolution)
+    for k, (a, b) in enumerate(((0, 1), (0, 2), (1, 2))):
+        (rows, _), (places, _) = taps.plane(k), taps.line(k)
+        assert int(rows.min()) >= 0
+        assert int(rows.max()) < resolution[a] * resolution[b]
+        assert int(places.min()) >= 0
+        assert int(places.max()) < resolution[2 - k]
+        for _, weight in (taps.plane(k), taps.line(k)):
+            torch.testing.assert_close(weight.sum(1), torch.ones(2))

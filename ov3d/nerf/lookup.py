@@ -155,8 +155,9 @@ class _SumOfProducts(torch.autograd.Function):
         planes, lines = [], []
         for k in range(3):
             plane, line = factors[2 * k : 2 * k + 2]
-            planes.append(scatter(*taps.plane(k), line * along, ctx.rows[k]))
-            lines.append(scatter(*taps.line(k), plane * along, ctx.rows[3 + k]))
+            (rows, shares), (places, parts) = taps.plane(k), taps.line(k)
+            planes.append(scatter(rows, shares, line * along, ctx.rows[k]))
+            lines.append(scatter(places, parts, plane * along, ctx.rows[3 + k]))
         return None, *planes, *lines
 
 

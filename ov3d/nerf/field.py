@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ov3d.common.shapes import Float
-from ov3d.nerf.lookup import LINE_AXES, PLANE_AXES, Taps, interpolate, sum_of_products
+from ov3d.nerf.lookup import LINE_AXES, PLANE_AXES, Taps, products, sum_of_products
 
 Resolution = tuple[int, int, int]
 """Places on the axes X, Y, Z."""
@@ -56,19 +56,9 @@ class VectorMatrix(nn.Module):
             self.planes.append(nn.Parameter(INITIAL_SCALE * plane))
             self.lines.append(nn.Parameter(INITIAL_SCALE * line))
 
-    def factors(self, taps: Taps) -> list[tuple[Float[Tensor, "n _"], Float[Tensor, "n _"]]]:
-        """Interpolated planes and lines, a pair an orientation."""
-        return [
-            (
-                interpolate(self.planes[k], *taps.plane(k)),
-                interpolate(self.lines[k], *taps.line(k)),
-            )
-            for k in range(3)
-        ]
-
     def products(self, taps: Taps) -> Float[Tensor, "n c"]:
         """Equation (1) for all components."""
-        return torch.cat([plane * line for plane, line in self.factors(taps)], 1)
+        return products(list(self.planes), list(self.lines), taps)
 
     def total(self, taps: Taps) -> Float[Tensor, " n"]:
         """Sum of equation (1) over the components."""

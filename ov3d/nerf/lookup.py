@@ -105,24 +105,16 @@ class Taps:
 def interpolate(
     table: Float[Tensor, "r c"], index: Int32[Tensor, "n k"], weight: Float[Tensor, "n k"]
 ) -> Float[Tensor, "n c"]:
-    """Equation (1); differentiable in the table only."""
-    result: Tensor = _Interpolate.apply(table, index, weight)  # type: ignore[no-untyped-call]
+    """Equation (1); its gradient is for `products` and `sum_of_products` to give."""
+    if not len(index):
+        return table.new_zeros(0, table.shape[1])
+    return F.embedding_bag(index, table, mode="sum", per_sample_weights=weight)
+
+
+def products(planes: Sequence[Tensor], lines: Sequence[Tensor], taps: Taps) -> Float[Tensor, "n c"]:
+    """Planes times lines, the components of the three orientations side by side; differentiable in the tables."""
+    result: Tensor = _Products.apply(taps, *planes, *lines)  # type: ignore[no-untyped-call]
     return result
-
-
-class _Interpolate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(index, weight)
-        ctx.num_rows = len(table)
-        if not len(index):
-            return table.new_zeros(0, table.shape[1])
-        return F.embedding_bag(index, table, mode="sum", per_sample_weights=weight)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
-        index, weight = ctx.saved_tensors
-        return scatter(index, weight, grad, ctx.num_rows), None, None
 
 
 def sum_of_products(planes: Sequence[Tensor], lines: Sequence[Tensor], taps: Taps) -> Float[Tensor, " n"]:
@@ -131,41 +123,66 @@ def sum_of_products(planes: Sequence[Tensor], lines: Sequence[Tensor], taps: Tap
     return result
 
 
+class _Products(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, taps: Taps, *tables: Tensor) -> Tensor:
+        factors = _factors(tables, taps)
+        ranks = [plane.shape[1] for plane, _ in factors]
+        out = tables[0].new_empty(len(taps), sum(ranks))
+        for (plane, line), columns in zip(factors, torch.split(out, ranks, 1), strict=True):
+            torch.mul(plane, line, out=columns)
+        _keep(ctx, taps, tables, factors)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        factors = ctx.saved_tensors
+        parts = torch.split(grad, [plane.shape[1] for plane in factors[::2]], 1)
+        return None, *_scattered(ctx.taps, factors, parts, ctx.rows)
+
+
 class _SumOfProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, taps: Taps, *tables: Tensor) -> Tensor:
         total = tables[0].new_zeros(len(taps))
-        factors = []
-        for k in range(3):
-            plane = _Interpolate.forward(_Unused(), tables[k], *taps.plane(k))
-            line = _Interpolate.forward(_Unused(), tables[3 + k], *taps.line(k))
-            total += (plane * line).sum(1)
-            factors += [plane, line]
-        ctx.taps, ctx.rows = taps, [len(table) for table in tables]
-        ctx.save_for_backward(*factors)
+        factors = _factors(tables, taps)
+        for plane, line in factors:
+            total.addmv_(plane * line, plane.new_ones(plane.shape[1]))  # a sum of few columns, in half the time
+        _keep(ctx, taps, tables, factors)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        taps, along, factors = ctx.taps, grad[:, None], list(ctx.saved_tensors)
+        taps, along, factors = ctx.taps, grad[:, None], ctx.saved_tensors
         live = grad.nonzero()[:, 0]
         if len(live) < WORTH_LEAVING * len(grad):
             taps, along = taps.select(live), along.index_select(0, live)
             factors = [factor.index_select(0, live) for factor in factors]
-        planes, lines = [], []
-        for k in range(3):
-            plane, line = factors[2 * k : 2 * k + 2]
-            (rows, shares), (places, parts) = taps.plane(k), taps.line(k)
-            planes.append(scatter(rows, shares, line * along, ctx.rows[k]))
-            lines.append(scatter(places, parts, plane * along, ctx.rows[3 + k]))
-        return None, *planes, *lines
+        return None, *_scattered(taps, factors, (along,) * 3, ctx.rows)
 
 
-class _Unused:
-    """Stands for the context of a forward pass whose backward is never asked for."""
+def _factors(tables: Sequence[Tensor], taps: Taps) -> list[tuple[Tensor, Tensor]]:
+    """Planes and lines at the points, a pair an orientation."""
+    return [
+        (interpolate(tables[k], *taps.plane(k)), interpolate(tables[3 + k], *taps.line(k)))
+        for k in range(len(PLANE_AXES))
+    ]
 
-    def save_for_backward(self, *tensors: Tensor) -> None:
-        """Keep nothing."""
+
+def _keep(ctx: Any, taps: Taps, tables: Sequence[Tensor], factors: list[tuple[Tensor, Tensor]]) -> None:
+    ctx.taps, ctx.rows = taps, [len(table) for table in tables]
+    ctx.save_for_backward(*(factor for pair in factors for factor in pair))
+
+
+def _scattered(taps: Taps, factors: Sequence[Tensor], grads: Sequence[Tensor], num_rows: list[int]) -> list[Tensor]:
+    """Gradients of the planes and the lines from those of their products."""
+    planes, lines = [], []
+    for k, grad in enumerate(grads):
+        plane, line = factors[2 * k : 2 * k + 2]
+        (rows, shares), (places, parts) = taps.plane(k), taps.line(k)
+        planes.append(scatter(rows, shares, line * grad, num_rows[k]))
+        lines.append(scatter(places, parts, plane * grad, num_rows[3 + k]))
+    return [*planes, *lines]
 
 
 def scatter(

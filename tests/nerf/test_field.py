@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from ov3d.nerf.field import RadianceField, VectorMatrix, resolution_for, voxel_schedule
-from ov3d.nerf.lookup import Taps, interpolate, scatter
+from ov3d.nerf.lookup import Taps, products, scatter, sum_of_products
 from tests.nerf.twins import products_at, small_field
 
 
@@ -29,12 +31,13 @@ def test_products_equal_the_twin() -> None:
     assert (density > 0).any()
 
 
-def test_gradients_equal_differences() -> None:
+@pytest.mark.parametrize("function", [products, sum_of_products])
+def test_gradients_equal_differences(function: Callable[..., torch.Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
-    table = torch.randn(12, 5, generator=generator, dtype=torch.float64, requires_grad=True)
-    index = torch.randint(12, (30, 4), generator=generator, dtype=torch.int32)
-    weight = torch.rand(30, 4, generator=generator, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda rows: interpolate(rows, index, weight), (table,))
+    sizes = [(12, 3), (15, 1), (20, 2), (5, 3), (4, 1), (3, 2)]
+    tables = [torch.randn(*size, generator=generator, dtype=torch.float64, requires_grad=True) for size in sizes]
+    taps = Taps(5 * torch.rand(6, 3, generator=generator, dtype=torch.float64), (3, 4, 5))
+    assert torch.autograd.gradcheck(lambda *given: function(given[:3], given[3:], taps), tables)
 
 
 def test_points_without_a_gradient_change_nothing() -> None:

@@ -52,7 +52,7 @@ def query(
         int | None, typer.Option("--frames", help="Frames of the animation.  [default: 24]", min=2, metavar="N")
     ] = None,
     size: Annotated[
-        int | None, typer.Option("--size", help="Its long side in pixels.  [default: 320]", min=32, metavar="N")
+        int | None, typer.Option("--size", help="Its long side in pixels.  [default: 240]", min=32, metavar="N")
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,

@@ -17,14 +17,14 @@ from ov3d.common.checkpoints import Checkpoint
 from ov3d.common.shapes import Array, Float, UInt8
 from ov3d.nerf.field import RadianceField
 from ov3d.nerf.occupancy import Occupancy, find_occupancy, full_occupancy
-from ov3d.nerf.rendering import DENSITY_FACTOR, Weighted, accumulate, render_colour, weigh
+from ov3d.nerf.rendering import DENSITY_FACTOR, Weighted, accumulate, blended_colour, weigh
 from ov3d.nerf.sampling import march
 from ov3d.nerf.spaces import Lines, Space
 
 RENDER_RAYS, FIRST_RAYS, LEAST_RAYS = 8192, 1024, 128
 """Rays that are rendered at once: at most, in the first block, and at least."""
-RENDER_SAMPLES = 1 << 19
-"""Samples that a block should have: rays through fog have hundreds each, and eight thousand of them would fill gigabytes."""
+RENDER_SAMPLES = 1 << 16
+"""Samples that a block should have: they stay near the processor, and rays through fog have hundreds each."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,20 +78,17 @@ class Model:
             start += rays
             per_ray = max(len(seen.samples), 1) / max(len(o), 1)
             rays = int(min(max(RENDER_SAMPLES / per_ray, LEAST_RAYS), RENDER_RAYS))
-            parts.append(
-                Rendered(
-                    render_colour(self.field, seen, d, self.background),
-                    self._world_distance(seen, o),
-                    seen.opacity,
-                    composite_code(self.field, seen),
-                )
-            )
+            colour, code = colour_and_code(self.field, seen, d, self.background)
+            parts.append(Rendered(colour, self._world_distance(seen, o), seen.opacity, code))
         return Rendered(*(torch.cat([getattr(part, name) for part in parts]) for name in Rendered.__slots__))
 
     def _world_distance(self, seen: Weighted, origin: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Mean distance of what the rays see, world units; 0 where they see nothing."""
         samples = seen.samples
-        away = (self.space.to_world(samples.position) - origin.index_select(0, samples.ray_idx)).norm(dim=1)
+        if self.space.kind == "box":
+            away = samples.distance / self.space.scale  # a similarity keeps ratios of lengths
+        else:
+            away = (self.space.to_world(samples.position) - origin.index_select(0, samples.ray_idx)).norm(dim=1)
         total = accumulate(seen.weight, away.clamp(max=1e6)[:, None], samples)[:, 0]
         return total / seen.opacity.clamp(min=1e-6)
 
@@ -158,3 +155,14 @@ def composite_code(field: RadianceField, seen: Weighted) -> Float[Tensor, "n z"]
     code = field.basis(accumulate(visible.weight, products, visible.samples))
     opacity = accumulate(visible.weight, None, visible.samples)
     return torch.cat((code, opacity), 1)
+
+
+def colour_and_code(
+    field: RadianceField, seen: Weighted, direction: Float[Tensor, "n 3"], background: float
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n z"]]:
+    """`render_colour` and `composite_code` of rays: the samples' codes, most of the work of both, are made once."""
+    visible = seen.visible()
+    code = field.code(visible.taps)
+    colour = blended_colour(field, visible, code, direction, seen.opacity, background)
+    with_one = torch.cat((code, torch.ones_like(code[:, :1])), 1)
+    return colour, accumulate(visible.weight, with_one, visible.samples)

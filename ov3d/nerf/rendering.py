@@ -83,8 +83,9 @@ def weigh(field: RadianceField, samples: Samples) -> Weighted:
     behind = (~front & lit.index_select(0, samples.ray_idx)).nonzero()[:, 0]
     thickness = torch.cat((thickness, _thickness(field, taps.select(behind), samples)))
     kept, order = torch.cat((ahead, behind)).sort()
-    samples = samples.select(kept)
-    return Weighted(samples, taps.select(kept), packed_weights(thickness.index_select(0, order), samples.ray_idx))
+    if len(kept) < len(samples):
+        samples, taps = samples.select(kept), taps.select(kept)
+    return Weighted(samples, taps, packed_weights(thickness.index_select(0, order), samples.ray_idx))
 
 
 def _thickness(field: RadianceField, taps: Taps, samples: Samples) -> Float[Tensor, " m"]:
@@ -123,9 +124,19 @@ def render_colour(
         background: grey behind everything, in [0, 1].
     """
     visible = seen.visible()
-    code = field.code(visible.taps)
+    return blended_colour(field, visible, field.code(visible.taps), direction, seen.opacity, background)
+
+
+def blended_colour(
+    field: RadianceField,
+    visible: Weighted,
+    code: Float[Tensor, "m c"],
+    direction: Float[Tensor, "n 3"],
+    opacity: Float[Tensor, " n"],
+    background: float,
+) -> Float[Tensor, "n 3"]:
+    """What the rays see, from the appearance codes of the visible samples and the opacity of all."""
     colour = field.colour(code, direction.index_select(0, visible.samples.ray_idx))
-    opacity = seen.opacity
     return accumulate(visible.weight, colour, visible.samples) + (1 - opacity[:, None]) * background
 
 

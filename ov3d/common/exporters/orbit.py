@@ -26,7 +26,7 @@ from ov3d.common.shapes import Array, Float32, Float64, UInt8
 from ov3d.common.views import ViewSet
 
 NUM_FRAMES = 24
-LONG_SIDE = 320
+LONG_SIDE = 240
 RING_FOCAL = 1.1
 """Focal length of the camera on a ring, in widths."""
 

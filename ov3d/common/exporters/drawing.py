@@ -107,8 +107,9 @@ def with_legend(picture: Image, answer: Answer, caption: str) -> Image:
         draw.text((x, top + 1.25 * size), f"{value:.2f}", fill=INK, font=_font(size), anchor=anchor)
     mark = left + bar * min(max((answer.threshold - low) / max(high - low, 1e-9), 0), 1)
     draw.line((mark, top - 3, mark, top + size + 3), fill=INK, width=max(1, size // 8))
-    if 0.22 * bar < mark - left < 0.78 * bar:
-        draw.text((mark, top + 1.25 * size), f"{answer.threshold:.2f}", fill=INK, font=_font(size), anchor="ma")
+    label = f"{answer.threshold:.2f}"
+    if min(mark - left, left + bar - mark) > 1.6 * draw.textlength(label, font=_font(size)):  # clear of both ends' numbers
+        draw.text((mark, top + 1.25 * size), label, fill=INK, font=_font(size), anchor="ma")
     room = left - 2 * size
     lines = (f"“{answer.prompt}”", caption if answer.found else f"{caption}: nothing matches")
     for line, y in zip(lines, (top - 0.1 * size, top + 1.25 * size), strict=True):

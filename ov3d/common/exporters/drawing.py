@@ -108,7 +108,8 @@ def with_legend(picture: Image, answer: Answer, caption: str) -> Image:
     mark = left + bar * min(max((answer.threshold - low) / max(high - low, 1e-9), 0), 1)
     draw.line((mark, top - 3, mark, top + size + 3), fill=INK, width=max(1, size // 8))
     label = f"{answer.threshold:.2f}"
-    if min(mark - left, left + bar - mark) > 1.6 * draw.textlength(label, font=_font(size)):  # clear of both ends' numbers
+    # It must be clear of the numbers at both ends.
+    if min(mark - left, left + bar - mark) > 1.6 * draw.textlength(label, font=_font(size)):
         draw.text((mark, top + 1.25 * size), label, fill=INK, font=_font(size), anchor="ma")
     room = left - 2 * size
     lines = (f"“{answer.prompt}”", caption if answer.found else f"{caption}: nothing matches")

@@ -28,6 +28,7 @@ from ov3d.common.worlds.gallery import furnished_gallery, write_gallery
 from ov3d.points.bake import specialised_features
 from ov3d.points.config import PointsConfig
 from ov3d.points.ensemble import ensemble_scores
+from ov3d.points.material import read_features
 from ov3d.points.network import load_network, upright
 from ov3d.points.pseudo_labels import PSEUDO_NAME, read_pseudo_labels
 from ov3d.points.train import load_affine
@@ -145,7 +146,7 @@ def specialised_answer(run: Run, words: Words) -> Answer:
     config = load_config(PointsConfig, run.path / CONFIG_NAME)
 
     def answer(scene: Scene) -> np.ndarray:
-        lifted = lifted_of(run, scene)
+        lifted = read_features(run.indexes[scene.name].parent)
         features = specialised_features(lifted, load_affine(run.path, config, lifted.dim))
         return _labels(*_on_points(lifted, features @ words.text.T))
 

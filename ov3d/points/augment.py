@@ -23,7 +23,7 @@ def augment_positions(
 ) -> Float[Tensor, "n 3"]:
     """Turned, tilted, mirrored and resized about the cloud's middle; z is the vertical."""
     angles = (torch.rand(3, generator=generator, dtype=torch.float64) * 2 - 1).tolist()
-    turn = angles[2] * math.pi if config.turn else 0.0
+    turn = _turn(angles[2], config)
     matrix = _rotation(0, angles[0] * config.tilt) @ _rotation(1, angles[1] * config.tilt) @ _rotation(2, turn)
     size, *mirrored = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
     low, high = config.scale
@@ -49,6 +49,13 @@ def augment_colours(
         values = values + config.colour_noise * torch.randn(values.shape, generator=generator).to(values)
     values = values.clamp(0, 1) * 2 - 1
     return torch.zeros_like(values) if dropped < config.drop_colours else values
+
+
+def _turn(drawn: float, config: AugmentConfig) -> float:
+    """The angle about the vertical of a number drawn from [-1, 1), radians."""
+    if config.turn == "any":
+        return drawn * math.pi
+    return math.floor(2 * drawn) * math.pi / 2 if config.turn == "quarter" else 0.0
 
 
 def _rotation(axis: int, angle: float) -> Float[Tensor, "3 3"]:

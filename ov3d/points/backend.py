@@ -28,6 +28,7 @@ from ov3d.points.bake import GUIDED_NAME, SPECIALISED_NAME, network_scores, spec
 from ov3d.points.config import STAGES, PointsConfig
 from ov3d.points.evaluate import EvaluationReport, evaluate_run
 from ov3d.points.fuse import Fused, fuse_scene, prepared, probe_texts
+from ov3d.points.material import read_features
 from ov3d.points.network import load_network
 from ov3d.points.stage_metrics import Truth
 from ov3d.points.train import Learning, Learnt, RunScene, load_affine
@@ -131,6 +132,7 @@ class PointsBackend:
         lifted = read_lifted(index_file.with_name(LIFTED_NAME))
         scores = np.zeros((lifted.num_points, len(text)), np.float32)
         if index_file.name == SPECIALISED_NAME:
+            lifted = read_features(index_file.parent)
             features = specialised_features(lifted, load_affine(run.path, config, lifted.dim))
             scores[lifted.point_row] = features @ np.asarray(text, np.float32).T
             return scores

@@ -24,13 +24,13 @@ import numpy as np
 
 from ov3d.common.encoding import EncoderCard
 from ov3d.common.index import LanguageIndex, read_index, write_index
-from ov3d.common.lifting import LiftedFeatures, read_lifted
+from ov3d.common.lifting import LiftedFeatures
 from ov3d.common.lowrank import compress
 from ov3d.common.scene import IGNORE
-from ov3d.common.scene_lifting import LIFTED_NAME
 from ov3d.common.shapes import Array, Bool, Float, Float32, Float64, Int32
 from ov3d.points.adapter import Affine
 from ov3d.points.fuse import INDEX_NAME
+from ov3d.points.material import read_features
 from ov3d.points.network import PointNetwork, upright
 from ov3d.points.pseudo_labels import PseudoLabels
 
@@ -68,7 +68,7 @@ def bake_specialised(
         text: unit vectors whose scores the index must keep.
         tolerance: largest change of a score that its basis may make.
     """
-    fused, lifted = read_index(folder / INDEX_NAME), read_lifted(folder / LIFTED_NAME)
+    fused, lifted = read_index(folder / INDEX_NAME), read_features(folder)
     low = compress(specialised_features(lifted, affine).astype(np.float16), text, tolerance=tolerance)
     facts = {
         **_facts(fused),

@@ -59,8 +59,8 @@ class AugmentConfig(Config):
 
     tilt: float = Field(default=0.049, ge=0)
     """Largest rotation about x and y, radians: pi / 64."""
-    turn: bool = True
-    """Whether it is turned about the vertical by any angle."""
+    turn: Literal["any", "quarter", "none"] = "any"
+    """Angles that it is turned by about the vertical: any, or quarter turns, which keep straight walls straight in voxels."""
     scale: tuple[float, float] = (0.9, 1.1)
     """Range of its size."""
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -96,6 +96,8 @@ class GuideConfig(Config):
     """Scenes a step."""
     crop: float | None = Field(default=2.5, gt=0)
     """Side of a random square column of a scene that a step sees, scene units; none takes it whole."""
+    focus: float = Field(default=0.0, ge=0, le=1)
+    """Share of crops around a point of a class drawn among the scene's, all alike; the others are around any point."""
     rate: float = Field(default=5e-3, gt=0)
     """Learning rate of Adam at the start."""
     power: float = Field(default=0.9, ge=0)

@@ -150,9 +150,12 @@ class GuideTrainer(StageTrainer):
 
     def _seen(self, room: Room, generator: torch.Generator) -> tuple[Tensor, Tensor, Int64[Array, " m"]]:
         """A room's points as the step sees them, what they tell the network, and which of the room's points they are."""
-        chosen = cropped(room.xyz, self.config.crop, generator)
+        config = self.config
+        chosen = np.arange(len(room.xyz))
+        if config.crop is not None:
+            chosen = cropped(room.xyz, config.crop, middle_of_crop(room, config.focus, generator))
         xyz = torch.from_numpy(np.ascontiguousarray(room.xyz[chosen])).to(self.device)
-        augment = self.config.augment
+        augment = config.augment
         moved = augment_positions(xyz, augment, generator)
         rgb = None
         if room.rgb is not None:
@@ -238,9 +241,27 @@ def settle(network: PointNetwork, rooms: Rooms, most: int) -> None:
     network.eval()
 
 
-def cropped(xyz: Float32[Array, "n 3"], side: float | None, generator: torch.Generator) -> Int64[Array, " m"]:
-    """The points of a random column of the scene, all without a side; never none."""
-    if side is None:
-        return np.arange(len(xyz))
-    centre = xyz[int(torch.randint(len(xyz), (1,), generator=generator))]
-    return np.flatnonzero((np.abs(xyz[:, :2] - centre[:2]) <= side / 2).all(axis=1))
+def middle_of_crop(room: Room, focus: float, generator: torch.Generator) -> int:
+    """A point to crop around.
+
+    Args:
+        room: with pseudo labels.
+        focus: chance that it is one of a class drawn among the room's, all alike, and not just any point: what is small is
+            seen more often that way, whatever its labels are worth.
+        generator: every choice comes from it.
+    """
+    labels = room.pseudo.labels
+    classes = np.unique(labels[labels != IGNORE])
+    if len(classes) and float(torch.rand((), generator=generator)) < focus:
+        rows = np.flatnonzero(labels == classes[_drawn(len(classes), generator)])
+        return int(room.lifted.point_row[rows[_drawn(len(rows), generator)]])
+    return _drawn(len(room.xyz), generator)
+
+
+def cropped(xyz: Float32[Array, "n 3"], side: float, middle: int) -> Int64[Array, " m"]:
+    """The points of a column of a square of that side around a point; never none."""
+    return np.flatnonzero((np.abs(xyz[:, :2] - xyz[middle, :2]) <= side / 2).all(axis=1))
+
+
+def _drawn(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (1,), generator=generator))

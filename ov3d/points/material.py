@@ -23,6 +23,9 @@ from ov3d.points.fuse import INDEX_NAME
 from ov3d.points.network import upright
 from ov3d.points.pseudo_labels import PSEUDO_NAME, PseudoLabels, read_pseudo_labels
 
+POOLED_NAME = "pooled.safetensors"
+"""Lifted features as means over superpoints, beside the lifted ones, where the run wants superpoints."""
+
 CACHE_BYTES = 4 << 30
 """Scenes are kept in memory up to so many bytes."""
 
@@ -96,6 +99,12 @@ class Rooms:
 def read_room(folder: Path) -> Room:
     """Read a scene's files; raises as `files.read_tensors` does."""
     index = read_index(folder / INDEX_NAME)
-    lifted = read_lifted(folder / LIFTED_NAME)
+    lifted = read_features(folder)
     xyz = upright(index.xyz, index.world.up)
     return Room(index.scene, xyz, index.rgb, lifted, lifted.row_of_point(), read_pseudo_labels(folder / PSEUDO_NAME))
+
+
+def read_features(folder: Path) -> LiftedFeatures:
+    """The features that the stages learn from: pooled over superpoints where they are, as lifted otherwise."""
+    path = folder / POOLED_NAME
+    return read_lifted(path if path.is_file() else folder / LIFTED_NAME)

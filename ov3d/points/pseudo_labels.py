@@ -118,7 +118,7 @@ def pseudo_key(
 ) -> str:
     """Names everything that pseudo labels are made from."""
     words = hash_text(*vocabulary, "present", *present)
-    return hash_text("pseudo-labels-1", lifted_key, text.tobytes().hex(), words, config.model_dump_json())
+    return hash_text("pseudo-labels-2", lifted_key, text.tobytes().hex(), words, config.model_dump_json())
 
 
 def stored_pseudo_labels(path: Path, key: str, progress: Progress) -> PseudoLabels | None:

@@ -10,17 +10,21 @@ Pieces smaller than `min_voxels` then join the neighbour across their lightest e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ov3d.common.errors import DataError
+from ov3d.common.files import hash_text
+from ov3d.common.lifting import LiftedFeatures
 from ov3d.common.projection import median_spacing
 from ov3d.common.scene import IGNORE
-from ov3d.common.shapes import Array, Float32, Int32, Int64, UInt8
+from ov3d.common.shapes import Array, Float32, Float64, Int32, Int64, UInt8
 from ov3d.points.tiles import voxels_of
 
 BLOCK_VOXELS = 1 << 16
+TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +100,37 @@ def propagate(labels: Int32[Array, " n"], superpoint: Int32[Array, " n"]) -> Int
     return spread[superpoint]
 
 
-def pooled(values: Float32[Array, "n c"], superpoint: Int32[Array, " n"]) -> Float32[Array, "n c"]:
-    """The mean of each point's superpoint: for features, where `propagate` is for labels.
+def pooled_features(lifted: LiftedFeatures, superpoint: Int32[Array, " n"]) -> LiftedFeatures:
+    """Features as means over superpoints: for features what `propagate` is for labels.
+
+    The mean is that of the points' own means over views, so points whose views disagree count less.
 
     Args:
-        values: a row a point; leave out points that have none.
-        superpoint: of each of those points, any numbers.
+        lifted: of a cloud of n points.
+        superpoint: of each point of the cloud.
+
+    Returns:
+        The same rows; those of one superpoint are equal.
     """
-    if not len(values):
-        return values
-    _, piece, counts = np.unique(superpoint, return_inverse=True, return_counts=True)
-    order = np.argsort(piece.reshape(-1), kind="stable")
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    sums = np.add.reduceat(values[order], starts, axis=0, dtype=np.float64)
-    return (sums / counts[:, None]).astype(np.float32)[piece.reshape(-1)]
+    if not len(lifted):
+        return lifted
+    piece, counts = np.unique(superpoint[lifted.point_row], return_inverse=True, return_counts=True)[1:]
+    piece = piece.reshape(-1)
+    means = np.stack([_sums(column, piece, len(counts)) for column in _weighted_columns(lifted)], axis=1)
+    means /= counts[:, None]
+    norms = np.linalg.norm(means, axis=1)
+    code = (means / np.maximum(norms, TINY)[:, None]).astype(np.float16)
+    key = hash_text("pooled-1", lifted.key, superpoint.tobytes().hex())
+    return replace(lifted, code=code[piece], norms=norms.astype(np.float32)[piece], key=key)
+
+
+def _weighted_columns(lifted: LiftedFeatures) -> Iterator[Float64[Array, " v"]]:
+    for column in lifted.code.T:
+        yield column.astype(np.float64) * lifted.norms
+
+
+def _sums(values: Float64[Array, " v"], piece: Int64[Array, " v"], count: int) -> Float64[Array, " p"]:
+    return np.bincount(piece, weights=values, minlength=count)
 
 
 def _means(values: Float32[Array, "n c"], voxel: Int32[Array, " n"], count: int) -> Float32[Array, "v c"]:

@@ -2,6 +2,7 @@
 
     scenes/NNNN-NAME/{lifted,index}.safetensors     fuse
                      pseudo-labels.safetensors      pseudo-label
+                     pooled.safetensors             features over superpoints, where these are wanted
     specialise/{checkpoint.safetensors,curve.*}     specialise
     scenes/NNNN-NAME/specialised.safetensors        its index, where it is the last stage
     guide/{checkpoint.safetensors,curve.*}          guide
@@ -24,15 +25,13 @@ import torch
 from ov3d.common.checkpoints import Checkpoint, write_checkpoint
 from ov3d.common.encoding import EncoderCard
 from ov3d.common.errors import CorruptFileError, DataError
-from ov3d.common.files import hash_text, write_json
+from ov3d.common.files import hash_text
 from ov3d.common.index import read_index, write_index
-from ov3d.common.lifting import read_lifted
+from ov3d.common.lifting import read_lifted, write_lifted
 from ov3d.common.progress import Progress
-from ov3d.common.scene import IGNORE
 from ov3d.common.scene_lifting import LIFTED_NAME
-from ov3d.common.shapes import Array, Float32, Int32
+from ov3d.common.shapes import Array, Int32
 from ov3d.common.teacher import Teacher
-from ov3d.points import stage_metrics
 from ov3d.points.adapter import Adapter, AdapterTrainer, Affine
 from ov3d.points.bake import (
     GUIDED_NAME,
@@ -45,11 +44,11 @@ from ov3d.points.bake import (
     scored,
     specialised_features,
 )
-from ov3d.points.config import PointsConfig
+from ov3d.points.config import PointsConfig, PseudoConfig
 from ov3d.points.fuse import INDEX_NAME
-from ov3d.points.guide import GuideTrainer, Score
-from ov3d.points.material import Rooms, read_room
-from ov3d.points.network import CHECKPOINT_NAME, GUIDE_FOLDER, NetworkSpec, PointNetwork, load_network, upright
+from ov3d.points.guide import GuideTrainer
+from ov3d.points.material import POOLED_NAME, Rooms, read_features, read_room
+from ov3d.points.network import CHECKPOINT_NAME, GUIDE_FOLDER, NetworkSpec, PointNetwork, load_network
 from ov3d.points.pseudo_labels import (
     PSEUDO_NAME,
     pseudo_key,
@@ -58,7 +57,9 @@ from ov3d.points.pseudo_labels import (
     stored_pseudo_labels,
     write_pseudo_labels,
 )
-from ov3d.points.stage_metrics import Truth, best_class, measure
+from ov3d.points.stage_answers import StageAnswers
+from ov3d.points.stage_metrics import Truth
+from ov3d.points.superpoints import pooled_features, propagate, superpoints
 
 SPECIALISE_FOLDER = "specialise"
 NETWORK_FACT = "network"
@@ -90,13 +91,11 @@ class Learnt:
         indexes: of each scene, that of the last stage.
         facts: by scene, what a manifest should know.
         seconds: by stage.
-        metrics: by stage and split, where truth is known.
     """
 
     indexes: dict[str, Path] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Learning:
@@ -136,53 +135,63 @@ class Learning:
         if not self.training:
             raise DataError("All scenes are validation scenes: there is none to train on.", "Name fewer in validation.")
         self.text = teacher.text(vocabulary)
-        self.truth_text = teacher.text(truth.classes) if truth.classes else self.text[:0]
+        folders = {scene.name: scene.folder for scene in scenes}
+        text = teacher.text(truth.classes) if truth.classes else self.text[:0]
+        self.answers = StageAnswers(folders, [scene.name for scene in self.training], truth, text, progress)
         self.learnt = Learnt({scene.name: scene.folder / INDEX_NAME for scene in scenes})
 
     def run(self) -> Learnt:
         """Run the stages that the configuration names, and measure each."""
         stages = self.config.stages
-        self._measure("fuse", self._fused_classes)
+        answers = self.answers
+        answers.measure("fuse", answers.fused)
         if "pseudo-label" in stages:
             self._timed("pseudo-label", self._pseudo_label)
-            self._measure("pseudo-label", self._pseudo_classes)
+            answers.measure("pseudo-label", answers.pseudo)
         affine: Affine | None = None
         if "specialise" in stages:
             affine = self._timed("specialise", self._specialise)
             if self.config.specialise.enabled:
-                self._measure("specialise", lambda name: self._specialised_classes(name, affine))
+                answers.measure("specialise", lambda name: answers.specialised(name, affine))
                 if stages[-1] == "specialise":
                     self._bake_specialised(affine)
         if "guide" in stages and affine is not None:
             self._timed("guide", lambda: self._guide(affine))
-            self._measure("guide", lambda name: self._index_classes(self.learnt.indexes[name]))
-        if self.learnt.metrics:
-            data = {"classes": list(self.truth.classes), "stages": self.learnt.metrics}
-            path = self.run_path / stage_metrics.METRICS_NAME
-            write_json(path, data, kind=stage_metrics.METRICS_KIND, version=stage_metrics.METRICS_VERSION)
+            answers.measure("guide", lambda name: answers.index(self.learnt.indexes[name]))
+        answers.write(self.run_path)
         return self.learnt
 
     # -------------------------------------------------------------------------------------------------------- stages
 
     def _pseudo_label(self) -> None:
         config = self.config.pseudo
-        with self.progress.task("Labelling points", len(self.training)) as task:
-            for scene in self.training:
-                lifted, path = read_lifted(scene.folder / LIFTED_NAME), scene.folder / PSEUDO_NAME
-                key = pseudo_key(lifted.key, self.text, self.vocabulary, scene.present, config)
-                pseudo = stored_pseudo_labels(path, key, self.progress) if self.resume else None
-                if pseudo is None:
-                    spread = self._spreader(scene) if config.superpoints else None
-                    pseudo = pseudo_label(lifted, self.text, self.vocabulary, scene.present, config, spread)
-                    write_pseudo_labels(path, pseudo)
-                self.learnt.facts[scene.name] = pseudo.facts()
+        with self.progress.task("Labelling points", len(self.scenes)) as task:
+            for scene in self.scenes:
+                pieces = self._pooled(scene)
+                if scene.training:
+                    self._label(scene, config, pieces)
                 task.advance()
 
-    def _spreader(self, scene: RunScene) -> Callable[[Int32[Array, " n"]], Int32[Array, " n"]]:
-        from ov3d.points.superpoints import propagate, superpoints
-
+    def _pooled(self, scene: RunScene) -> Int32[Array, " n"] | None:
+        """Pool a scene's features over superpoints, where they are wanted, and say which piece each point belongs to."""
+        path = scene.folder / POOLED_NAME
+        if not self.config.pseudo.superpoints:
+            path.unlink(missing_ok=True)
+            return None
         index = read_index(scene.folder / INDEX_NAME)
-        return lambda labels: propagate(labels, superpoints(index.xyz, index.rgb))
+        pieces = superpoints(index.xyz, index.rgb)
+        write_lifted(path, pooled_features(read_lifted(scene.folder / LIFTED_NAME), pieces))
+        return pieces
+
+    def _label(self, scene: RunScene, config: PseudoConfig, pieces: Int32[Array, " n"] | None) -> None:
+        lifted, path = read_lifted(scene.folder / LIFTED_NAME), scene.folder / PSEUDO_NAME
+        key = pseudo_key(lifted.key, self.text, self.vocabulary, scene.present, config)
+        pseudo = stored_pseudo_labels(path, key, self.progress) if self.resume else None
+        if pseudo is None:
+            spread = None if pieces is None else lambda labels: propagate(labels, pieces)
+            pseudo = pseudo_label(lifted, self.text, self.vocabulary, scene.present, config, spread)
+            write_pseudo_labels(path, pseudo)
+        self.learnt.facts[scene.name] = pseudo.facts()
 
     def _specialise(self) -> Affine:
         config, rooms = self.config.specialise, self._rooms()
@@ -207,7 +216,7 @@ class Learning:
     def _bake_specialised(self, affine: Affine) -> None:
         found: list[Scored] = []
         for scene in self.training:
-            lifted, pseudo = read_lifted(scene.folder / LIFTED_NAME), read_pseudo_labels(scene.folder / PSEUDO_NAME)
+            lifted, pseudo = read_features(scene.folder), read_pseudo_labels(scene.folder / PSEUDO_NAME)
             scores = np.zeros((lifted.num_points, len(self.text)), np.float32)
             scores[lifted.point_row] = specialised_features(lifted, affine) @ self.text.T
             found.append(scored(scores, pseudo, lifted.point_row))
@@ -229,7 +238,7 @@ class Learning:
             affine,
             self.text,
             config,
-            score=self._validation_score(),
+            score=self.answers.validation_score(needed=config.select == "best"),
             made_from=key,
             folder=self.run_path / GUIDE_FOLDER,
             seed=seed,
@@ -280,78 +289,10 @@ class Learning:
             write_index(path, replace(read_index(path), encoder=card))
         return card
 
-    # ------------------------------------------------------------------------------------------------------- measuring
-
-    def _validation_score(self) -> Score | None:
-        """mIoU over present classes on the validation scenes, where there are any with truth."""
-        names = {scene.name for scene in self.scenes if not scene.training and scene.name in self.truth.labels}
-        if not names:
-            if self.config.guide.select == "best":
-                raise DataError(
-                    "guide.select=best has no true labels of a validation scene to select by.",
-                    "Take guide.select=last, or name validation scenes with labelled points.",
-                )
-            return None
-        scenes = [scene for scene in self.scenes if scene.name in names]
-
-        def score(network: PointNetwork) -> float:
-            queries = self.truth_text.T
-
-            def answers(name: str) -> Int32[Array, " n"]:
-                index = read_index(next(scene.folder for scene in scenes if scene.name == name) / INDEX_NAME)
-                codes, voxel = network.codes(upright(index.xyz, index.world.up), index.rgb)
-                return best_class(codes @ (network.basis @ queries))[voxel]
-
-            found = measure(self.truth, tuple(scene.name for scene in scenes), answers)
-            assert found is not None
-            return found.mean_iou_present
-
-        return score
-
-    def _measure(self, stage: str, answers: Callable[[str], Int32[Array, " n"]]) -> None:
-        splits = {
-            "train": tuple(scene.name for scene in self.training),
-            "validation": tuple(scene.name for scene in self.scenes if not scene.training),
-        }
-        found = {
-            split: measure(self.truth, names, answers)
-            for split, names in splits.items()
-            if split == "train" or stage != "pseudo-label"
-        }
-        known = {split: one.to_json() for split, one in found.items() if one is not None}
-        if known:
-            self.learnt.metrics[stage] = known
-            parts = [f"mIoU {100 * one['mean_iou_present']:.1f} on {split} scenes" for split, one in known.items()]
-            self.progress.say(f"Stage {stage}: {', '.join(parts)}")
-
-    def _fused_classes(self, name: str) -> Int32[Array, " n"]:
-        lifted = read_lifted(self._folder(name) / LIFTED_NAME)
-        return _on_points(best_class(lifted.scores(self.truth_text)), lifted.point_row, lifted.num_points)
-
-    def _pseudo_classes(self, name: str) -> Int32[Array, " n"]:
-        folder = self._folder(name)
-        pseudo, lifted = read_pseudo_labels(folder / PSEUDO_NAME), read_lifted(folder / LIFTED_NAME)
-        known = {one: idx for idx, one in enumerate(self.truth.classes)}
-        number = np.array([*(known.get(one, IGNORE) for one in self.vocabulary), IGNORE], np.int32)
-        return _on_points(number[pseudo.labels], lifted.point_row, lifted.num_points)
-
-    def _specialised_classes(self, name: str, affine: Affine) -> Int32[Array, " n"]:
-        lifted = read_lifted(self._folder(name) / LIFTED_NAME)
-        queries = affine.on_codes(lifted.basis) @ self.truth_text.T
-        scores: Float32[Array, "v k"] = lifted.code.astype(np.float32) @ queries[:-1] + queries[-1]
-        return _on_points(best_class(scores), lifted.point_row, lifted.num_points)
-
-    def _index_classes(self, path: Path) -> Int32[Array, " n"]:
-        index = read_index(path)
-        return np.where(index.seen, best_class(index.scores(self.truth_text)), np.int32(IGNORE))
-
     # ---------------------------------------------------------------------------------------------------------- helpers
 
     def _rooms(self) -> Rooms:
         return Rooms([scene.folder for scene in self.training])
-
-    def _folder(self, name: str) -> Path:
-        return next(scene.folder for scene in self.scenes if scene.name == name)
 
     def _timed(self, stage: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter()
@@ -365,10 +306,3 @@ def load_affine(run: Path, config: PointsConfig, dim: int) -> Affine:
     adapter = Adapter(dim, config.specialise.residual)
     Checkpoint(run / SPECIALISE_FOLDER / CHECKPOINT_NAME).load_module("network", adapter)
     return adapter.affine()
-
-
-def _on_points(values: Int32[Array, " v"], point_row: Int32[Array, " v"], num_points: int) -> Int32[Array, " n"]:
-    """Values of rows as values of points, `IGNORE` for points without a row."""
-    whole = np.full(num_points, IGNORE, np.int32)
-    whole[point_row] = values
-    return whole

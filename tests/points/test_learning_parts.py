@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from ov3d.common.checkpoints import generator_for
 from ov3d.common.lifting import LiftedFeatures
 from ov3d.common.scene import IGNORE
 from ov3d.points.adapter import Adapter, Affine
 from ov3d.points.augment import augment_colours, augment_positions
 from ov3d.points.bake import Scored, presence_threshold
 from ov3d.points.config import AugmentConfig, GuideConfig, PseudoConfig
-from ov3d.points.guide import cosines, cropped, settle
+from ov3d.points.guide import cosines, cropped, middle_of_crop, settle
 from ov3d.points.material import Room, Rooms
 from ov3d.points.network import NetworkSpec, PointNetwork, upright
 from ov3d.points.pseudo_labels import PseudoLabels, keep_surest, pseudo_label
@@ -147,7 +150,7 @@ def test_augmentation_keeps_shapes_and_is_drawn_from_its_generator() -> None:
     ratio = torch.cdist(first[:50], first[:50])[0, 1:] / torch.cdist(xyz[:50], xyz[:50])[0, 1:]
     assert float(ratio.std()) < 1e-4
     assert 0.9 <= float(ratio.mean()) <= 1.1
-    still = AugmentConfig(tilt=0, turn=False, scale=(1, 1), flip=0)
+    still = AugmentConfig(tilt=0, turn="none", scale=(1, 1), flip=0)
     moved = augment_positions(xyz, still, torch.Generator().manual_seed(0))
     torch.testing.assert_close(moved - moved[0], xyz - xyz[0], rtol=1e-5, atol=1e-5)
     rgb = torch.randint(0, 256, (200, 3), dtype=torch.uint8)
@@ -169,10 +172,43 @@ def test_an_epoch_shows_every_scene_once() -> None:
 
 def test_a_crop_is_a_column_around_a_point() -> None:
     xyz = np.random.default_rng(0).uniform(0, 10, (500, 3)).astype(np.float32)
-    rows = cropped(xyz, 2.0, torch.Generator().manual_seed(0))
-    assert 0 < len(rows) < 500
-    assert (np.ptp(xyz[rows][:, :2], axis=0) <= 2.0 + 1e-5).all()
-    assert len(cropped(xyz, None, torch.Generator())) == 500
+    rows = cropped(xyz, 2.0, 7)
+    assert 7 in rows and len(rows) < 500
+    assert (np.abs(xyz[rows, :2] - xyz[7, :2]) <= 1).all()
+    assert (np.abs(np.delete(xyz, rows, 0)[:, :2] - xyz[7, :2]) > 1).any(axis=1).all()
+
+
+def test_focus_shows_small_classes_as_often_as_large_ones() -> None:
+    labels = np.zeros(500, np.int32)
+    labels[400:405], labels[405:] = 1, IGNORE
+    room = replace(_room(labels), xyz=np.zeros((600, 3), np.float32))
+    drawn = [[middle_of_crop(room, focus, generator_for(0, "crop", idx)) for idx in range(300)] for focus in (0.0, 1.0)]
+    small = [np.mean([400 <= middle < 405 for middle in one]) for one in drawn]
+    assert small[0] < 0.05 and 0.4 < small[1] < 0.6
+    assert max(drawn[1]) < 405  # what has no label is no class
+
+
+def test_focus_without_any_label_takes_any_point() -> None:
+    room = replace(_room(np.full(500, IGNORE, np.int32)), xyz=np.zeros((600, 3), np.float32))
+    assert 0 <= middle_of_crop(room, 1.0, torch.Generator().manual_seed(0)) < 600
+
+
+def test_quarter_turns_keep_straight_walls_straight() -> None:
+    quarter = AugmentConfig(tilt=0, turn="quarter", scale=(1, 1), flip=0.5)
+    edge = torch.tensor([[0.0, 0, 0], [1, 0, 0]])
+    moved = [augment_positions(edge, quarter, generator_for(0, "turn", idx)) for idx in range(40)]
+    steps = {tuple((one[1] - one[0]).round(decimals=4).abs().tolist()) for one in moved}
+    assert steps == {(1.0, 0.0, 0.0), (0.0, 1.0, 0.0)}
+
+
+def _room(labels: np.ndarray) -> Room:
+    """A room of as many seen points as labels, and a hundred unseen ones."""
+    count = len(labels)
+    point_row = np.arange(count, dtype=np.int32)
+    code = np.ones((count, 2), np.float16)
+    lifted = LiftedFeatures(code, point_row, np.ones(count, np.float32), np.ones(count, np.int32), count + 100, "key")
+    pseudo = PseudoLabels(labels, np.ones(count, np.float16), ("a", "b"), ("a", "b"), "key")
+    return Room("room", np.zeros((count + 100, 3), np.float32), None, lifted, lifted.row_of_point(), pseudo)
 
 
 def _scored(peaks: list[float], present: list[bool]) -> Scored:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ov3d.common.errors import DataError
+from ov3d.common.lifting import LiftedFeatures
 from ov3d.common.scene import IGNORE
-from ov3d.points.superpoints import SuperpointConfig, pooled, propagate, superpoints
+from ov3d.points.superpoints import SuperpointConfig, pooled_features, propagate, superpoints
 
 
 def _corner(step: float = 0.05) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -83,8 +84,23 @@ def test_majority_is_that_of_a_plain_loop(labels: np.ndarray, superpoint: np.nda
 
 
 def test_pooling_gives_the_mean_of_a_piece() -> None:
-    values = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
-    superpoint = (np.arange(30, dtype=np.int32) * 7) % 5 + 3
-    expected = np.stack([values[superpoint == own].mean(axis=0) for own in superpoint])
-    assert np.allclose(pooled(values, superpoint), expected, atol=1e-6)
-    assert pooled(values[:0], superpoint[:0]).shape == (0, 4)
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(30, 4))
+    norms = np.linalg.norm(means, axis=1)
+    point_row = np.arange(0, 60, 2, dtype=np.int32)
+    superpoint = (np.arange(60, dtype=np.int32) // 2 * 7) % 5 + 3
+    code = (means / norms[:, None]).astype(np.float16)
+    views = np.ones(30, np.int32)
+    lifted = LiftedFeatures(code, point_row, norms.astype(np.float32), views, 60, "key")
+    pooled = pooled_features(lifted, superpoint)
+    means = code.astype(np.float64) * norms.astype(np.float32)[:, None]
+    expected = np.stack([means[superpoint[point_row] == superpoint[point]].mean(axis=0) for point in point_row])
+    assert np.allclose(pooled.code * pooled.norms[:, None], expected, atol=2e-3)
+    assert np.allclose(pooled.norms, np.linalg.norm(expected, axis=1), atol=1e-6)
+    assert pooled.key not in (lifted.key, pooled_features(lifted, superpoint[::-1].copy()).key)
+
+
+def test_pooling_nothing_gives_nothing() -> None:
+    none = np.zeros(0, np.int32)
+    lifted = LiftedFeatures(np.zeros((0, 4), np.float16), none, np.zeros(0, np.float32), none, 9, "key")
+    assert len(pooled_features(lifted, np.zeros(9, np.int32))) == 0

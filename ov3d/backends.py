@@ -79,7 +79,7 @@ def train_run(
         outputs: where runs are kept.
         layout: how the scenes are stored; none detects it.
         scale: metres per unit of the files; none leaves lengths as they are. Layout and scale are kept in the manifest.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; kept as well, with the number of threads.
         extract: whether missing features are extracted; otherwise they are an error.
         progress: hears how far it is.
 
@@ -102,10 +102,29 @@ def train_run(
         raise DataError(f"There is no scene in {path}.", "Check the path.")
     name = source.ids[0] if len(source) == 1 else Path(path).resolve().name
     folder = run if run is not None else new_run(name, backend.name, outputs)
-    write_json(folder / SOURCE_NAME, {"layout": layout, "scale": scale}, kind=SOURCE_KIND, version=SOURCE_VERSION)
+    # To read the scenes again alike, and to know what the weights' last bits depend on.
+    facts = {"layout": layout, "scale": scale, "device": str(chosen), "threads": _threads(folder, progress)}
+    write_json(folder / SOURCE_NAME, facts, kind=SOURCE_KIND, version=SOURCE_VERSION)
     trained = backend.train(source, config, run=folder, device=chosen, extract=extract, progress=progress)
-    write_manifest(folder, {**trained.manifest, "layout": layout, "scale": scale})  # to read the scenes again alike
+    write_manifest(folder, {**trained.manifest, **facts})
     return read_run(folder)
+
+
+def _threads(folder: Path, progress: Progress | None) -> list[int]:
+    """The number of torch's threads, after those that a run was begun with where it goes on with others."""
+    import torch
+
+    from ov3d.common.files import read_json
+
+    now, path = torch.get_num_threads(), folder / SOURCE_NAME
+    before: list[int] = []
+    if path.is_file():
+        before = read_json(path, kind=SOURCE_KIND, version=SOURCE_VERSION).get("threads", [])
+    if not before or before[-1] == now:
+        return before or [now]
+    if progress is not None:
+        progress.say(f"The run was started on {before[-1]} threads and goes on with {now}: its last bits will differ.")
+    return [*before, now]
 
 
 def _as_started(run: Path, layout: str | None, scale: float | None) -> tuple[str | None, float | None]:

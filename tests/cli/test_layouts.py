@@ -43,7 +43,7 @@ def test_a_scale_makes_metres_and_the_run_keeps_it(ov3d: Ov3d, tmp_path: Path) -
     done = ov3d("train", "points", desk, "--scale", "2", "--stages", "fuse")
     assert done.code == 0 and "desk: layout scannet" in done.err
     manifest = find_run().manifest
-    assert (manifest["layout"], manifest["scale"]) == (None, 2.0)
+    assert (manifest["layout"], manifest["scale"], manifest["device"]) == (None, 2.0, "cpu")
     assert ov3d("eval", "latest", "--json").code == 0  # reads the scene at the same scale, or points would not match
     for scale in ("0", "-1", "nan"):
         done = ov3d("doctor", desk, "--scale", scale)

@@ -7,7 +7,9 @@ the best class. Annotated views count whether or not they were learnt from, as i
 
     R' = (R + box(R)) / 2,      box: the mean over 30 x 30 pixels                                                   (1)
 
-then stretched, cut and thresholded (`mask_of_relevancy`), and each pixel takes the majority of the 7 x 7 around it.
+then stretched, cut and thresholded (`mask_of_relevancy`), and each pixel takes the majority of the 7 x 7 around it. These
+sizes, the threshold 0.4, the borders and the factor 10 on cosines are those of the evaluation that its authors published
+(`eval/evaluate_iou_loc.py`, `eval/utils.py` and `eval/openclip_encoder.py` of LangSplat).
 
 Counting is `ov3d.common.metrics.views.ViewIoU`, the one that scores anybody's masks.
 """
@@ -170,8 +172,13 @@ def box_mean(values: Float[Array, "h w"]) -> Float32[Array, "h w"]:
 
 
 def majority(mask: Bool[Array, "h w"]) -> Bool[Array, "h w"]:
-    """Each pixel takes what more than half of the pixels around it are, as far as the image goes."""
-    votes, voters = (_window_sum(one) for one in (mask.astype(np.int64), np.ones(mask.shape, np.int64)))
+    """Each pixel takes what more than half of the pixels around it are, as far as the image goes.
+
+    The last row and the last column have no vote: the published evaluation ends its windows before them.
+    """
+    voting = np.ones(mask.shape, np.int64)
+    voting[-1], voting[:, -1] = 0, 0
+    votes, voters = _window_sum(mask * voting), _window_sum(voting)
     return np.asarray(2 * votes > voters)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +44,25 @@ def test_ffmpeg_gets_even_frames_that_repeat(tmp_path: Path, monkeypatch: pytest
     _ffmpeg(tmp_path / "bin", f'echo "$@" > {tmp_path}/said\nfor last; do :; done\ncat > "$last"\n')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     written = write_animation(tmp_path / "a.mp4", FRAMES).read_bytes()
-    assert "-s 8x6 " in (tmp_path / "said").read_text()
+    said = (tmp_path / "said").read_text()
+    assert "-f rawvideo -pix_fmt rgb24 -s 8x6 -r 10 -i - " in said
+    assert "-c:v libx264 " in said
     frames = np.frombuffer(written, np.uint8).reshape(REPEATS * 3, 6, 8, 3)
     np.testing.assert_array_equal(frames[:3, :5, :7], FRAMES)
     np.testing.assert_array_equal(frames[3:6], frames[:3])
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg on the path")
+def test_a_real_ffmpeg_keeps_the_frames(tmp_path: Path) -> None:
+    ramp = np.tile(np.linspace(0, 200, 33, dtype=np.uint8), (25, 1))
+    frames = [np.stack((ramp, ramp[:, ::-1], np.full_like(ramp, value)), axis=2) for value in (20, 120)]
+    path = write_animation(tmp_path / "a.mp4", frames)
+    assert write_animation(tmp_path / "b.mp4", frames).read_bytes() == path.read_bytes()
+    command = ["ffmpeg", "-loglevel", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    decoded = subprocess.run(command, capture_output=True, check=True).stdout
+    found = np.frombuffer(decoded, np.uint8).reshape(REPEATS * 2, 26, 34, 3)[:, :25, :33].astype(int)
+    for idx, frame in enumerate(frames * REPEATS):
+        assert np.abs(found[idx] - frame).mean() < 6
 
 
 def test_a_failing_or_missing_ffmpeg_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,9 @@ MAX_BLOCK_PAIRS = 1 << 16
 _PRODUCTS_A_ROW = 0.8
 """Products in the buffer per destination row of the whole level: keeps the buffer below the size of the features."""
 
+_MIN_BLOCK_PAIRS = 1 << 15
+"""Products that any block may hold: 4 MB at 32 channels. Cut finer, small levels would spend their time on calls."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
@@ -128,7 +131,7 @@ def build_schedule(pairs: list[Pairs], num_rows: int) -> Schedule:
 
 def _block_rows(num_pairs: int, num_rows: int) -> int:
     density = num_pairs / num_rows
-    budget = min(MAX_BLOCK_PAIRS, _PRODUCTS_A_ROW * num_rows)
+    budget = min(MAX_BLOCK_PAIRS, max(_MIN_BLOCK_PAIRS, _PRODUCTS_A_ROW * num_rows))
     return min(max(int(budget / density), MIN_BLOCK_ROWS), MAX_BLOCK_ROWS)
 
 

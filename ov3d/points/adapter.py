@@ -125,6 +125,9 @@ class AdapterTrainer(StageTrainer):
         self.rooms, self.config, self.device = rooms, config, device
         self.scale = logit_scale
         self.text = torch.from_numpy(np.ascontiguousarray(text)).to(device)
+        self.weights: Tensor | None = None
+        if config.balance:
+            self.weights = torch.from_numpy(rooms.class_weights(len(text), config.balance)).to(device)
         generator = torch.Generator().manual_seed(seed)
         super().__init__(
             STAGE,
@@ -147,7 +150,7 @@ class AdapterTrainer(StageTrainer):
         """Cross-entropy over the drawn points of the step's scenes."""
         scenes = scenes_of_step(self.seed, self.stage, step, len(self.rooms), self.config.batch)
         logits, labels = zip(*(self._answers(idx, generator) for idx in scenes), strict=True)
-        return cross_entropy(self.scale * torch.cat(logits), torch.cat(labels))
+        return cross_entropy(self.scale * torch.cat(logits), torch.cat(labels), self.weights)
 
     def _answers(self, idx: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         room = self.rooms[idx]

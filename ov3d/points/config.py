@@ -48,6 +48,8 @@ class SpecialiseConfig(Config):
     """Epochs between two falls of the rate."""
     residual: float = Field(default=0.05, ge=0, le=1)
     """Share of the feature itself in the specialised one."""
+    balance: float = Field(default=0.0, ge=0, le=1)
+    """Points weigh as the share of their pseudo label among all points to minus this power; the paper's 0 takes all alike."""
     scale: float | None = Field(default=1.0, gt=0)
     """Factor on the logits; the paper has none (1), none takes the encoder's own."""
     checkpoint_every: int = Field(default=50, ge=1)
@@ -104,6 +106,9 @@ class GuideConfig(Config):
     """The rate falls as (1 - step / steps) to this power."""
     agreement: float = Field(default=2.0, ge=0)
     """Points weigh as the agreement of their views to this power; the paper's 0 takes all alike."""
+    corroboration: float = Field(default=0.0, ge=0)
+    """Points that v views see weigh as v / (v + 1) to this power: nobody has confirmed what one view says. The paper's 0 takes
+    all alike."""
     balance: float = Field(default=0.0, ge=0, le=1)
     """Points weigh as the share of their pseudo label among all points to minus this power; the paper's 0 takes all alike."""
     label_weight: float = Field(default=1.0, ge=0)

@@ -166,10 +166,9 @@ class GuideTrainer(StageTrainer):
     def _weights_of_classes(self) -> Float32[Array, " _"]:
         """The weight of each pseudo label, 1 on average over points, and 1 for points without one."""
         num_classes = len(self.rooms[0].pseudo.vocabulary)
-        shares = self.rooms.class_shares(num_classes) if self.config.balance else np.full(num_classes, 1 / num_classes)
-        weights = shares**-self.config.balance
-        weights /= (weights * shares).sum()
-        return np.array([*weights, 1.0], np.float32)
+        if not self.config.balance:
+            return np.ones(num_classes + 1, np.float32)
+        return np.append(self.rooms.class_weights(num_classes, self.config.balance), np.float32(1))
 
     def _distance(
         self, z: Float[Tensor, "v z"], voxel: Tensor, room: Room, chosen: Int64[Array, " m"]
@@ -180,7 +179,7 @@ class GuideTrainer(StageTrainer):
         rows = row[seen]
         extended = np.ones((len(rows), room.lifted.code.shape[1] + 1), np.float32)
         extended[:, :-1] = room.lifted.code[rows]
-        weights = room.lifted.norms[rows] ** self.config.agreement * self._class_weights[room.pseudo.labels[rows]]
+        weights = confidence_of(room, rows, self.config) * self._class_weights[room.pseudo.labels[rows]]
         code = torch.from_numpy(extended * weights[:, None]).to(self.device)
         cells, where = torch.unique(voxel[torch.from_numpy(seen).to(self.device)], return_inverse=True)
         sums = torch.zeros(len(cells), code.shape[1], device=self.device).index_add_(0, where, code)
@@ -207,6 +206,15 @@ class GuideTrainer(StageTrainer):
         length = ((z @ (head.T @ head)) * z).sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
         logits = self.module.card.logit_scale * (z @ (head.T @ self.text.T)) / length
         return -(votes * log_softmax(logits, dim=1)).sum(dim=1)
+
+
+def confidence_of(
+    room: Room, rows: Int64[Array, " m"] | Int32[Array, " m"], config: GuideConfig
+) -> Float32[Array, " m"]:
+    """How much the features of some rows are to be believed: their views agree, and there are several."""
+    views = room.lifted.num_views[rows].astype(np.float32)
+    confidence: Float32[Array, " m"] = (views / (views + 1)) ** np.float32(config.corroboration)
+    return confidence * room.lifted.norms[rows] ** np.float32(config.agreement)
 
 
 def cosines(

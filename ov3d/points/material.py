@@ -18,7 +18,7 @@ from ov3d.common.index import read_index
 from ov3d.common.lifting import LiftedFeatures, read_lifted
 from ov3d.common.scene import IGNORE
 from ov3d.common.scene_lifting import LIFTED_NAME
-from ov3d.common.shapes import Array, Float32, Float64, Int32, UInt8
+from ov3d.common.shapes import Array, Float32, Int32, UInt8
 from ov3d.points.fuse import INDEX_NAME
 from ov3d.points.network import upright
 from ov3d.points.pseudo_labels import PSEUDO_NAME, PseudoLabels, read_pseudo_labels
@@ -83,13 +83,16 @@ class Rooms:
         self._kept.move_to_end(idx)
         return self._kept[idx]
 
-    def class_shares(self, num_classes: int) -> Float64[Array, " k"]:
-        """Share of each pseudo label among the labelled points of all rooms; at least one point's."""
+    def class_weights(self, num_classes: int, power: float) -> Float32[Array, " k"]:
+        """A weight for each pseudo label: its share among the labelled points of all rooms to minus that power, 1 on average
+        over points. A class without a point is taken for one with one."""
         counts = np.ones(num_classes)
         for folder in self._folders:
             labels = read_pseudo_labels(folder / PSEUDO_NAME).labels
             counts += np.bincount(labels[labels != IGNORE], minlength=num_classes)
-        return counts / counts.sum()
+        shares = counts / counts.sum()
+        weights = shares**-power
+        return (weights / (weights * shares).sum()).astype(np.float32)
 
     def key(self) -> str:
         """Names everything that the stages learn from."""

@@ -13,7 +13,7 @@ where a ReLU is closed, so
 
     s_n = sum_c (W V)_nc (U L)_nc                                                                                       (2)
 
-has a gradient of its own, which first leaves those points out.
+has a gradient of its own, which first leaves those points out where they are many.
 
 Symbols: n points, r rows, c components, k taps.
 """

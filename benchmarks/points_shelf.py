@@ -44,7 +44,7 @@ from ov3d.common.readers import load_scene
 from ov3d.common.scene import IGNORE, Scene
 
 TRAIN_VIEWS, TEST_VIEWS = tuple(str(k) for k in range(8)), ("8", "9")
-SETTINGS = ("preset=cpu", "specialise.epochs=180", "guide.epochs=240", "guide.voxel_size=0.01", "lift.border=2")
+SETTINGS = ("preset=cpu", "guide.voxel_size=0.01", "lift.border=2")
 GOAL = 0.05
 
 

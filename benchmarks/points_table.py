@@ -49,14 +49,14 @@ from tests.points.synonyms import SYNONYMS
 ROOMS, TEST_ROOMS = tuple(range(200, 212)), tuple(range(300, 304))
 LEVELS, SEEDS = (0, 15, 30, 45), (0, 1, 2)
 SLICE_ROOMS, SLICE_TEST_ROOMS = (500, 501), (510,)
-SLICE = ("specialise.epochs=100", "guide.epochs=10", "guide.voxel_size=0.1", "guide.crop=null", "guide.batch=1")
+SLICE = ("specialise.steps=100", "guide.steps=20", "guide.voxel_size=0.1")
 SLICE_LOSS, SLICE_GUIDED = 0.05, 0.05
 """What the slice must reach, mIoU over present classes: calling everything a wall gives 0.02."""
 TURNS = 4
 OPTIONS: dict[str, tuple[str, ...]] = {
     "no-specialise": ("specialise.enabled=false",),
     "top-share": ("pseudo.top_share=0.5",),
-    "superpoints": ("pseudo.superpoints=true",),
+    "superpoints": ("pseudo.superpoints=true", "specialise.balance=1"),
     "no-label-weight": ("guide.label_weight=0",),
     "select-last": ("validation=[{validation}]",),
     "select-best": ("validation=[{validation}]", "guide.select=best"),

@@ -28,7 +28,7 @@ from ov3d.common.scene import IGNORE
 from ov3d.common.shapes import Array, Float, Float32
 from ov3d.points.config import SpecialiseConfig
 from ov3d.points.material import Rooms
-from ov3d.points.steps import StageTrainer, scenes_of_step, steps_per_epoch
+from ov3d.points.steps import StageTrainer, num_steps, scenes_of_step, steps_per_epoch
 
 STAGE = "specialise"
 HIDDEN_SHARE = 4
@@ -132,7 +132,7 @@ class AdapterTrainer(StageTrainer):
         super().__init__(
             STAGE,
             Adapter(text.shape[1], config.residual, generator).to(device),
-            steps=config.epochs * steps_per_epoch(len(rooms), config.batch),
+            steps=num_steps(config, len(rooms)),
             checkpoint_every=config.checkpoint_every,
             made_from=made_from,
             folder=folder,

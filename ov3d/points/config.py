@@ -34,8 +34,10 @@ class SpecialiseConfig(Config):
 
     enabled: bool = True
     """Whether features are specialised; without, they guide as they are, and other prompts are answered as well as ever."""
-    epochs: int = Field(default=60, ge=1)
-    """Times that every scene is seen."""
+    steps: int = Field(default=180, ge=1)
+    """Steps of training."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Times that every scene is seen, in place of a number of steps."""
     batch: int = Field(default=4, ge=1)
     """Scenes a step."""
     points: int = Field(default=40_000, ge=1)
@@ -57,21 +59,21 @@ class SpecialiseConfig(Config):
 
 
 class AugmentConfig(Config):
-    """How a cloud is changed before a step, the paper's values."""
+    """How a cloud is changed before a step. A training of minutes has no time for much of it; the paper's is a preset's."""
 
-    tilt: float = Field(default=0.049, ge=0)
-    """Largest rotation about x and y, radians: pi / 64."""
-    turn: Literal["any", "quarter", "none"] = "any"
+    tilt: float = Field(default=0.0, ge=0)
+    """Largest rotation about x and y, radians."""
+    turn: Literal["any", "quarter", "none"] = "quarter"
     """Angles that it is turned by about the vertical: any, or quarter turns, which keep straight walls straight in voxels."""
-    scale: tuple[float, float] = (0.9, 1.1)
+    scale: tuple[float, float] = (1.0, 1.0)
     """Range of its size."""
     flip: float = Field(default=0.5, ge=0, le=1)
     """Chance of a mirror image, for x and for y."""
-    contrast: float = Field(default=0.2, ge=0, le=1)
+    contrast: float = Field(default=0.0, ge=0, le=1)
     """Chance that colours are stretched to the whole range, by any degree."""
-    tint: float = Field(default=0.1, ge=0, le=1)
+    tint: float = Field(default=0.03, ge=0, le=1)
     """Largest shift of a colour channel, of the whole range; in 19 of 20 steps."""
-    colour_noise: float = Field(default=0.05, ge=0, le=1)
+    colour_noise: float = Field(default=0.02, ge=0, le=1)
     """Standard deviation of noise on colours, of the whole range; in 19 of 20 steps."""
     drop_colours: float = Field(default=0.0, ge=0, le=1)
     """Chance that all colours are grey, so that the network gets by without."""
@@ -80,7 +82,7 @@ class AugmentConfig(Config):
 class GuideConfig(Config):
     """Stage `guide`: a sparse U-Net learns the features of points from their neighbourhood (ESGS)."""
 
-    voxel_size: float = Field(default=0.06, gt=0)
+    voxel_size: float = Field(default=0.08, gt=0)
     """Side of the network's voxels, scene units."""
     stem_dim: int = Field(default=16, ge=1)
     """Channels after the first convolution."""
@@ -92,11 +94,13 @@ class GuideConfig(Config):
     """Channels of the levels on the way up, the finest first."""
     blocks: int = Field(default=1, ge=1)
     """Residual blocks a level, each way."""
-    epochs: int = Field(default=150, ge=1)
-    """Times that every scene is seen."""
-    batch: int = Field(default=2, ge=1)
+    steps: int = Field(default=480, ge=1)
+    """Steps of training."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Times that every scene is seen, in place of a number of steps."""
+    batch: int = Field(default=1, ge=1)
     """Scenes a step."""
-    crop: float | None = Field(default=2.5, gt=0)
+    crop: float | None = Field(default=None, gt=0)
     """Side of a random square column of a scene that a step sees, scene units; none takes it whole."""
     focus: float = Field(default=0.0, ge=0, le=1)
     """Share of crops around a point of a class drawn among the scene's, all alike; the others are around any point."""
@@ -104,12 +108,12 @@ class GuideConfig(Config):
     """Learning rate of Adam at the start."""
     power: float = Field(default=0.9, ge=0)
     """The rate falls as (1 - step / steps) to this power."""
-    agreement: float = Field(default=2.0, ge=0)
+    agreement: float = Field(default=16.0, ge=0)
     """Points weigh as the agreement of their views to this power; the paper's 0 takes all alike."""
-    corroboration: float = Field(default=0.0, ge=0)
+    corroboration: float = Field(default=6.0, ge=0)
     """Points that v views see weigh as v / (v + 1) to this power: nobody has confirmed what one view says. The paper's 0 takes
     all alike."""
-    balance: float = Field(default=0.0, ge=0, le=1)
+    balance: float = Field(default=0.33, ge=0, le=1)
     """Points weigh as the share of their pseudo label among all points to minus this power; the paper's 0 takes all alike."""
     label_weight: float = Field(default=1.0, ge=0)
     """Weight of the cross-entropy to the pseudo labels beside the distance of features; the paper's is 0."""
@@ -137,12 +141,28 @@ class GuideConfig(Config):
 
 _ALL = list(STAGES)
 _MINK = {"stem_dim": 32, "stem_size": 5, "down": [32, 64, 128, 256], "up": [96, 96, 128, 128], "blocks": 2}
+_PAPER_AUGMENT = {
+    "tilt": 0.049,  # pi / 64
+    "turn": "any",
+    "scale": [0.9, 1.1],
+    "contrast": 0.2,
+    "tint": 0.1,
+    "colour_noise": 0.05,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "zero-shot": {"stages": ["fuse"]},
     "cpu": {"stages": _ALL},
     "gpu": {
         "stages": _ALL,
-        "guide": {**_MINK, "voxel_size": 0.03, "epochs": 60, "batch": 4, "bf16": True, "checkpoint_every": 200},
+        "guide": {
+            **_MINK,
+            "voxel_size": 0.03,
+            "epochs": 60,
+            "batch": 4,
+            "bf16": True,
+            "augment": _PAPER_AUGMENT,
+            "checkpoint_every": 200,
+        },
     },
     "paper": {
         "stages": _ALL,
@@ -154,10 +174,11 @@ PRESETS: dict[str, dict[str, Any]] = {
             "batch": 8,
             "rate": 1e-3,
             "agreement": 0.0,
+            "corroboration": 0.0,
             "balance": 0.0,
             "label_weight": 0.0,
             "settle": 0,
-            "crop": None,
+            "augment": _PAPER_AUGMENT,
             "checkpoint_every": 200,
         },
     },

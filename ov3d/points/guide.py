@@ -37,7 +37,7 @@ from ov3d.points.augment import augment_colours, augment_positions
 from ov3d.points.config import GuideConfig
 from ov3d.points.material import Room, Rooms
 from ov3d.points.network import PointNetwork, inputs
-from ov3d.points.steps import StageTrainer, scenes_of_step, steps_per_epoch
+from ov3d.points.steps import StageTrainer, num_steps, scenes_of_step, steps_per_epoch
 
 STAGE = "guide"
 BEST_NAME = "best.safetensors"
@@ -86,7 +86,7 @@ class GuideTrainer(StageTrainer):
         super().__init__(
             STAGE,
             network,
-            steps=config.epochs * self._per_epoch,
+            steps=num_steps(config, len(rooms)),
             checkpoint_every=config.checkpoint_every,
             made_from=made_from,
             folder=folder,
@@ -97,7 +97,7 @@ class GuideTrainer(StageTrainer):
 
     def rate(self, step: int) -> float:
         """Falls to nothing, as a power of the steps that are left."""
-        return self.config.rate * (1 - step / (self.config.epochs * self._per_epoch)) ** self.config.power
+        return self.config.rate * (1 - step / num_steps(self.config, len(self.rooms))) ** self.config.power
 
     def metadata(self) -> Mapping[str, Any]:
         """The network's shape, and the best score so far."""
@@ -110,7 +110,8 @@ class GuideTrainer(StageTrainer):
     def after_step(self) -> Mapping[str, float]:
         """A look at the validation scenes at the end of every so many epochs, and of the stage."""
         epochs, rest = divmod(self.step, self._per_epoch)
-        if self.score is None or rest or (epochs % self.config.validate_every and not self.done):
+        due = self.done or (not rest and epochs % self.config.validate_every == 0)
+        if self.score is None or not due:
             return {}
         value = self.score(self.module)
         self.module.train()

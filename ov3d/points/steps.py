@@ -20,6 +20,7 @@ from ov3d.common.curves import Curves
 from ov3d.common.errors import CorruptFileError, DataError
 from ov3d.common.exporters.curve_png import write_curve
 from ov3d.common.progress import Progress
+from ov3d.points.config import GuideConfig, SpecialiseConfig
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 CURVES_NAME = "curve.jsonl"
@@ -183,6 +184,13 @@ def scenes_of_step(seed: int, stage: str, step: int, num_scenes: int, batch: int
     per_epoch = steps_per_epoch(num_scenes, batch)
     epoch, place = divmod(step, per_epoch)
     return scene_order(seed, stage, epoch, num_scenes)[place * batch : (place + 1) * batch]
+
+
+def num_steps(config: SpecialiseConfig | GuideConfig, num_scenes: int) -> int:
+    """How many steps a stage takes: as many as it is told, or so many epochs' worth."""
+    if config.epochs is None:
+        return config.steps
+    return config.epochs * steps_per_epoch(num_scenes, config.batch)
 
 
 def steps_per_epoch(num_scenes: int, batch: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +17,11 @@ from ov3d.points.adapter import Adapter, Affine
 from ov3d.points.augment import augment_colours, augment_positions
 from ov3d.points.bake import Scored, presence_threshold
 from ov3d.points.config import AugmentConfig, GuideConfig, PseudoConfig
-from ov3d.points.guide import cosines, cropped, middle_of_crop, settle
+from ov3d.points.guide import confidence_of, cosines, cropped, middle_of_crop, settle
 from ov3d.points.material import Room, Rooms
 from ov3d.points.network import NetworkSpec, PointNetwork, upright
-from ov3d.points.pseudo_labels import PseudoLabels, keep_surest, pseudo_label
-from ov3d.points.steps import scenes_of_step
+from ov3d.points.pseudo_labels import PSEUDO_NAME, PseudoLabels, keep_surest, pseudo_label, write_pseudo_labels
+from ov3d.points.steps import num_steps, scenes_of_step
 from tests.colour_encoder import CARD
 
 
@@ -191,6 +192,31 @@ def test_focus_shows_small_classes_as_often_as_large_ones() -> None:
 def test_focus_without_any_label_takes_any_point() -> None:
     room = replace(_room(np.full(500, IGNORE, np.int32)), xyz=np.zeros((600, 3), np.float32))
     assert 0 <= middle_of_crop(room, 1.0, torch.Generator().manual_seed(0)) < 600
+
+
+def test_steps_are_told_or_follow_from_epochs() -> None:
+    assert num_steps(GuideConfig(steps=7, batch=2), 5) == 7
+    assert num_steps(GuideConfig(epochs=4, batch=2), 5) == 12
+
+
+def test_what_few_views_say_or_dispute_weighs_less() -> None:
+    room = _room(np.zeros(3, np.int32))
+    lifted = replace(room.lifted, norms=np.array([1, 1, 0.5], np.float32), num_views=np.array([1, 3, 3], np.int32))
+    rows = np.arange(3)
+    weights = confidence_of(replace(room, lifted=lifted), rows, GuideConfig(agreement=2, corroboration=1))
+    assert np.allclose(weights, [0.5, 0.75, 0.75 * 0.25])
+    alike = confidence_of(replace(room, lifted=lifted), rows, GuideConfig(agreement=0, corroboration=0))
+    assert np.array_equal(alike, np.ones(3, np.float32))
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_classes_weigh_one_on_average(tmp_path: Path, power: float) -> None:
+    labels = np.array([0] * 90 + [1] * 9 + [IGNORE] * 5, np.int32)
+    write_pseudo_labels(tmp_path / PSEUDO_NAME, _room(labels).pseudo)
+    weights = Rooms([tmp_path]).class_weights(2, power)
+    shares = np.array([91, 10]) / 101  # each class counts one point more
+    assert np.isclose((weights * shares).sum(), 1)
+    assert np.isclose(weights[1] / weights[0], (shares[1] / shares[0]) ** -power)
 
 
 def test_quarter_turns_keep_straight_walls_straight() -> None:

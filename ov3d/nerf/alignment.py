@@ -28,26 +28,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ov3d.common.shapes import Bool, Float
+from ov3d.common.shapes import Float
 from ov3d.nerf.pairs import TINY, Divergence, pair_sums
 
 
 def feature_loss(
-    found: Float[Tensor, "n d"], wanted: Float[Tensor, "n d"], known: Bool[Tensor, " n"]
+    found: Float[Tensor, "n d"], wanted: Float[Tensor, "n d"], trust: Float[Tensor, " n"]
 ) -> Float[Tensor, ""]:
-    """Equation (1) over the rays of which the teacher knows something."""
+    """Equation (1) over the rays, each as far as its target is trusted."""
     cosine = F.cosine_similarity(found, wanted, dim=1, eps=TINY)
-    return ((1 - cosine) * known).sum() / known.sum().clamp(min=1)
+    return ((1 - cosine) * trust).sum() / trust.sum().clamp(min=TINY)
 
 
 def relevancy_loss(
-    logits: Float[Tensor, "n k"], relevancy: Float[Tensor, "n k"], known: Bool[Tensor, " n"]
+    logits: Float[Tensor, "n k"], relevancy: Float[Tensor, "n k"], trust: Float[Tensor, " n"]
 ) -> Float[Tensor, ""]:
-    """Equation (2) over the rays of which the teacher knows something."""
+    """Equation (2) over the rays, each as far as its target is trusted."""
     p, q = logits.softmax(1), relevancy.softmax(1)
     middle = 0.5 * (p + q)
     divergence = _entropy(middle) - 0.5 * (_entropy(p) + _entropy(q))
-    return (divergence * known).sum() / known.sum().clamp(min=1)
+    return (divergence * trust).sum() / trust.sum().clamp(min=TINY)
 
 
 def distribution_loss(

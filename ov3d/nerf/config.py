@@ -79,9 +79,9 @@ class FieldConfig(Config):
 class DistilConfig(Config):
     """Stage `distil`: the teacher's features, learnt on top of the radiance field."""
 
-    steps: int = Field(default=1500, ge=1)
-    """Steps of training."""
-    joint_from: int = Field(default=500, ge=0)
+    steps: int = Field(default=300, ge=1)
+    """Steps of training. More of them learn a teacher's mistakes by heart."""
+    joint_from: int = Field(default=50, ge=0)
     """Step from which the appearance is tuned along; its learning rates start anew."""
     rays: int = Field(default=2048, ge=1)
     """Random rays a step."""
@@ -99,8 +99,11 @@ class DistilConfig(Config):
     """Learning rate of the colour networks in the joint phase."""
     relevancy_weight: float = Field(default=1.0, ge=0)
     """Weight of the alignment of relevancy distributions (RDA)."""
-    attract_weight: float = Field(default=200.0, ge=0)
-    """Weight of alike neighbours in the alignment of feature distributions (FDA)."""
+    doubt: float = Field(default=4.0, ge=0)
+    """Targets weigh as their agreement with what their look-alikes say, to this power; 0 takes all alike. See `trust.py`."""
+    attract_weight: float = Field(default=1.0, ge=0)
+    """Weight of alike neighbours in the alignment of feature distributions (FDA); the reference's 200 draws small classes into
+    large ones."""
     repel_weight: float = Field(default=0.2, ge=0)
     """Weight of unlike neighbours."""
     colour_weight: float = Field(default=1.0, ge=0)
@@ -136,8 +139,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             "view_every": 2000,
         },
         "distil": {
-            "steps": 5000,
-            "joint_from": 1600,
+            "steps": 1000,
+            "joint_from": 200,
             "rays": 4096,
             "patches": 8,
             "patch_side": 32,
@@ -170,6 +173,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             "patches": 8,
             "patch_side": 32,
             "head_rate": 1e-4,
+            "doubt": 0.0,
+            "attract_weight": 200.0,
             "joint_network_rate": 5e-5,
             "divergence": "kl",
             "selection_ranks": [16, 4, 4],

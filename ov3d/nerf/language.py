@@ -42,12 +42,13 @@ class FeatureHead(nn.Module):
         return z @ self.weight.T
 
     @torch.no_grad()
-    def fit(self, z: Float[Tensor, "n z"], features: Float[Tensor, "n d"]) -> None:
-        """Start where the squared error to some features is least: an affine map has a closed form."""
+    def fit(self, z: Float[Tensor, "n z"], features: Float[Tensor, "n d"], trust: Float[Tensor, " n"]) -> None:
+        """Start where the squared error to some features, each as far as it is trusted, is least: this has a closed form."""
         wide, target = z.double(), features.double()
-        gram = wide.T @ wide
+        weighted = wide.T * trust
+        gram = weighted @ wide
         gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        self.weight.copy_(torch.linalg.solve(gram, wide.T @ target).T.to(self.weight))
+        self.weight.copy_(torch.linalg.solve(gram, weighted @ target).T.to(self.weight))
 
 
 class SelectionVolume(nn.Module):

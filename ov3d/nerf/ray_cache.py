@@ -47,14 +47,26 @@ class RayCache:
     def __len__(self) -> int:
         return len(self.z)
 
-    def seen(self, model: Model, pixels: Int64[Tensor, " n"]) -> Weighted:
-        """The seen samples of some pixels, as a march gives them."""
+    def places(self, pixels: Int64[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+        """Mean place of what pixels see, in [0, 1]^3 of the grid's box; its middle where they see nothing."""
+        ray_idx, where = self._where(pixels)
+        weight = self.weight.index_select(0, where)[:, None]
+        sums = torch.zeros(len(pixels), 4, device=pixels.device)
+        sums.index_add_(0, ray_idx, torch.cat((weight * (self.unit.index_select(0, where) - 0.5), weight), 1))
+        return sums[:, :3] / sums[:, 3:].clamp(min=1e-6) + 0.5
+
+    def _where(self, pixels: Int64[Tensor, " n"]) -> tuple[Int64[Tensor, " m"], Int64[Tensor, " m"]]:
+        """The ray of each sample of some pixels, and where it stands."""
         first = self.starts.index_select(0, pixels)
         count = self.starts.index_select(0, pixels + 1) - first
         ray_idx = torch.arange(len(pixels), device=pixels.device).repeat_interleave(count)
         begin = count.cumsum(0) - count
         within = torch.arange(len(ray_idx), device=pixels.device) - begin.index_select(0, ray_idx)
-        where = first.index_select(0, ray_idx) + within
+        return ray_idx, first.index_select(0, ray_idx) + within
+
+    def seen(self, model: Model, pixels: Int64[Tensor, " n"]) -> Weighted:
+        """The seen samples of some pixels, as a march gives them."""
+        ray_idx, where = self._where(pixels)
         unit, weight = self.unit.index_select(0, where), self.weight.index_select(0, where)
         samples = Samples(ray_idx, torch.zeros_like(weight), unit, unit, len(pixels), self.delta)
         return Weighted(samples, model.field.taps(unit), weight)

@@ -134,9 +134,28 @@ class PatchFeatures:
 
     def likeness(self, frame_idx: int, pixels: Int64[Tensor, " n"], alike: float) -> Float[Tensor, "n n"]:
         """cos(d_i, d_j) - `alike` of pixels of one view."""
+        features = self._features(frame_idx, pixels)
+        return (features @ features.T - alike).to(pixels.device)
+
+    def at(self, pixels: Int64[Tensor, " n"]) -> Float[Tensor, "n e"]:
+        """Features of pixels of any views."""
+        frames = self.bank.frame_idx(pixels).cpu()
+        features = torch.zeros(len(pixels), self._tokens[0].shape[2])
+        for frame_idx in sorted(set(frames.tolist())):
+            mine = (frames == frame_idx).nonzero()[:, 0]
+            features[mine] = self._features(frame_idx, pixels[mine])
+        return features
+
+    def principal(self, count: int) -> Float[Tensor, "e c"]:
+        """The directions in which the features of all views differ most."""
+        tokens = torch.cat([tokens.flatten(0, 1) for tokens in self._tokens]).double()
+        away = tokens - tokens.mean(0)
+        return torch.linalg.eigh(away.T @ away).eigenvectors.flip(1)[:, :count].float()
+
+    def _features(self, frame_idx: int, pixels: Int64[Tensor, " n"]) -> Float[Tensor, "n e"]:
         camera, tokens = self.bank.cameras[frame_idx], self._tokens[frame_idx]
         inside = pixels.cpu() - int(self.bank.starts[frame_idx])
         rows = torch.div(inside, camera.width, rounding_mode="floor") * tokens.shape[0] // camera.height
         columns = (inside % camera.width) * tokens.shape[1] // camera.width
-        features = tokens[rows, columns]
-        return (features @ features.T - alike).to(pixels.device)
+        features: Tensor = tokens[rows, columns].float()
+        return features

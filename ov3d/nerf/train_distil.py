@@ -20,6 +20,7 @@ from ov3d.common.progress import Progress
 from ov3d.common.shapes import Float, Int64
 from ov3d.nerf.alignment import distribution_loss, feature_loss, relevancy_loss
 from ov3d.nerf.config import ADAM_BETAS, DistilConfig
+from ov3d.nerf.draws import draw_pixels
 from ov3d.nerf.language import FeatureHead, SelectionVolume
 from ov3d.nerf.losses import psnr
 from ov3d.nerf.model import Model, composite_code
@@ -28,6 +29,7 @@ from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.rendering import Weighted, render_colour
 from ov3d.nerf.soundness import cause_of_nan, not_finite, say_threads
 from ov3d.nerf.targets import PatchFeatures, Target, Targets
+from ov3d.nerf.trust import Trust
 
 CHECKPOINT_NAME = "distil.safetensors"
 CURVES_NAME = "distil.jsonl"
@@ -36,12 +38,8 @@ CURVE_EVERY = 20
 SAY_SHARE = 0.2
 FIT_PIXELS = 16384
 """Pixels that the head is fitted to in closed form before the first step."""
-FRAMES_A_STEP = 6
-"""Random rays of a step come from so many views: a teacher is asked for many pixels of few views at a time."""
 CLIP_SCALE = 100.0
 """Logit scale of the encoder that the reference's temperature is for."""
-PATCH_STRIDE = 3
-"""Distance of a patch's rays, pixels: a patch spans more than one thing."""
 
 
 class DistilTrainer:
@@ -84,6 +82,10 @@ class DistilTrainer:
         generator = generator_for(seed, "selection", 0)
         resolution = model.field.resolution
         self.selection = SelectionVolume(resolution, config.selection_ranks, targets.num_scales, generator).to(device)
+        self.trust = None
+        if config.doubt and len(targets.text) > 1:
+            drawn = generator_for(seed, "trust", 0)
+            self.trust = Trust(bank, self.rays, targets, patches, power=config.doubt, generator=drawn)
         path = folder / CHECKPOINT_NAME
         if not (resume and path.is_file() and self._loaded(path)):
             self._fit()
@@ -136,7 +138,10 @@ class DistilTrainer:
         if step == config.joint_from and step:
             self.optimiser = self._new_optimiser(joint=True)
         generator = generator_for(self.seed, STAGE, step)
-        pixels, patch_starts = self._draw(generator)
+        patches = config.patches if self.patches is not None and len(self.targets.text) > 1 else 0
+        pixels, patch_starts = draw_pixels(
+            self.bank, generator, rays=config.rays, patches=patches, side=config.patch_side
+        )
         target = self.targets.at(pixels)
         z, colour_error = self._look(pixels, joint=joint)
         parts = self._losses(z, pixels, patch_starts, target)
@@ -175,18 +180,21 @@ class DistilTrainer:
         shares = self._shares(pixels)
         wanted = (shares[:, :, None] * target.features).sum(1)
         relevancy = (shares[:, :, None] * target.relevancy).sum(1)
-        found = self.head(z)
-        parts = {"feature": (1.0, feature_loss(found, wanted, target.known))}
+        found, trust = self.head(z), self._trust(pixels, target)
+        parts = {"feature": (1.0, feature_loss(found, wanted, trust))}
         if config.relevancy_weight:
             parts["relevancy"] = (
                 config.relevancy_weight,
-                relevancy_loss(found @ text.T, relevancy, target.known),
+                relevancy_loss(found @ text.T, relevancy, trust),
             )
         if patch_starts:
             attract, repel = self._patch_losses(found, pixels, patch_starts)
             parts["attract"] = (config.attract_weight / len(patch_starts), attract)
             parts["repel"] = (config.repel_weight / len(patch_starts), repel)
         return parts
+
+    def _trust(self, pixels: Int64[Tensor, " n"], target: Target) -> Float[Tensor, " n"]:
+        return target.known.float() if self.trust is None else self.trust.of(pixels, target)
 
     def _shares(self, pixels: Int64[Tensor, " n"]) -> Float[Tensor, "n s"]:
         if self.targets.num_scales == 1:  # nothing to mix
@@ -216,38 +224,6 @@ class DistilTrainer:
             attract, repel = attract + one, repel + other
         return attract, repel
 
-    def _draw(self, generator: torch.Generator) -> tuple[Int64[Tensor, " n"], list[int]]:
-        """Random pixels of a few views, then patches; and where each patch begins."""
-        config, bank = self.config, self.bank
-        views = torch.randint(len(bank.frames), (FRAMES_A_STEP,), generator=generator).tolist()
-        parts = []
-        for order, frame_idx in enumerate(views):
-            first, last = bank.starts[frame_idx : frame_idx + 2].tolist()
-            count = (order + 1) * config.rays // len(views) - order * config.rays // len(views)
-            parts.append(torch.randint(first, last, (count,), generator=generator))
-        patch_starts: list[int] = []
-        for order in range(config.patches if self.patches is not None and len(self.targets.text) > 1 else 0):
-            frame_idx = views[order % len(views)]
-            patch = self._patch(frame_idx, generator)
-            if patch is not None:
-                patch_starts.append(sum(len(part) for part in parts))
-                parts.append(patch)
-        return torch.cat(parts).to(bank.colour.device), patch_starts
-
-    def _patch(self, frame_idx: int, generator: torch.Generator) -> Int64[Tensor, " n"] | None:
-        """Pixels of a square of rays somewhere in a view; none where the view is too small."""
-        camera, side = self.bank.cameras[frame_idx], self.config.patch_side
-        stride = min(PATCH_STRIDE, (min(camera.width, camera.height) - 1) // max(side - 1, 1))
-        if stride < 1:
-            return None
-        reach = stride * (side - 1) + 1
-        left = int(torch.randint(camera.width - reach + 1, (1,), generator=generator))
-        top = int(torch.randint(camera.height - reach + 1, (1,), generator=generator))
-        steps = torch.arange(side) * stride
-        rows, columns = top + steps, left + steps
-        start: int = int(self.bank.starts[frame_idx])
-        return (start + rows[:, None] * camera.width + columns).flatten()
-
     # ---------------------------------------------------------------------------------------------- start and restart
 
     def _fit(self) -> None:
@@ -259,7 +235,8 @@ class DistilTrainer:
         mean = torch.nn.functional.normalize(target.features.mean(1), dim=1)
         known = target.known.nonzero()[:, 0]
         if len(known):
-            self.head.fit(self.rays.z.index_select(0, pixels[known]).float(), mean[known])
+            trust = self._trust(pixels, target)[known]
+            self.head.fit(self.rays.z.index_select(0, pixels[known]).float(), mean[known], trust)
 
     def _new_optimiser(self, *, joint: bool) -> torch.optim.Adam:
         config, field = self.config, self.model.field

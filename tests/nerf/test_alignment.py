@@ -109,10 +109,20 @@ def test_likeness_draws_distributions_together() -> None:
 def test_feature_loss_leaves_out_what_the_teacher_does_not_know() -> None:
     found, wanted = torch.eye(3), torch.eye(3)
     wanted[2] = 0
-    known = torch.tensor([True, True, False])
+    known = torch.tensor([1.0, 1.0, 0.0])
     assert float(feature_loss(found, wanted, known)) == pytest.approx(0, abs=1e-6)
     assert float(feature_loss(found, -wanted, known)) == pytest.approx(2, abs=1e-6)
-    assert float(feature_loss(found, wanted, torch.zeros(3, dtype=torch.bool))) == 0
+    assert float(feature_loss(found, wanted, torch.zeros(3))) == 0
+
+
+def test_losses_weigh_pixels_by_trust() -> None:
+    found, wanted = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])  # 0 off, and 1
+    trust = torch.tensor([0.9, 0.3])
+    assert float(feature_loss(found, wanted, trust)) == pytest.approx(0.25, abs=1e-6)
+    logits, relevancy = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.5, 0.0], [1.0, 0.0]])
+    each = [float(relevancy_loss(logits[k : k + 1], relevancy[k : k + 1], torch.ones(1))) for k in range(2)]
+    together = float(relevancy_loss(logits, relevancy, trust))
+    assert together == pytest.approx(0.75 * each[0] + 0.25 * each[1], abs=1e-6)
 
 
 def test_relevancy_loss_is_the_divergence_of_two_softmaxes() -> None:
@@ -120,7 +130,7 @@ def test_relevancy_loss_is_the_divergence_of_two_softmaxes() -> None:
     relevancy = torch.rand(5, 3, generator=torch.Generator().manual_seed(1))
     p, q = logits.double().softmax(1).numpy(), relevancy.double().softmax(1).numpy()
     expected = np.mean([_js(a, b) for a, b in zip(p, q, strict=True)])
-    found = relevancy_loss(logits, relevancy, torch.ones(5, dtype=torch.bool))
+    found = relevancy_loss(logits, relevancy, torch.ones(5))
     assert float(found) == pytest.approx(expected, abs=1e-5)
 
 

@@ -70,5 +70,9 @@ def test_a_head_is_fitted_in_closed_form() -> None:
     generator = torch.Generator().manual_seed(0)
     z, weight = torch.randn(200, 28, generator=generator), torch.randn(6, 28, generator=generator)
     head = FeatureHead(6)
-    head.fit(z, z @ weight.T)
+    head.fit(z, z @ weight.T, torch.ones(200))
+    torch.testing.assert_close(head.weight.detach(), weight, atol=2e-2, rtol=2e-2)
+    features = z @ weight.T
+    features[150:] = 7.0
+    head.fit(z, features, (torch.arange(200) < 150).float())  # what is not trusted has no say
     torch.testing.assert_close(head.weight.detach(), weight, atol=2e-2, rtol=2e-2)

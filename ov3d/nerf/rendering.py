@@ -34,8 +34,8 @@ LEAST_WEIGHT = 1e-4
 """Samples of less weight have no colour: it could not be seen."""
 LEAST_TRANSMITTANCE = 1e-6
 """A ray with less light left is over."""
-FRONT_SAMPLES = 16
-"""So many samples of each ray are asked first; what is behind them only where light is left."""
+FRONT_SAMPLES = 10
+"""So many samples of each ray, five voxels, are asked first; what is behind them only where light is left."""
 MAX_THICKNESS = 60.0
 """exp(-60) is no light at all; more would only cost digits of the running sum."""
 

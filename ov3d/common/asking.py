@@ -48,7 +48,8 @@ class Answer:
         world: units, up, origin; the positions of `objects` are relative to the origin.
         encoder: spec of the encoder that the index was made with.
         threshold: raw cosine from which something counts as present.
-        best_score: of the first object; where there is none, the 99.5th percentile of the scene's scores.
+        best_score: of the first object; where there is none, the 99.5th percentile of the scene's scores, or the score of what
+            comes close if that is higher.
         background: what the scene scores where nothing is.
         objects: the best ones, best first.
         num_objects: how many there are in all.
@@ -182,7 +183,7 @@ def ask(
         world=index.world,
         encoder=index.encoder.spec,
         threshold=limit,
-        best_score=objects[0].score if objects else peak,
+        best_score=objects[0].score if objects else max([peak, *(near.score for near in nearly)]),
         background=background,
         objects=tuple(objects[:top]),
         num_objects=len(objects),

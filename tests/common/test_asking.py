@@ -82,6 +82,7 @@ def test_what_comes_close_is_named_but_not_found() -> None:
     answer = ask(make_index(), "a book", WORDS["book"], threshold=0.6)
     assert (answer.found, answer.num_objects, answer.to_json()["objects"]) == (False, 0, [])
     (close,) = answer.nearly
+    assert close.score <= answer.best_score < answer.threshold  # nothing that is shown is better than the best
     assert 0.48 <= close.score < 0.6
     assert answer.to_json()["nearly"][0]["num_points"] == close.num_points
     assert ask(make_index(), "a book", WORDS["book"], threshold=0.7).nearly == ()

@@ -26,6 +26,7 @@ from ov3d.common.teacher import Teacher
 from ov3d.common.teachers import open_teacher
 from ov3d.points.bake import GUIDED_NAME, SPECIALISED_NAME, network_scores, specialised_features
 from ov3d.points.config import STAGES, PointsConfig
+from ov3d.points.estimate import learning_seconds
 from ov3d.points.evaluate import EvaluationReport, evaluate_run
 from ov3d.points.fuse import Fused, fuse_scene, prepared, probe_texts
 from ov3d.points.material import read_features
@@ -119,7 +120,14 @@ class PointsBackend:
     def estimate(self, source: SceneSource, config: PointsConfig, *, device: torch.device) -> list[dict[str, Any]]:
         """About what `train` would take; see `Backend.estimate`."""
         teacher = open_teacher(config.encoder, refine=config.refine, device=device)
-        return [estimate_scene(source[idx], teacher, config.lift, config.basis) for idx in range(len(source))]
+        rows, num_training = [], max(len(source) - len(config.validation), 1)
+        for idx in range(len(source)):
+            scene = source[idx]
+            row = estimate_scene(scene, teacher, config.lift, config.basis)
+            if scene.name not in config.validation:
+                row["seconds"] += round(learning_seconds(scene, row["points"], config, num_training), 1)
+            rows.append(row)
+        return rows
 
     def scores(self, run: Run, scene: str, text: Float[Array, "k d"]) -> Float32[Array, "n k"]:
         """Raw scores of all points for unit text vectors, from the lifted features or, where there is one, the 3D network; 0

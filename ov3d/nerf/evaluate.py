@@ -12,7 +12,7 @@ pixels, sigma 1.5).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ov3d.common.errors import DataError, UsageError, did_you_mean
 from ov3d.common.features.crops import resized
-from ov3d.common.metrics.semantic import SemanticConfusion, SemanticScores
+from ov3d.common.metrics.prompted import PromptedTable, prompt_numbers, prompted_confusion
+from ov3d.common.metrics.semantic import SemanticScores
 from ov3d.common.progress import Progress
 from ov3d.common.scene import IGNORE, Frame, Scene
 from ov3d.common.shapes import Array, Bool, Float, Float32, Int32, UInt8
@@ -33,52 +34,9 @@ from ov3d.nerf.language import FeatureHead
 from ov3d.nerf.losses import psnr
 from ov3d.nerf.model import Model
 
-OTHER = "other"
 TEACHER_ROWS = 1 << 14
 """Pixels that the teacher is asked for at once."""
 WINDOW, SIGMA = 11, 1.5
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ViewsTable:
-    """Scores of one way of labelling views.
-
-    Attributes:
-        title: what was scored.
-        classes: prompted classes.
-        scores: one entry a prompted class, then `other`.
-        extra: further numbers: pixel accuracy, PSNR, SSIM.
-    """
-
-    title: str
-    classes: tuple[str, ...]
-    scores: SemanticScores
-    extra: dict[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-able form; NaN becomes null."""
-        present = self.scores.present
-        prompted = present[:-1]
-        names = (*self.classes, OTHER)
-        return {
-            "title": self.title,
-            "mean_iou": _mean(self.scores.iou[:-1][prompted]),
-            "mean_accuracy": _mean(self.scores.accuracy[:-1][prompted]),
-            "mean_iou_with_other": _mean(self.scores.iou[present]),
-            "coverage": _finite(self.scores.coverage),
-            "num": self.scores.num_points,
-            "extra": {name: _finite(value) for name, value in self.extra.items()},
-            "classes": {
-                name: {
-                    "iou": float(self.scores.iou[idx]),
-                    "accuracy": float(self.scores.accuracy[idx]),
-                    "num_true": int(self.scores.num_true[idx]),
-                }
-                for idx, name in enumerate(names)
-                if present[idx]
-            },
-            "confusion": {"classes": list(names), "rows_truth": self.scores.matrix.tolist()},
-        }
 
 
 @runtime_checkable
@@ -175,8 +133,8 @@ def evaluate_views(
         truths[frame.name] = _nearest(frame.labels.load(), rendered[frame.name].distance.shape)
     prompted = _prompted(scene, list(truths.values()), classes)
     text = teacher.text(prompted)
-    remap = _remap(scene.classes, prompted)
-    ours, theirs = _confusion(len(prompted)), _confusion(len(prompted))
+    remap = prompt_numbers(scene.classes, prompted)
+    ours, theirs = prompted_confusion(len(prompted)), prompted_confusion(len(prompted))
     for frame in labelled:
         truth = remap[truths[frame.name]].reshape(-1)
         view = rendered[frame.name]
@@ -188,8 +146,8 @@ def evaluate_views(
     found, taught = ours.compute(), theirs.compute()
     likeness = photographs(frames, rendered)
     tables = (
-        ViewsTable(f"{len(labelled)} {where}", prompted, found, {"pixel acc": _right(found), **likeness}),
-        ViewsTable(f"{len(labelled)} {where}, the teacher in 2D", prompted, taught, {"pixel acc": _right(taught)}),
+        PromptedTable(f"{len(labelled)} {where}", prompted, found, {"pixel acc": _right(found), **likeness}),
+        PromptedTable(f"{len(labelled)} {where}, the teacher in 2D", prompted, taught, {"pixel acc": _right(taught)}),
     )
     notes = () if held_out else ("nothing was held out: these views were learnt from",)
     share_seen = float(np.mean([(view.code != 0).any(2).mean() for view in rendered.values()]))
@@ -287,27 +245,6 @@ def _prompted(scene: Scene, truths: Sequence[Int32[Array, "_ _"]], classes: tupl
     return classes or found
 
 
-def _remap(all_classes: tuple[str, ...], prompted: tuple[str, ...]) -> Int32[Array, " c"]:
-    """Class id to prompt number; everything not prompted becomes `other`, and the last entry keeps `IGNORE` (-1)."""
-    table = np.full(len(all_classes) + 1, len(prompted), np.int32)
-    for number, name in enumerate(prompted):
-        table[all_classes.index(name)] = number
-    table[-1] = IGNORE
-    return table
-
-
-def _confusion(num_prompts: int) -> SemanticConfusion:
-    return SemanticConfusion(num_prompts + 1, ignore_label=IGNORE, no_prediction=IGNORE)
-
-
 def _right(scores: SemanticScores) -> float:
     total = scores.matrix.sum()
     return float(np.trace(scores.matrix) / total) if total else float("nan")
-
-
-def _mean(values: Float[Array, " n"]) -> float | None:
-    return float(values.mean()) if values.size else None
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

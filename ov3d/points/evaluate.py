@@ -1,8 +1,8 @@
 """How well a run labels the points of a scene, beside how well its 2D teacher labels the photographs.
 
 Every prompted class gets its text vector; a point takes the best one, or none ("other") where the best raw cosine stays below
-the presence threshold. Points whose true class was not prompted are "other" too, so a wall that is called a cat costs the cat.
-The teacher answers the same question in every `step`-th pixel of every labelled view, with the same threshold.
+the presence threshold. The teacher answers the same question in every `step`-th pixel of every labelled view, with the same
+threshold.
 
 A run that was trained is asked for all classes of the scene, and every point takes the best one, without a threshold; beside
 it stands what the features that it learnt from say to the same question. Photographs play no part then.
@@ -19,7 +19,7 @@ import numpy as np
 from ov3d.common.backproject import with_cloud
 from ov3d.common.errors import DataError, UsageError, did_you_mean
 from ov3d.common.index import LanguageIndex, read_index
-from ov3d.common.metrics.semantic import SemanticConfusion, SemanticScores
+from ov3d.common.metrics.prompted import PromptedTable, prompt_numbers, prompted_confusion
 from ov3d.common.progress import Progress, Silent
 from ov3d.common.scene import IGNORE, Scene
 from ov3d.common.shapes import Array, Float32, Int32
@@ -31,68 +31,8 @@ from ov3d.points.fuse import INDEX_NAME
 PIXEL_STEP = 4
 """The teacher is asked at every fourth pixel of every fourth row."""
 
-OTHER = "other"
 BACKGROUNDS = ("background", "other", "unlabeled", "unlabelled", "unknown", "clutter", "void")
 """Names of classes that stand for everything else: they are no prompts."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Table:
-    """Scores of one way of answering.
-
-    Attributes:
-        title: what was scored.
-        classes: prompted classes.
-        scores: one entry a prompted class, then `other`.
-        over_all: whether means over all prompted classes are given as well, those without a true point as 0.
-    """
-
-    title: str
-    classes: tuple[str, ...]
-    scores: SemanticScores
-    over_all: bool = False
-
-    @property
-    def mean_iou(self) -> float:
-        """Over the prompted classes that have truth."""
-        return _mean(self.scores.iou[:-1][self.scores.present[:-1]])
-
-    @property
-    def mean_accuracy(self) -> float:
-        """Over the prompted classes that have truth."""
-        return _mean(self.scores.accuracy[:-1][self.scores.present[:-1]])
-
-    @property
-    def mean_iou_with_other(self) -> float:
-        """The same with everything that was not prompted as one class more."""
-        return _mean(self.scores.iou[self.scores.present])
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-able form; NaN becomes null."""
-        names = (*self.classes, OTHER)
-        return {
-            "title": self.title,
-            "mean_iou": _finite(self.mean_iou),
-            "mean_accuracy": _finite(self.mean_accuracy),
-            "mean_iou_with_other": _finite(self.mean_iou_with_other),
-            "coverage": _finite(self.scores.coverage),
-            "num": self.scores.num_points,
-            "classes": {
-                name: {
-                    "iou": float(self.scores.iou[idx]),
-                    "accuracy": float(self.scores.accuracy[idx]),
-                    "num_true": int(self.scores.num_true[idx]),
-                }
-                for idx, name in enumerate(names)
-                if self.scores.present[idx]
-            },
-            "extra": self._over_all() if self.over_all else {},
-            "confusion": {"classes": list(names), "rows_truth": self.scores.matrix.tolist()},
-        }
-
-    def _over_all(self) -> dict[str, float]:
-        iou, accuracy = (float(values[:-1].mean()) for values in (self.scores.iou, self.scores.accuracy))
-        return {"mIoU over all classes": iou, "mAcc over all classes": accuracy}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +54,7 @@ class EvaluationReport:
     encoder: str
     threshold: float
     share_seen: float
-    tables: tuple[Table, ...]
+    tables: tuple[PromptedTable, ...]
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -165,7 +105,7 @@ def evaluate_run(
     classes = _prompted(scene, truth, classes)
     threshold = index.encoder.presence_threshold if threshold is None else threshold
     text = teacher.text(classes)
-    remap = _remap(scene.classes, classes)
+    remap = prompt_numbers(scene.classes, classes)
     tables = [_points_table(index, truth, text, classes, threshold, remap)]
     teacher.bind(scene, progress=listener)
     for title, source in teacher.sources().items():
@@ -194,14 +134,15 @@ def _evaluate_trained(
     threshold: float | None,
 ) -> EvaluationReport:
     classes = _prompted(scene, truth, classes or scene.classes)
-    text, remap = teacher.text(classes), _remap(scene.classes, classes)
+    text, remap = teacher.text(classes), prompt_numbers(scene.classes, classes)
     limit = -1.0 if threshold is None else threshold
     title = "points, 3D network" if index.backend == "points/guide" else "points, specialised"
     fused = read_index(path.with_name(INDEX_NAME))
     tables = [
-        replace(_points_table(one, truth, text, classes, limit, remap), title=name, over_all=True)
+        replace(_points_table(one, truth, text, classes, limit, remap), title=name)
         for name, one in ((title, index), ("points, fused", fused))
     ]
+    tables = [replace(table, extra=_over_all(table)) for table in tables]
     notes = [corruption_note(index.facts)]
     if index.facts.get("specialised"):
         notes.append("features were specialised on the trained classes, at the cost of other words")
@@ -243,15 +184,6 @@ def _prompted(scene: Scene, truth: Int32[Array, " n"], classes: tuple[str, ...])
     return found
 
 
-def _remap(all_classes: tuple[str, ...], prompted: tuple[str, ...]) -> Int32[Array, " c"]:
-    """Class id to prompt number; everything not prompted becomes `other`, and the last entry keeps `IGNORE` (-1)."""
-    table = np.full(len(all_classes) + 1, len(prompted), np.int32)
-    for number, name in enumerate(prompted):
-        table[all_classes.index(name)] = number
-    table[-1] = IGNORE
-    return table
-
-
 def _points_table(
     index: LanguageIndex,
     truth: Int32[Array, " n"],
@@ -259,12 +191,12 @@ def _points_table(
     classes: tuple[str, ...],
     threshold: float,
     remap: Int32[Array, " c"],
-) -> Table:
-    confusion = _confusion(len(classes))
+) -> PromptedTable:
+    confusion = prompted_confusion(len(classes))
     labels = index.predict(classes, text).labels(threshold, below=len(classes))
     labels[~index.seen] = IGNORE
     confusion.update(labels, remap[truth])
-    return Table("points", classes, confusion.compute())
+    return PromptedTable("points", classes, confusion.compute())
 
 
 def _views_table(
@@ -276,12 +208,12 @@ def _views_table(
     threshold: float,
     remap: Int32[Array, " c"],
     progress: Progress,
-) -> Table | None:
+) -> PromptedTable | None:
     """The teacher's answers on labelled views that it has features of; none where there is no such view."""
     frames = [frame for frame in scene.frames if frame.labels is not None and source.has(frame)]
     if not frames:
         return None
-    confusion = _confusion(len(classes))
+    confusion = prompted_confusion(len(classes))
     with progress.task(f"Scoring {title}", len(frames)) as task:
         for frame in frames:
             assert frame.labels is not None
@@ -290,16 +222,10 @@ def _views_table(
             labels = np.where(scores.max(axis=0) >= threshold, scores.argmax(axis=0), len(classes))
             confusion.update(labels.ravel(), truth.ravel())
             task.advance()
-    return Table(title, classes, confusion.compute())
+    return PromptedTable(title, classes, confusion.compute())
 
 
-def _confusion(num_prompts: int) -> SemanticConfusion:
-    return SemanticConfusion(num_prompts + 1, ignore_label=IGNORE, no_prediction=IGNORE)
-
-
-def _mean(values: Array) -> float:
-    return float(values.mean()) if values.size else float("nan")
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def _over_all(table: PromptedTable) -> dict[str, float]:
+    """Means over all prompted classes, those without a true point as 0."""
+    iou, accuracy = (float(values[:-1].mean()) for values in (table.scores.iou, table.scores.accuracy))
+    return {"mIoU over all classes": iou, "mAcc over all classes": accuracy}

@@ -206,13 +206,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from ov3d.common.encoding import EncoderCard, Identity
     from ov3d.common.index import LanguageIndex, write_index
     from ov3d.common.metrics import SemanticConfusion
+    from ov3d.common.metrics.prompted import PromptedTable
     from ov3d.common.runs import write_manifest
     from ov3d.common.scene import IGNORE, Scene, World
-    from ov3d.points.evaluate import EvaluationReport, Table
+    from ov3d.points.evaluate import EvaluationReport
 
     confusion = SemanticConfusion(3, ignore_label=IGNORE, no_prediction=IGNORE)
     confusion.update([0, 0, 1, 2, 2, -1], [0, 0, 1, 1, 2, 0])
-    table = Table("points", ("cat", "cup"), confusion.compute())
+    table = PromptedTable("points", ("cat", "cup"), confusion.compute())
 
     class Backend:
         def evaluate(self, run: object, scene: object, **options: object) -> EvaluationReport:

@@ -73,7 +73,7 @@ class Table:
 
     Attributes:
         rows: by level, then by name: scores of each seed, for class names and for synonyms.
-        seconds: of trainings that ran now.
+        minutes: that the stages of each training took, as its manifest has them; the fusing that all share is not among them.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -81,7 +81,7 @@ class Table:
         self.rooms = write_rooms(self.out / "rooms" / "train", options.rooms, options.views)
         self.test_rooms = write_rooms(self.out / "rooms" / "test", options.test_rooms, options.views)
         self.rows: dict[int, dict[str, dict[str, list[Row]]]] = {}
-        self.seconds: list[float] = []
+        self.minutes: dict[str, float] = {}
 
     def level(self, level: int) -> None:
         """All rows of one corruption."""
@@ -125,8 +125,9 @@ class Table:
 
     def _trained(self, path: Path, settings: Sequence[str]) -> Run:
         run, seconds = run_of(path, self.out / "rooms" / "train", settings)
+        took = sum(value for stage, value in run.manifest["seconds"].items() if stage != "fuse")
+        self.minutes[str(path.relative_to(self.out / "runs"))] = round(took / 60, 2)
         if seconds:
-            self.seconds.append(seconds)
             print(f"  trained {path.relative_to(self.out)} in {seconds / 60:.1f} minutes", flush=True)
         return run
 
@@ -236,7 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "rooms": options.rooms,
         "test_rooms": options.test_rooms,
         "settings": options.settings,
-        "training_minutes": [round(seconds / 60, 2) for seconds in table.seconds],
+        "threads": options.threads,
+        "training_minutes": table.minutes,
         "goals": goals,
         "rows": table.to_json(),
     }

@@ -10,7 +10,6 @@ Pieces smaller than `min_voxels` then join the neighbour across their lightest e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +19,7 @@ from ov3d.common.files import hash_text
 from ov3d.common.lifting import LiftedFeatures
 from ov3d.common.projection import median_spacing
 from ov3d.common.scene import IGNORE
-from ov3d.common.shapes import Array, Float32, Float64, Int32, Int64, UInt8
+from ov3d.common.shapes import Array, Float32, Int32, Int64, UInt8
 from ov3d.points.tiles import voxels_of
 
 BLOCK_VOXELS = 1 << 16
@@ -114,23 +113,17 @@ def pooled_features(lifted: LiftedFeatures, superpoint: Int32[Array, " n"]) -> L
     """
     if not len(lifted):
         return lifted
-    piece, counts = np.unique(superpoint[lifted.point_row], return_inverse=True, return_counts=True)[1:]
-    piece = piece.reshape(-1)
-    means = np.stack([_sums(column, piece, len(counts)) for column in _weighted_columns(lifted)], axis=1)
-    means /= counts[:, None]
+    _, piece = np.unique(superpoint[lifted.point_row], return_inverse=True)
+    piece = piece.reshape(-1).astype(np.int32)
+    means = _means(lifted.code * lifted.norms[:, None], piece, int(piece.max()) + 1)
     norms = np.linalg.norm(means, axis=1)
     code = (means / np.maximum(norms, TINY)[:, None]).astype(np.float16)
-    key = hash_text("pooled-1", lifted.key, superpoint.tobytes().hex())
-    return replace(lifted, code=code[piece], norms=norms.astype(np.float32)[piece], key=key)
+    return replace(lifted, code=code[piece], norms=norms[piece], key=pooled_key(lifted))
 
 
-def _weighted_columns(lifted: LiftedFeatures) -> Iterator[Float64[Array, " v"]]:
-    for column in lifted.code.T:
-        yield column.astype(np.float64) * lifted.norms
-
-
-def _sums(values: Float64[Array, " v"], piece: Int64[Array, " v"], count: int) -> Float64[Array, " p"]:
-    return np.bincount(piece, weights=values, minlength=count)
+def pooled_key(lifted: LiftedFeatures) -> str:
+    """Names what `pooled_features` makes of features over the superpoints of their own cloud."""
+    return hash_text("pooled-2", lifted.key)
 
 
 def _means(values: Float32[Array, "n c"], voxel: Int32[Array, " n"], count: int) -> Float32[Array, "v c"]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from ov3d.common.encoding import EncoderCard
 from ov3d.common.errors import CorruptFileError, DataError
 from ov3d.common.files import hash_text
 from ov3d.common.index import read_index, write_index
-from ov3d.common.lifting import read_lifted, write_lifted
+from ov3d.common.lifting import LiftedFeatures, read_lifted, write_lifted
 from ov3d.common.progress import Progress
 from ov3d.common.scene_lifting import LIFTED_NAME
 from ov3d.common.shapes import Array, Int32
@@ -44,7 +45,7 @@ from ov3d.points.bake import (
     scored,
     specialised_features,
 )
-from ov3d.points.config import PointsConfig, PseudoConfig
+from ov3d.points.config import PointsConfig
 from ov3d.points.fuse import INDEX_NAME
 from ov3d.points.guide import GuideTrainer
 from ov3d.points.material import POOLED_NAME, Rooms, read_features, read_room
@@ -59,9 +60,11 @@ from ov3d.points.pseudo_labels import (
 )
 from ov3d.points.stage_answers import StageAnswers
 from ov3d.points.stage_metrics import Truth
-from ov3d.points.superpoints import pooled_features, propagate, superpoints
+from ov3d.points.superpoints import pooled_features, pooled_key, propagate, superpoints
 
 SPECIALISE_FOLDER = "specialise"
+Pieces = Callable[[], Int32[Array, " n"]]
+"""The superpoints of a cloud, computed when first asked for."""
 NETWORK_FACT = "network"
 """The fact of an index that names the network it was made with."""
 
@@ -164,31 +167,30 @@ class Learning:
     # -------------------------------------------------------------------------------------------------------- stages
 
     def _pseudo_label(self) -> None:
-        config = self.config.pseudo
         with self.progress.task("Labelling points", len(self.scenes)) as task:
             for scene in self.scenes:
-                pieces = self._pooled(scene)
+                lifted = read_lifted(scene.folder / LIFTED_NAME)
+                index = read_index(scene.folder / INDEX_NAME)
+                pieces = cache(partial(superpoints, index.xyz, index.rgb))  # both may need them, or neither
+                self._pool(scene, lifted, pieces)
                 if scene.training:
-                    self._label(scene, config, pieces)
+                    self._label(scene, lifted, pieces)
                 task.advance()
 
-    def _pooled(self, scene: RunScene) -> Int32[Array, " n"] | None:
-        """Pool a scene's features over superpoints, where they are wanted, and say which piece each point belongs to."""
+    def _pool(self, scene: RunScene, lifted: LiftedFeatures, pieces: Pieces) -> None:
+        """Pool a scene's features over superpoints, where they are wanted and not there yet."""
         path = scene.folder / POOLED_NAME
         if not self.config.pseudo.superpoints:
             path.unlink(missing_ok=True)
-            return None
-        index = read_index(scene.folder / INDEX_NAME)
-        pieces = superpoints(index.xyz, index.rgb)
-        write_lifted(path, pooled_features(read_lifted(scene.folder / LIFTED_NAME), pieces))
-        return pieces
+        elif not (self.resume and path.is_file() and _key_of(path) == pooled_key(lifted)):
+            write_lifted(path, pooled_features(lifted, pieces()))
 
-    def _label(self, scene: RunScene, config: PseudoConfig, pieces: Int32[Array, " n"] | None) -> None:
-        lifted, path = read_lifted(scene.folder / LIFTED_NAME), scene.folder / PSEUDO_NAME
+    def _label(self, scene: RunScene, lifted: LiftedFeatures, pieces: Pieces) -> None:
+        config, path = self.config.pseudo, scene.folder / PSEUDO_NAME
         key = pseudo_key(lifted.key, self.text, self.vocabulary, scene.present, config)
         pseudo = stored_pseudo_labels(path, key, self.progress) if self.resume else None
         if pseudo is None:
-            spread = None if pieces is None else lambda labels: propagate(labels, pieces)
+            spread = (lambda labels: propagate(labels, pieces())) if config.superpoints else None
             pseudo = pseudo_label(lifted, self.text, self.vocabulary, scene.present, config, spread)
             write_pseudo_labels(path, pseudo)
         self.learnt.facts[scene.name] = pseudo.facts()
@@ -306,3 +308,11 @@ def load_affine(run: Path, config: PointsConfig, dim: int) -> Affine:
     adapter = Adapter(dim, config.specialise.residual)
     Checkpoint(run / SPECIALISE_FOLDER / CHECKPOINT_NAME).load_module("network", adapter)
     return adapter.affine()
+
+
+def _key_of(path: Path) -> str | None:
+    """The key of stored features; none where the file is damaged, and so to be made again."""
+    try:
+        return read_lifted(path).key
+    except CorruptFileError:
+        return None

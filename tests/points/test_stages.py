@@ -21,11 +21,13 @@ from ov3d.common.index import read_index
 from ov3d.common.querying import index_path
 from ov3d.common.runs import Run
 from ov3d.common.scene import IGNORE, LazyScenes, PointCloud, Scene
+from ov3d.points import train
 from ov3d.points.backend import PointsBackend
 from ov3d.points.config import PRESETS, STAGES, PointsConfig
 from ov3d.points.network import load_network
 from ov3d.points.pseudo_labels import PSEUDO_NAME, read_pseudo_labels
 from ov3d.points.steps import StageTrainer
+from ov3d.points.superpoints import superpoints
 from tests.colour_encoder import ColourEncoder, colour_encoder
 from tests.common.scenes import CLASSES, box_scene
 
@@ -254,6 +256,23 @@ def test_what_cannot_be_learnt_is_one_line(scene: Scene, tmp_path: Path) -> None
             _train(tmp_path / str(number), one, settings=settings)
         assert "\n" not in caught.value.message
         assert caught.value.hint
+
+
+@pytest.mark.usefixtures("colour_encoder")
+def test_superpoints_are_found_once_and_a_damaged_file_is_made_again(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(train, "superpoints", lambda xyz, rgb: asked.append(len(xyz)) or superpoints(xyz, rgb))
+    settings = ("pseudo.superpoints=true", "stages=[fuse, pseudo-label]")
+    run = _train(tmp_path / "run", scene, settings=settings)
+    (pooled,) = run.path.glob("scenes/*/pooled.safetensors")
+    content = pooled.read_bytes()
+    _train(run.path, scene, settings=settings)
+    assert len(asked) == 1
+    pooled.write_bytes(content[:-9])
+    _train(run.path, scene, settings=settings)
+    assert len(asked) == 2 and pooled.read_bytes() == content
 
 
 @pytest.mark.usefixtures("colour_encoder")

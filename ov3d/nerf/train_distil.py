@@ -23,10 +23,10 @@ from ov3d.nerf.config import ADAM_BETAS, DistilConfig
 from ov3d.nerf.draws import draw_pixels
 from ov3d.nerf.language import FeatureHead, SelectionVolume
 from ov3d.nerf.losses import psnr
-from ov3d.nerf.model import Model, composite_code
+from ov3d.nerf.model import Model, colour_and_code
 from ov3d.nerf.ray_cache import RayCache, cache_rays
 from ov3d.nerf.rays import PixelBank
-from ov3d.nerf.rendering import Weighted, render_colour
+from ov3d.nerf.rendering import Weighted
 from ov3d.nerf.soundness import cause_of_nan, not_finite, say_threads
 from ov3d.nerf.targets import PatchFeatures, Target, Targets
 from ov3d.nerf.trust import Trust
@@ -167,9 +167,8 @@ class DistilTrainer:
         if not joint:
             return self.rays.z.index_select(0, pixels).float(), torch.zeros((), device=pixels.device)
         seen = self.rays.seen(self.model, pixels)
-        z = composite_code(self.model.field, seen)
         rays = self.bank.pixels(pixels)
-        colour = render_colour(self.model.field, seen, rays.direction, self.model.background)
+        colour, z = colour_and_code(self.model.field, seen, rays.direction, self.model.background)
         return z, (colour - rays.colour).square().mean()
 
     def _losses(

@@ -32,7 +32,7 @@ from ov3d.points.material import read_features
 from ov3d.points.network import load_network, upright
 from ov3d.points.pseudo_labels import PSEUDO_NAME, read_pseudo_labels
 from ov3d.points.train import load_affine
-from ov3d.points.turns import turn_angles, turned
+from ov3d.points.turns import Pose, poses
 
 WIDTH, HEIGHT = 320, 240
 
@@ -164,23 +164,23 @@ class Guided:
     def __init__(self, run: Run, turns: int = 1) -> None:
         self._network = load_network(run.path, torch.device("cpu"))
         self._turns = turns
-        self._kept: dict[tuple[str, float], tuple[np.ndarray, np.ndarray]] = {}
+        self._kept: dict[tuple[str, Pose], tuple[np.ndarray, np.ndarray]] = {}
 
     def scores(self, scene: Scene, words: Words) -> np.ndarray:
         """Cosines of all points with the words, from positions and colours."""
         assert scene.cloud is not None
         total = np.zeros((len(scene.cloud), len(words.text)), np.float32)
         queries = self._network.basis @ words.text.T
-        for angle in turn_angles(self._turns):
-            codes, voxel = self._codes(scene, angle)
+        for pose in poses(self._turns, self._network.spec.turn):
+            codes, voxel = self._codes(scene, pose)
             total += (codes @ queries)[voxel]
         return total / np.float32(self._turns)
 
-    def _codes(self, scene: Scene, angle: float) -> tuple[np.ndarray, np.ndarray]:
-        key = scene.name, angle
+    def _codes(self, scene: Scene, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+        key = scene.name, pose
         if key not in self._kept:
             assert scene.cloud is not None
-            xyz = turned(upright(scene.cloud.xyz, scene.world.up), angle)
+            xyz = pose.of(upright(scene.cloud.xyz, scene.world.up), self._network.voxel_size)
             self._kept[key] = self._network.codes(xyz, scene.cloud.rgb)
         return self._kept[key]
 

@@ -16,6 +16,8 @@ from ov3d.common.lifted_basis import BasisConfig
 from ov3d.common.lifting import LiftConfig
 from ov3d.common.specs import AUTO, known_refinement
 
+Turn = Literal["any", "quarter", "none"]
+"""Angles about the vertical: any, or quarter turns, which keep straight walls straight in voxels."""
 STAGES = ("fuse", "pseudo-label", "specialise", "guide")
 """Stages in order; any prefix can be run."""
 
@@ -63,7 +65,7 @@ class AugmentConfig(Config):
 
     tilt: float = Field(default=0.0, ge=0)
     """Largest rotation about x and y, radians."""
-    turn: Literal["any", "quarter", "none"] = "quarter"
+    turn: Turn = "quarter"
     """Angles that it is turned by about the vertical: any, or quarter turns, which keep straight walls straight in voxels."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Range of its size."""

@@ -25,22 +25,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ov3d.common.checkpoints import Checkpoint, generator_for
+from ov3d.common.checkpoints import Checkpoint
 from ov3d.common.encoding import EncoderCard
 from ov3d.common.errors import DataError, UsageError
 from ov3d.common.shapes import Array, Float, Float32, Int64, UInt8
 from ov3d.common.sparse.unet import Level, UNet, UNetSpec
 from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
-from ov3d.points.augment import augment_positions
-from ov3d.points.config import AugmentConfig, GuideConfig
+from ov3d.points.config import GuideConfig, Turn
 
 GUIDE_FOLDER = "guide"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 INPUT_DIM = 4
 """Red, green and blue in [-1, 1], and one; a cloud without colours is grey: zeros."""
-
-TEST_TIME = AugmentConfig(tilt=0, scale=(0.95, 1.05))
-"""How copies differ at test time: about the vertical, in size, mirrored; colours stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +47,7 @@ class NetworkSpec:
         dim: width of its vectors, the encoder's.
         voxel_size: scene units.
         stem_dim, stem_size, down, up, blocks: as in `GuideConfig`.
+        turn: angles about the vertical that it was trained with, and so may be asked with.
     """
 
     dim: int
@@ -60,6 +57,7 @@ class NetworkSpec:
     down: tuple[int, ...]
     up: tuple[int, ...]
     blocks: int
+    turn: Turn = "any"
 
     @classmethod
     def of(cls, config: GuideConfig, dim: int) -> NetworkSpec:
@@ -72,6 +70,7 @@ class NetworkSpec:
             tuple(config.down),
             tuple(config.up),
             config.blocks,
+            config.augment.turn,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -176,27 +175,15 @@ class PointNetwork(nn.Module):
         values = average_by_voxel(inputs(colours, len(points), self.device), inverse, grid.num_voxels)
         return SparseTensor(grid, values), inverse
 
-    def embed(
-        self, xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None, *, augment: int = 0, seed: int = 0
-    ) -> Float32[Array, "n d"]:
+    def embed(self, xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None) -> Float32[Array, "n d"]:
         """Unit vectors of points, in evaluation mode; `codes` says the same in less memory.
 
         Args:
             xyz: positions, scene units, z upwards.
             rgb: colours, or none.
-            augment: so many turned and resized copies of the cloud are embedded as well, and the mean of all is taken.
-            seed: of those copies.
         """
         codes, voxel = self.codes(xyz, rgb)
-        total = codes[voxel]
-        for copy in range(augment):
-            generator = generator_for(seed, "test-time", copy)
-            moved = augment_positions(torch.from_numpy(np.ascontiguousarray(xyz)), TEST_TIME, generator).numpy()
-            codes, voxel = self.codes(moved, rgb)
-            total += codes[voxel]
-        if augment:
-            total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
-        return total @ self.basis
+        return codes[voxel] @ self.basis
 
 
 def inputs(colours: Tensor | None, num_points: int, device: torch.device) -> Float[Tensor, "n 4"]:

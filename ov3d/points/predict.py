@@ -20,7 +20,7 @@ from ov3d.common.text_cache import TextCache, clean_prompt, encode_prompts
 from ov3d.points.network import PointNetwork, load_network, upright
 from ov3d.points.scan import NO_LABEL, Scan, read_scan, write_labelled
 from ov3d.points.tiles import MARGIN, MAX_VOXELS, score_voxels, tile_cosines, voxels_of
-from ov3d.points.turns import turn_angles, turned
+from ov3d.points.turns import Pose, poses
 
 if TYPE_CHECKING:
     import torch
@@ -84,8 +84,9 @@ def predict_scan(
         prompts: any words instead.
         threshold: raw cosine below which a point gets no label; none takes the network's own, but where the whole vocabulary
             is asked for every point gets one.
-        turns: how many copies of the scan, turned by angles of the seed, are averaged; one is the scan itself.
-        seed: of the angles.
+        turns: how many copies of the scan, turned as in training and moved among the voxels, are averaged; one is the scan
+            itself.
+        seed: of the copies.
         layout: how a scene is stored; none detects it.
         scale: metres a unit of the file.
         device: where the network runs.
@@ -200,7 +201,7 @@ def label_scan(
         progress: hears how far it is.
     """
     listener: Progress = progress or Silent()
-    xyz, angles = upright(scan.xyz, scan.up), turn_angles(turns, seed)
+    xyz = upright(scan.xyz, scan.up)
     if turns == 1:
         voxels = voxels_of(xyz, scan.rgb, network.voxel_size, coarsest=1 << len(network.spec.down))
         best, score, num_tiles = score_voxels(
@@ -209,7 +210,14 @@ def label_scan(
         num_voxels, best, score = len(voxels), best[voxels.of_point], score[voxels.of_point]
     else:
         mean, num_voxels, num_tiles = _averaged(
-            network, xyz, scan.rgb, text, angles, max_voxels=max_voxels, margin=margin, progress=listener
+            network,
+            xyz,
+            scan.rgb,
+            text,
+            poses(turns, network.spec.turn, seed),
+            max_voxels=max_voxels,
+            margin=margin,
+            progress=listener,
         )
         best, score = mean.argmax(axis=1).astype(np.int32), mean.max(axis=1)
     given = best.astype(np.uint16)
@@ -225,7 +233,7 @@ def _averaged(
     xyz: Float32[Array, "m 3"],
     rgb: UInt8[Array, "m 3"] | None,
     text: Float32[Array, "k d"],
-    angles: Sequence[float],
+    copies: Sequence[Pose],
     *,
     max_voxels: int,
     margin: int,
@@ -234,8 +242,9 @@ def _averaged(
     """Mean cosines of points over turned copies, and how many voxels and tiles there were in all."""
     total = np.zeros((len(xyz), len(text)), np.float32)
     num_voxels = num_tiles = 0
-    for angle in angles:
-        voxels = voxels_of(turned(xyz, angle), rgb, network.voxel_size, coarsest=1 << len(network.spec.down))
+    for pose in copies:
+        moved = pose.of(xyz, network.voxel_size)
+        voxels = voxels_of(moved, rgb, network.voxel_size, coarsest=1 << len(network.spec.down))
         cosines = np.empty((len(voxels), len(text)), np.float32)
         for rows, values in tile_cosines(
             network, voxels, text, max_voxels=max_voxels, margin=margin, progress=progress
@@ -244,7 +253,7 @@ def _averaged(
             num_tiles += 1
         total += cosines[voxels.of_point]
         num_voxels += len(voxels)
-    return total / np.float32(len(angles)), num_voxels, num_tiles
+    return total / np.float32(len(copies)), num_voxels, num_tiles
 
 
 def peak_bytes() -> int | None:

@@ -1,24 +1,54 @@
-"""Test-time augmentation: a cloud turned about the vertical by seeded angles, and the answers averaged.
+"""Test-time augmentation: answers averaged over copies of a cloud, turned about the vertical and moved among the voxels.
 
-The reference's evaluation turns at random (Xu et al., ECCV 2024); here the angles follow from a seed, the first is none, and
-one turn is no augmentation at all.
+The reference's evaluation turns at random (Xu et al., ECCV 2024). Here copies follow from a seed and are turned as the
+network's training turned them: one that has seen quarter turns alone knows straight walls only. The first copy is the cloud
+itself, and one copy is no augmentation at all.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import pi
+
 import numpy as np
 
 from ov3d.common.shapes import Array, Float32
+from ov3d.points.config import Turn
 
 
-def turn_angles(turns: int, seed: int = 0) -> list[float]:
-    """No turn first, then angles drawn from the seed, radians; more turns begin with the same ones."""
-    return [0.0, *np.random.default_rng(seed).uniform(0, 2 * np.pi, turns - 1).tolist()]
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """How a copy of a cloud lies.
+
+    Attributes:
+        angle: about the vertical, radians.
+        shift: after it, in voxels; each less than one.
+    """
+
+    angle: float = 0.0
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def of(self, xyz: Float32[Array, "n 3"], voxel_size: float) -> Float32[Array, "n 3"]:
+        """Positions of the copy; the same array where nothing is changed."""
+        if self == Pose():
+            return xyz
+        c, s = np.cos(self.angle), np.sin(self.angle)
+        turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+        return (xyz @ turn + np.array(self.shift) * voxel_size).astype(np.float32)
 
 
-def turned(xyz: Float32[Array, "n 3"], angle: float) -> Float32[Array, "n 3"]:
-    """Positions turned about z; the same array where the angle is 0."""
-    if angle == 0:
-        return xyz
-    c, s = np.cos(angle), np.sin(angle)
-    return (xyz @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])).astype(np.float32)
+def poses(count: int, turn: Turn, seed: int = 0) -> list[Pose]:
+    """The cloud as it is, and copies; a larger count begins with the same ones.
+
+    Args:
+        count: how many in all.
+        turn: the angles of the network's training.
+        seed: of everything random.
+    """
+    rng = np.random.default_rng(seed)
+    found = [Pose()]
+    for number in range(1, count):
+        angle, *shift = rng.uniform(0, 1, 4).tolist()
+        angle = {"any": 2 * pi * angle, "quarter": number % 4 * pi / 2, "none": 0.0}[turn]
+        found.append(Pose(angle, (shift[0], shift[1], shift[2])))
+    return found[:count]

@@ -13,7 +13,7 @@ from ov3d.common.errors import DataError, UsageError
 from ov3d.common.runs import Run
 from ov3d.points.predict import predict_scan, words_of
 from ov3d.points.scan import NO_LABEL, palette, read_scan
-from ov3d.points.turns import turn_angles, turned
+from ov3d.points.turns import Pose, poses
 from tests.points.networks import VOCABULARY, make_network, remember, room, text_vectors, write_run
 
 CPU = torch.device("cpu")
@@ -239,12 +239,22 @@ def test_turns_are_averaged_and_repeat(run: Run, tmp_path: Path) -> None:
     assert np.array_equal(outputs[0], outputs[1])
     assert not np.array_equal(outputs[0], outputs[2])
     network, text = make_network(), text_vectors(*VOCABULARY)
-    angle = turn_angles(2, 3)[1]
-    mean = (network.embed(xyz, rgb) @ text.T + network.embed(turned(xyz, angle), rgb) @ text.T) / 2
+    moved = poses(2, "any", seed=3)[1].of(xyz, network.voxel_size)
+    mean = (network.embed(xyz, rgb) @ text.T + network.embed(moved, rgb) @ text.T) / 2
     assert np.abs(outputs[0] - mean.max(axis=1)).max() < 1e-5
-    assert np.allclose(np.linalg.norm(turned(xyz, angle), axis=1), np.linalg.norm(xyz, axis=1), atol=1e-5)
     with pytest.raises(UsageError, match="0 turns"):
         predict_scan(run, scan, tmp_path / "out.ply", turns=0, device=CPU)
+
+
+def test_copies_lie_as_the_network_was_trained() -> None:
+    xyz = np.random.default_rng(0).uniform(-5, 5, (50, 3)).astype(np.float32)
+    for turn, angles in (("quarter", [0, 90, 180, 270, 0]), ("none", [0, 0, 0, 0, 0])):
+        copies = poses(5, turn, seed=1)  # type: ignore[arg-type]
+        assert np.allclose([np.degrees(pose.angle) for pose in copies], angles)
+        assert copies[0].of(xyz, 0.1) is xyz and len({pose.shift for pose in copies}) == 5
+    quarter = Pose(np.pi / 2, (0.5, 0.0, 0.25)).of(xyz, 0.1)
+    assert np.allclose(quarter, np.column_stack([-xyz[:, 1] + 0.05, xyz[:, 0], xyz[:, 2] + 0.025]), atol=1e-5)
+    assert poses(2, "any", seed=1) == poses(3, "any", seed=1)[:2] != poses(2, "any", seed=2)
 
 
 def test_one_point_is_a_scan(run: Run, tmp_path: Path) -> None:

@@ -119,6 +119,9 @@ class GuideConfig(Config):
     """Points weigh as the share of their pseudo label among all points to minus this power; the paper's 0 takes all alike."""
     label_weight: float = Field(default=1.0, ge=0)
     """Weight of the cross-entropy to the pseudo labels beside the distance of features; the paper's is 0."""
+    statistics: Literal["scan", "training"] = "scan"
+    """What the trained network normalises by: the statistics of the scan that it is asked about, as a step of training does by
+    its scenes', or those of the training. The paper's are the training's."""
     settle: int = Field(default=16, ge=0)
     """Whole scenes from which the normalisation's statistics are taken anew at the end; the paper's 0 keeps running ones."""
     bf16: bool = False
@@ -161,6 +164,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "voxel_size": 0.03,
             "epochs": 60,
             "batch": 4,
+            "statistics": "training",
             "bf16": True,
             "augment": _PAPER_AUGMENT,
             "checkpoint_every": 200,
@@ -179,6 +183,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "corroboration": 0.0,
             "balance": 0.0,
             "label_weight": 0.0,
+            "statistics": "training",
             "settle": 0,
             "augment": _PAPER_AUGMENT,
             "checkpoint_every": 200,

@@ -24,19 +24,18 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
-from torch.nn.functional import one_hot as one_hot_of
 
 from ov3d.common.checkpoints import Checkpoint, write_checkpoint
 from ov3d.common.progress import Progress
 from ov3d.common.scene import IGNORE
 from ov3d.common.shapes import Array, Float, Float32, Int32, Int64
-from ov3d.common.sparse.blocks import BatchNorm
 from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
 from ov3d.points.adapter import Affine
 from ov3d.points.augment import augment_colours, augment_positions
 from ov3d.points.config import GuideConfig
 from ov3d.points.material import Room, Rooms
 from ov3d.points.network import PointNetwork, inputs
+from ov3d.points.statistics import take_statistics
 from ov3d.points.steps import StageTrainer, num_steps, scenes_of_step, steps_per_epoch
 
 STAGE = "guide"
@@ -178,10 +177,11 @@ class GuideTrainer(StageTrainer):
         row = room.rows[chosen]
         seen = np.flatnonzero(row >= 0)
         rows = row[seen]
-        extended = np.ones((len(rows), room.lifted.code.shape[1] + 1), np.float32)
-        extended[:, :-1] = room.lifted.code[rows]
         weights = confidence_of(room, rows, self.config) * self._class_weights[room.pseudo.labels[rows]]
-        code = torch.from_numpy(extended * weights[:, None]).to(self.device)
+        extended = np.empty((len(rows), room.lifted.code.shape[1] + 1), np.float32)
+        np.multiply(room.lifted.code[rows], weights[:, None], out=extended[:, :-1])
+        extended[:, -1] = weights
+        code = torch.from_numpy(extended).to(self.device)
         cells, where = torch.unique(voxel[torch.from_numpy(seen).to(self.device)], return_inverse=True)
         sums = torch.zeros(len(cells), code.shape[1], device=self.device).index_add_(0, where, code)
         counts = torch.bincount(where, minlength=len(cells)).float()
@@ -195,10 +195,10 @@ class GuideTrainer(StageTrainer):
 
     def _votes(self, labels: Int32[Array, " n"], where: Tensor, num_cells: int) -> Float[Tensor, "v k"]:
         """Share of each pseudo label among a voxel's points; zeros where none has one."""
-        known = np.flatnonzero(labels != IGNORE)
-        picked = torch.from_numpy(known).to(self.device)
-        one_hot = one_hot_of(torch.from_numpy(labels[known].astype(np.int64)).to(self.device), len(self.text)).float()
-        votes = torch.zeros(num_cells, len(self.text), device=self.device).index_add_(0, where[picked], one_hot)
+        known, num_classes = labels != IGNORE, len(self.text)
+        picked = torch.from_numpy(labels[known].astype(np.int64)).to(self.device)
+        place = where[torch.from_numpy(known).to(self.device)] * num_classes + picked
+        votes = torch.bincount(place, minlength=num_cells * num_classes).view(num_cells, num_classes).float()
         return votes / votes.sum(dim=1, keepdim=True).clamp(min=1)
 
     def _label_loss(self, z: Float[Tensor, "v z"], votes: Float[Tensor, "v k"]) -> Float[Tensor, " v"]:
@@ -228,26 +228,15 @@ def cosines(
     return dot / (own.clamp(min=1e-12) * other.clamp(min=1e-12)).sqrt()
 
 
-@torch.no_grad()
 def settle(network: PointNetwork, rooms: Rooms, most: int) -> None:
     """Take the statistics of normalisation from whole rooms, as the network will see them, at most so many of them.
 
     Running statistics are an average over the last few steps; where a step sees a corner of one room, that is one of walls or
     one of chairs.
     """
-    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
-    if not most:
-        return
-    kept = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average over all calls
-    network.train()
-    for idx in np.unique(np.linspace(0, len(rooms) - 1, min(most, len(rooms))).round().astype(int)).tolist():
-        network(network.voxels(rooms[idx].xyz, rooms[idx].rgb)[0])
-    for norm, momentum in zip(norms, kept, strict=True):
-        norm.momentum = momentum
-    network.eval()
+    if most:
+        chosen = np.unique(np.linspace(0, len(rooms) - 1, min(most, len(rooms))).round().astype(int)).tolist()
+        take_statistics(network, (network.voxels(rooms[idx].xyz, rooms[idx].rgb)[0] for idx in chosen))
 
 
 def middle_of_crop(room: Room, focus: float, generator: torch.Generator) -> int:

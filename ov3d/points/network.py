@@ -16,9 +16,11 @@ section 3.4; Choy et al. 2019 (arXiv 1904.08755).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,6 +34,7 @@ from ov3d.common.shapes import Array, Float, Float32, Int64, UInt8
 from ov3d.common.sparse.unet import Level, UNet, UNetSpec
 from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
 from ov3d.points.config import GuideConfig, Turn
+from ov3d.points.statistics import statistics_of
 
 GUIDE_FOLDER = "guide"
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -48,6 +51,7 @@ class NetworkSpec:
         voxel_size: scene units.
         stem_dim, stem_size, down, up, blocks: as in `GuideConfig`.
         turn: angles about the vertical that it was trained with, and so may be asked with.
+        statistics: what it normalises by when it is asked, as in `GuideConfig`.
     """
 
     dim: int
@@ -58,6 +62,7 @@ class NetworkSpec:
     up: tuple[int, ...]
     blocks: int
     turn: Turn = "any"
+    statistics: Literal["scan", "training"] = "training"
 
     @classmethod
     def of(cls, config: GuideConfig, dim: int) -> NetworkSpec:
@@ -71,6 +76,7 @@ class NetworkSpec:
             tuple(config.up),
             config.blocks,
             config.augment.turn,
+            config.statistics,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -157,10 +163,20 @@ class PointNetwork(nn.Module):
         Raises:
             DataError: there is no point, or one that is not finite.
         """
-        self.eval()
         x, inverse = self.voxels(xyz, rgb)
         triangle = self.factors()[1].float().to(self.device)
-        return normalize(self(x).float() @ triangle.T, dim=1).cpu().numpy(), inverse.cpu().numpy()
+        with self.ready_for([x], x.grid.num_voxels):
+            return normalize(self(x).float() @ triangle.T, dim=1).cpu().numpy(), inverse.cpu().numpy()
+
+    def ready_for(self, inputs: Iterable[SparseTensor], num_voxels: int) -> AbstractContextManager[None]:
+        """Within, the network is in evaluation mode and normalises as it should for a scan.
+
+        Args:
+            inputs: the scan, whole or some parts of it; not looked at where the training's statistics are used.
+            num_voxels: of the whole scan.
+        """
+        self.eval()
+        return statistics_of(self, inputs, num_voxels) if self.spec.statistics == "scan" else nullcontext()
 
     def voxels(
         self, xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None

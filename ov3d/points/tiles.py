@@ -23,6 +23,7 @@ from ov3d.common.progress import Progress, Silent
 from ov3d.common.shapes import Array, Bool, Float32, Int32, Int64, UInt8
 from ov3d.common.sparse.voxels import SparseTensor, VoxelGrid
 from ov3d.points.network import INPUT_DIM, NetworkSpec, PointNetwork
+from ov3d.points.statistics import TILES
 
 MARGIN = 64
 """Voxels around a core that are seen and not answered for."""
@@ -169,7 +170,8 @@ def tile_cosines(
     """The voxels of each tile's core, and their cosines with texts; arguments as of `score_voxels`."""
     q, triangle = (factor.float().to(network.device) for factor in network.factors())
     queries = q.T @ torch.from_numpy(np.ascontiguousarray(text.T, np.float32)).to(network.device)
-    with progress.task("Labelling", len(voxels)) as task:
+    ready = network.ready_for(_parts(network, voxels, max_voxels), len(voxels))
+    with progress.task("Labelling", len(voxels)) as task, ready:
         for tile in tiles_of(voxels.cells, max_voxels=max_voxels, margin=margin):
             core = tile.rows[tile.core]
             yield core, _cosines(network, voxels, tile, triangle, queries)
@@ -185,16 +187,27 @@ def _cosines(
     queries: Float32[torch.Tensor, "r k"],
 ) -> Float32[Array, "c k"]:
     """Cosines of the core's voxels with texts: equation (2) of `ov3d.points.network`."""
-    network.eval()
+    last = network(_input(network, voxels, tile))
+    core = torch.from_numpy(np.flatnonzero(tile.core)).to(network.device)
+    return (normalize(last[core].float() @ triangle.T, dim=1) @ queries).cpu().numpy()
+
+
+def _parts(network: PointNetwork, voxels: Voxels, max_voxels: int) -> Iterator[SparseTensor]:
+    """Some tiles without margins, evenly spread: no voxel counts twice among a scan's statistics."""
+    tiles = list(tiles_of(voxels.cells, max_voxels=max_voxels, margin=0))
+    for number in np.unique(np.linspace(0, len(tiles) - 1, min(TILES, len(tiles))).round().astype(int)):
+        yield _input(network, voxels, tiles[number])
+
+
+def _input(network: PointNetwork, voxels: Voxels, tile: Tile) -> SparseTensor:
+    """What the network is given of a tile."""
     step = 1 << len(network.spec.down)
     cells = voxels.cells[tile.rows]
     cells = cells - cells.min(axis=0) // step * step  # near zero: the network's keys have fewer bits than ours
     coords = torch.from_numpy(np.concatenate([np.zeros((len(cells), 1), np.int32), cells], axis=1))
     values = torch.ones(len(cells), INPUT_DIM)
     values[:, :3] = torch.from_numpy(voxels.colours[tile.rows])
-    last = network(SparseTensor(VoxelGrid(coords.to(network.device)), values.to(network.device)))
-    core = torch.from_numpy(np.flatnonzero(tile.core)).to(network.device)
-    return (normalize(last[core].float() @ triangle.T, dim=1) @ queries).cpu().numpy()
+    return SparseTensor(VoxelGrid(coords.to(network.device)), values.to(network.device))
 
 
 def _halved(

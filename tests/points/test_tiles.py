@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -25,10 +28,11 @@ def _voxels(spec: NetworkSpec, *, size: float = 4.0) -> Voxels:
     return voxels_of(*room(size=size), spec.voxel_size, coarsest=1 << len(spec.down))
 
 
-def test_voxels_are_the_networks_own() -> None:
+@pytest.mark.parametrize("statistics", ["training", "scan"])
+def test_voxels_are_the_networks_own(statistics: Literal["training", "scan"]) -> None:
     xyz, rgb = room()
     xyz -= np.array([1.7, 2.2, 0.3], np.float32)  # some coordinates negative
-    network = make_network()
+    network = make_network(spec=replace(SPEC, statistics=statistics))
     codes, voxel = network.codes(xyz, rgb)
     expected = (codes @ (network.basis @ TEXT.T))[voxel]
     voxels = voxels_of(xyz, rgb, network.voxel_size, coarsest=4)
@@ -89,18 +93,20 @@ def test_the_receptive_field_is_not_stated_too_small() -> None:
     assert receptive_radius(SPEC) / 2 < reach <= receptive_radius(SPEC)
 
 
-def test_tiles_do_not_show() -> None:
+@pytest.mark.parametrize("statistics", ["training", "scan"])
+def test_tiles_do_not_show(statistics: Literal["training", "scan"]) -> None:
     """The levels of the preset `cpu`, whose receptive field is wider than the margin: at least 99.5 % of labels agree."""
     assert receptive_radius(CPU_SHAPE) > 2 * MARGIN
-    network = make_network(spec=CPU_SHAPE)
+    network = make_network(spec=replace(CPU_SHAPE, statistics=statistics))
     rooms = [room(seed, size=2.5, count=5_000) for seed in range(6)]
     xyz = np.concatenate([part + np.float32([2.6 * k, 0, 0]) for k, (part, _) in enumerate(rooms)])
     rgb = np.concatenate([part for _, part in rooms])
     voxels = voxels_of(xyz, rgb, 0.05, coarsest=16)
     vectors = network.codes(xyz, rgb)[0] @ network.basis
-    # Texts around the mean vector: closer calls than those between the words of a trained network.
-    around = vectors[:: len(vectors) // 6] - vectors.mean(axis=0)
-    text = around / np.linalg.norm(around, axis=1, keepdims=True)
+    # Texts along the axes of what varies: closer calls than those between the words of a trained network.
+    axes = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)[2][:4]
+    axes -= np.outer(axes @ vectors.mean(axis=0), vectors.mean(axis=0)) / (vectors.mean(axis=0) ** 2).sum()
+    text = np.concatenate([axes, -axes]) / np.tile(np.linalg.norm(axes, axis=1), 2)[:, None]
     whole = score_voxels(network, voxels, text)
     tiled = score_voxels(network, voxels, text, max_voxels=len(voxels) * 13 // 20)
     assert tiled[2] >= 3

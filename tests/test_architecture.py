@@ -118,6 +118,12 @@ def test_the_command_line_starts_without_numpy() -> None:
     assert _run(code) == []
 
 
+def test_every_module_loads_without_the_tests_shape_checks() -> None:
+    """Users have no jaxtyping: names of `ov3d.common.shapes` that are evaluated outside a signature fail with them alone."""
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES if path.stem != "__main__"]
+    assert _run(f"import importlib, sys; [importlib.import_module(n) for n in {modules!r}]; print(len(sys.modules))")
+
+
 def test_backends_have_the_same_rooms() -> None:
     from ov3d.backends import BACKENDS
 

@@ -63,8 +63,6 @@ from ov3d.points.stage_metrics import Truth
 from ov3d.points.superpoints import pooled_features, pooled_key, propagate, superpoints
 
 SPECIALISE_FOLDER = "specialise"
-Pieces = Callable[[], Int32[Array, " n"]]
-"""The superpoints of a cloud, computed when first asked for."""
 NETWORK_FACT = "network"
 """The fact of an index that names the network it was made with."""
 
@@ -171,13 +169,13 @@ class Learning:
             for scene in self.scenes:
                 lifted = read_lifted(scene.folder / LIFTED_NAME)
                 index = read_index(scene.folder / INDEX_NAME)
-                pieces = cache(partial(superpoints, index.xyz, index.rgb))  # both may need them, or neither
+                pieces = cache(partial(superpoints, index.xyz, index.rgb))  # computed when first asked for, if ever
                 self._pool(scene, lifted, pieces)
                 if scene.training:
                     self._label(scene, lifted, pieces)
                 task.advance()
 
-    def _pool(self, scene: RunScene, lifted: LiftedFeatures, pieces: Pieces) -> None:
+    def _pool(self, scene: RunScene, lifted: LiftedFeatures, pieces: Callable[[], Int32[Array, " n"]]) -> None:
         """Pool a scene's features over superpoints, where they are wanted and not there yet."""
         path = scene.folder / POOLED_NAME
         if not self.config.pseudo.superpoints:
@@ -185,7 +183,7 @@ class Learning:
         elif not (self.resume and path.is_file() and _key_of(path) == pooled_key(lifted)):
             write_lifted(path, pooled_features(lifted, pieces()))
 
-    def _label(self, scene: RunScene, lifted: LiftedFeatures, pieces: Pieces) -> None:
+    def _label(self, scene: RunScene, lifted: LiftedFeatures, pieces: Callable[[], Int32[Array, " n"]]) -> None:
         config, path = self.config.pseudo, scene.folder / PSEUDO_NAME
         key = pseudo_key(lifted.key, self.text, self.vocabulary, scene.present, config)
         pseudo = stored_pseudo_labels(path, key, self.progress) if self.resume else None

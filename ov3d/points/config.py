@@ -96,7 +96,7 @@ class GuideConfig(Config):
     """Channels of the levels on the way up, the finest first."""
     blocks: int = Field(default=1, ge=1)
     """Residual blocks a level, each way."""
-    steps: int = Field(default=480, ge=1)
+    steps: int = Field(default=960, ge=1)
     """Steps of training."""
     epochs: int | None = Field(default=None, ge=1)
     """Times that every scene is seen, in place of a number of steps."""

@@ -10,7 +10,7 @@ import pytest
 
 from ov3d.common.config import load_config
 from ov3d.common.scene import PointCloud, Scene
-from ov3d.points.config import PointsConfig
+from ov3d.points.config import GuideConfig, PointsConfig
 from ov3d.points.estimate import learning_seconds
 from tests.common.scenes import box_scene
 
@@ -28,11 +28,11 @@ def _seconds(scene: Scene, *settings: str, num_scenes: int = 1) -> float:
 
 
 def test_time_goes_with_steps_voxels_and_width(scene: Scene) -> None:
-    usual = _seconds(scene)
-    assert usual == pytest.approx(480 * 2500 * 261 / (480 * 17_500))
-    assert _seconds(scene, "guide.steps=240") == pytest.approx(usual / 2)
+    usual, steps = _seconds(scene), GuideConfig().steps
+    assert usual == pytest.approx(steps * 2500 * 261 / (480 * 17_500))
+    assert _seconds(scene, f"guide.steps={steps // 2}") == pytest.approx(usual / 2)
     assert _seconds(scene, num_scenes=2) == pytest.approx(usual / 2)
-    assert _seconds(scene, "guide.epochs=10", num_scenes=2) == pytest.approx(usual / 48)
+    assert _seconds(scene, "guide.epochs=10", num_scenes=2) == pytest.approx(usual * 10 / steps)
     assert _seconds(scene, "guide.voxel_size=0.04") == pytest.approx(4 * usual, rel=0.03)
     assert _seconds(scene, "guide.crop=2") == pytest.approx(usual / 4, rel=0.03)
     assert _seconds(scene, "guide.blocks=2") == pytest.approx(2 * usual)

@@ -94,6 +94,19 @@ def test_presets_fill_in_stages() -> None:
         load_config(PointsConfig, None, ["guide.select=best"])
 
 
+@pytest.mark.parametrize("preset", ["gpu", "paper"], ids=["of-gpu", "of-paper"])  # "gpu" alone is a mark
+@pytest.mark.usefixtures("colour_encoder")
+def test_presets_of_large_networks_train(preset: str, scene: Scene, tmp_path: Path) -> None:
+    """A step of each with the preset's own network and losses, on few voxels."""
+    settings = [f"preset={preset}", "lift.border=2", "specialise.epochs=1", "guide.epochs=1", "guide.voxel_size=0.5"]
+    config = load_config(PointsConfig, None, settings)
+    source = LazyScenes((scene.name,), {scene.name: scene}.__getitem__)
+    run = PointsBackend().train(source, config, run=tmp_path / "run", device=CPU)
+    network = load_network(run.path, CPU)
+    assert (network.spec.down, network.spec.blocks) == ((32, 64, 128, 256), 2)
+    assert np.isfinite(network.embed(np.zeros((1, 3), np.float32), None)).all()
+
+
 @pytest.mark.usefixtures("colour_encoder")
 def test_every_stage_leaves_what_it_made(scene: Scene, tmp_path: Path) -> None:
     run = _train(tmp_path / "run", scene)

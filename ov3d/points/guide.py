@@ -16,7 +16,7 @@ Source: Xu et al. (3DSS-VLG), ECCV 2024, section 3.4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class GuideTrainer(StageTrainer):
         self.rooms, self.affine, self.config, self.score = rooms, affine, config, score
         self.device = network.device
         self.text = torch.from_numpy(np.ascontiguousarray(text)).to(self.device)
+        network.scene_voxels = usual_voxels(network, rooms)
         self.best = float("-inf")
         self._per_epoch = steps_per_epoch(len(rooms), config.batch)
         self._class_weights = self._weights_of_classes()
@@ -235,8 +236,19 @@ def settle(network: PointNetwork, rooms: Rooms, most: int) -> None:
     one of chairs.
     """
     if most:
-        chosen = np.unique(np.linspace(0, len(rooms) - 1, min(most, len(rooms))).round().astype(int)).tolist()
-        take_statistics(network, (network.voxels(rooms[idx].xyz, rooms[idx].rgb)[0] for idx in chosen))
+        take_statistics(network, (network.voxels(room.xyz, room.rgb)[0] for room in _some(rooms, most)))
+
+
+def usual_voxels(network: PointNetwork, rooms: Rooms, most: int = 16) -> int:
+    """Voxels of a room, the mean over at most so many of them."""
+    counts = [network.voxels(room.xyz, None)[0].grid.num_voxels for room in _some(rooms, most)]
+    return round(sum(counts) / len(counts))
+
+
+def _some(rooms: Rooms, most: int) -> Iterator[Room]:
+    """At most so many rooms, evenly spread."""
+    for idx in np.unique(np.linspace(0, len(rooms) - 1, min(most, len(rooms))).round().astype(int)).tolist():
+        yield rooms[idx]
 
 
 def middle_of_crop(room: Room, focus: float, generator: torch.Generator) -> int:

@@ -16,7 +16,6 @@ section 3.4; Choy et al. 2019 (arXiv 1904.08755).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from ov3d.common.shapes import Array, Float, Float32, Int64, UInt8
 from ov3d.common.sparse.unet import Level, UNet, UNetSpec
 from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
 from ov3d.points.config import GuideConfig, Turn
-from ov3d.points.statistics import statistics_of
+from ov3d.points.statistics import own_statistics
 
 GUIDE_FOLDER = "guide"
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -103,14 +102,17 @@ class PointNetwork(nn.Module):
         spec: its shape.
         card: the encoder whose space its vectors are in, with a threshold that fits them.
         vocabulary: the classes it was trained with.
+        scene_voxels: voxels of a scene that it was trained with.
 
     Attributes:
-        spec, card, vocabulary: as given.
+        spec, card, vocabulary, scene_voxels: as given.
     """
 
-    def __init__(self, spec: NetworkSpec, card: EncoderCard, vocabulary: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, spec: NetworkSpec, card: EncoderCard, vocabulary: tuple[str, ...] = (), *, scene_voxels: int = 16_000
+    ) -> None:
         super().__init__()
-        self.spec, self.card, self.vocabulary = spec, card, vocabulary
+        self.spec, self.card, self.vocabulary, self.scene_voxels = spec, card, vocabulary, scene_voxels
         self.unet = UNet(spec.unet())
 
     @property
@@ -165,18 +167,14 @@ class PointNetwork(nn.Module):
         """
         x, inverse = self.voxels(xyz, rgb)
         triangle = self.factors()[1].float().to(self.device)
-        with self.ready_for([x], x.grid.num_voxels):
+        with self.ready_for(x.grid.num_voxels):
             return normalize(self(x).float() @ triangle.T, dim=1).cpu().numpy(), inverse.cpu().numpy()
 
-    def ready_for(self, inputs: Iterable[SparseTensor], num_voxels: int) -> AbstractContextManager[None]:
-        """Within, the network is in evaluation mode and normalises as it should for a scan.
-
-        Args:
-            inputs: the scan, whole or some parts of it; not looked at where the training's statistics are used.
-            num_voxels: of the whole scan.
-        """
+    def ready_for(self, num_voxels: int) -> AbstractContextManager[None]:
+        """Within, the network is in evaluation mode and normalises as it should for a scan of so many voxels."""
         self.eval()
-        return statistics_of(self, inputs, num_voxels) if self.spec.statistics == "scan" else nullcontext()
+        own = self.spec.statistics == "scan"
+        return own_statistics(self, num_voxels, self.scene_voxels) if own else nullcontext()
 
     def voxels(
         self, xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None
@@ -241,6 +239,7 @@ def load_network(run_path: Path, device: torch.device) -> PointNetwork:
     if "card" not in meta:
         raise UsageError(f"The network of run {run_path} is not trained to the end.", "Go on: ov3d train --resume RUN")
     card = EncoderCard.from_json(meta["card"])
-    network = PointNetwork(NetworkSpec.from_json(meta["network"]), card, tuple(meta["vocabulary"]))
+    spec, vocabulary = NetworkSpec.from_json(meta["network"]), tuple(meta["vocabulary"])
+    network = PointNetwork(spec, card, vocabulary, scene_voxels=int(meta.get("scene_voxels", 16_000)))
     checkpoint.load_module("network", network)
     return network.to(device).eval()

@@ -19,7 +19,7 @@ from ov3d.common.stated import corruption_note
 from ov3d.common.text_cache import TextCache, clean_prompt, encode_prompts
 from ov3d.points.network import PointNetwork, load_network, upright
 from ov3d.points.scan import NO_LABEL, Scan, read_scan, write_labelled
-from ov3d.points.tiles import MARGIN, MAX_VOXELS, score_voxels, tile_cosines, voxels_of
+from ov3d.points.tiles import score_voxels, tile_cosines, voxels_of
 from ov3d.points.turns import Pose, poses
 
 if TYPE_CHECKING:
@@ -185,8 +185,6 @@ def label_scan(
     threshold: float | None = None,
     turns: int = 1,
     seed: int = 0,
-    max_voxels: int = MAX_VOXELS,
-    margin: int = MARGIN,
     progress: Progress | None = None,
 ) -> Labelled:
     """The best of some texts for every point of a scan.
@@ -197,16 +195,13 @@ def label_scan(
         text: unit vectors.
         threshold: raw cosine below which a point gets no label; none gives every finite point one.
         turns, seed: as in `predict_scan`; more than one keep a score a point and text in memory.
-        max_voxels, margin: of the tiles, see `ov3d.points.tiles`.
         progress: hears how far it is.
     """
     listener: Progress = progress or Silent()
     xyz = upright(scan.xyz, scan.up)
     if turns == 1:
         voxels = voxels_of(xyz, scan.rgb, network.voxel_size, coarsest=1 << len(network.spec.down))
-        best, score, num_tiles = score_voxels(
-            network, voxels, text, max_voxels=max_voxels, margin=margin, progress=listener
-        )
+        best, score, num_tiles = score_voxels(network, voxels, text, progress=listener)
         num_voxels, best, score = len(voxels), best[voxels.of_point], score[voxels.of_point]
     else:
         mean, num_voxels, num_tiles = _averaged(
@@ -215,8 +210,6 @@ def label_scan(
             scan.rgb,
             text,
             poses(turns, network.spec.turn, seed),
-            max_voxels=max_voxels,
-            margin=margin,
             progress=listener,
         )
         best, score = mean.argmax(axis=1).astype(np.int32), mean.max(axis=1)
@@ -235,8 +228,6 @@ def _averaged(
     text: Float32[Array, "k d"],
     copies: Sequence[Pose],
     *,
-    max_voxels: int,
-    margin: int,
     progress: Progress,
 ) -> tuple[Float32[Array, "m k"], int, int]:
     """Mean cosines of points over turned copies, and how many voxels and tiles there were in all."""
@@ -246,9 +237,7 @@ def _averaged(
         moved = pose.of(xyz, network.voxel_size)
         voxels = voxels_of(moved, rgb, network.voxel_size, coarsest=1 << len(network.spec.down))
         cosines = np.empty((len(voxels), len(text)), np.float32)
-        for rows, values in tile_cosines(
-            network, voxels, text, max_voxels=max_voxels, margin=margin, progress=progress
-        ):
+        for rows, values in tile_cosines(network, voxels, text, progress=progress):
             cosines[rows] = values
             num_tiles += 1
         total += cosines[voxels.of_point]

@@ -252,6 +252,7 @@ class Learning:
             chosen.card = self._bake(chosen, key)
             metadata = {"step": trainer.steps, "made_from": key, "stage": trainer.stage, **trainer.metadata()}
             metadata |= {"chosen_step": step, "card": chosen.card.to_json(), "vocabulary": list(self.vocabulary)}
+            metadata["scene_voxels"] = chosen.scene_voxels
             write_checkpoint(trainer.path, {"network": chosen}, None, metadata)
         else:
             self._bake(finished, key, card=finished.card)

@@ -11,7 +11,7 @@ import torch
 
 from ov3d.common.errors import DataError
 from ov3d.points.network import NetworkSpec
-from ov3d.points.tiles import MARGIN, Voxels, receptive_radius, score_voxels, tiles_of, voxels_of
+from ov3d.points.tiles import MARGIN, Tiling, Voxels, receptive_radius, score_voxels, tiles_of, voxels_of
 from tests.points.networks import SPEC, make_network, room, text_vectors
 
 TEXT = text_vectors(*"abcdefgh")
@@ -57,7 +57,7 @@ def test_points_without_colours_are_grey() -> None:
 def test_cores_are_a_partition_and_margins_complete(max_voxels: int, margin: int) -> None:
     cells = _voxels(SPEC).cells
     covered = np.zeros(len(cells), int)
-    for tile in tiles_of(cells, max_voxels=max_voxels, margin=margin):
+    for tile in tiles_of(cells, Tiling(max_voxels, margin)):
         core = tile.rows[tile.core]
         covered[core] += 1
         low, high = cells[core].min(axis=0) - margin, cells[core].max(axis=0) + margin
@@ -72,7 +72,7 @@ def test_with_the_whole_receptive_field_tiles_change_digits_only() -> None:
     network = make_network(spec=spec)
     voxels = _voxels(spec)
     whole = score_voxels(network, voxels, TEXT)
-    tiled = score_voxels(network, voxels, TEXT, max_voxels=5_000, margin=receptive_radius(spec))
+    tiled = score_voxels(network, voxels, TEXT, tiling=Tiling(5_000, receptive_radius(spec)))
     assert tiled[2] > 2
     assert np.array_equal(tiled[0], whole[0])
     assert np.abs(tiled[1] - whole[1]).max() < 1e-5
@@ -93,11 +93,10 @@ def test_the_receptive_field_is_not_stated_too_small() -> None:
     assert receptive_radius(SPEC) / 2 < reach <= receptive_radius(SPEC)
 
 
-@pytest.mark.parametrize("statistics", ["training", "scan"])
-def test_tiles_do_not_show(statistics: Literal["training", "scan"]) -> None:
+def test_tiles_do_not_show() -> None:
     """The levels of the preset `cpu`, whose receptive field is wider than the margin: at least 99.5 % of labels agree."""
     assert receptive_radius(CPU_SHAPE) > 2 * MARGIN
-    network = make_network(spec=replace(CPU_SHAPE, statistics=statistics))
+    network = make_network(spec=CPU_SHAPE)
     rooms = [room(seed, size=2.5, count=5_000) for seed in range(6)]
     xyz = np.concatenate([part + np.float32([2.6 * k, 0, 0]) for k, (part, _) in enumerate(rooms)])
     rgb = np.concatenate([part for _, part in rooms])
@@ -108,10 +107,29 @@ def test_tiles_do_not_show(statistics: Literal["training", "scan"]) -> None:
     axes -= np.outer(axes @ vectors.mean(axis=0), vectors.mean(axis=0)) / (vectors.mean(axis=0) ** 2).sum()
     text = np.concatenate([axes, -axes]) / np.tile(np.linalg.norm(axes, axis=1), 2)[:, None]
     whole = score_voxels(network, voxels, text)
-    tiled = score_voxels(network, voxels, text, max_voxels=len(voxels) * 13 // 20)
+    tiled = score_voxels(network, voxels, text, tiling=Tiling(len(voxels) * 13 // 20))
     assert tiled[2] >= 3
     assert (np.bincount(whole[0]) > 0.05 * len(voxels)).sum() >= 3
     assert (tiled[0] == whole[0]).mean() >= 0.995
+
+
+def test_rooms_of_a_building_are_normalised_one_by_one() -> None:
+    """Where tiles take their own statistics, they are as large as a room, and what a room says hardly depends on the next."""
+    network = make_network(spec=replace(SPEC, statistics="scan"))
+    xyz, rgb = room(count=6_000)
+    alone = voxels_of(xyz, rgb, network.voxel_size, coarsest=4)
+    network.scene_voxels = len(alone)
+    assert Tiling.of(network) == Tiling(round(1.5 * len(alone)), round(len(alone) ** 0.5 / 4))
+    assert Tiling.of(make_network()) == Tiling()
+    wide = np.concatenate([xyz + np.float32([8 * k, 0, 0]) for k in range(4)])
+    dark = np.concatenate([rgb // (k + 1) for k in range(4)])
+    voxels = voxels_of(wide, dark, network.voxel_size, coarsest=4)
+    best, _, num_tiles = score_voxels(network, voxels, TEXT)
+    expected = score_voxels(network, alone, TEXT)[0][alone.of_point]
+    first = best[voxels.of_point[: len(xyz)]]
+    whole = score_voxels(network, voxels, TEXT, tiling=Tiling())[0][voxels.of_point[: len(xyz)]]
+    assert num_tiles == 4
+    assert (first == expected).mean() > 0.99 > 0.9 > (whole == expected).mean()
 
 
 @pytest.mark.gpu
@@ -119,7 +137,7 @@ def test_cuda_says_the_same() -> None:
     network = make_network()
     voxels = _voxels(SPEC)
     best, score, _ = score_voxels(network, voxels, TEXT)
-    on_cuda = score_voxels(network.to(torch.device("cuda")), voxels, TEXT, max_voxels=5_000)
+    on_cuda = score_voxels(network.to(torch.device("cuda")), voxels, TEXT, tiling=Tiling(5_000))
     assert (on_cuda[0] == best).mean() > 0.999
     assert np.abs(on_cuda[1] - score).max() < 1e-3
 
@@ -133,4 +151,4 @@ def test_a_cloud_too_large_for_its_voxels_is_said() -> None:
 def test_no_point() -> None:
     empty = voxels_of(np.zeros((0, 3), np.float32), None, 0.05)
     assert len(empty) == 0
-    assert list(tiles_of(empty.cells)) == []
+    assert list(tiles_of(empty.cells, Tiling())) == []

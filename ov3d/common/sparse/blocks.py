@@ -23,12 +23,23 @@ class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation over voxels that also lives with none and with one.
 
     Statistics of fewer than two voxels say nothing: then the running ones are used and left as they are.
+
+    Attributes:
+        own_share: weight of the input's own statistics, taken for constants, in evaluation mode; running ones have the rest.
     """
+
+    own_share: float = 0.0
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalised rows, in the dtype they came in."""
         if len(input) == 0:
             return input
+        if self.own_share and not self.training and len(input) > 1:
+            assert self.running_mean is not None and self.running_var is not None  # they are never left out
+            var, mean = torch.var_mean(input.detach().to(self.running_var.dtype), dim=0, correction=0)
+            mean = torch.lerp(self.running_mean, mean, self.own_share)
+            var = torch.lerp(self.running_var, var, self.own_share)
+            return nn.functional.batch_norm(input, mean, var, self.weight, self.bias, False, 0.0, self.eps)
         if self.training and len(input) == 1:
             return nn.functional.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps

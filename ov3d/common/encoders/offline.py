@@ -161,9 +161,11 @@ def _language_key() -> str:
 def weights_from_cosines(cosine: Float[Tensor, "k c"]) -> Float[Tensor, "k c"]:
     """Distributions over classes: relu(cos)^6, scaled to sum 1.
 
-    A prompt with no positive cosine at all gets its nearest class alone, so that no row is empty.
+    A prompt with no positive cosine at all, or none whose sixth power is a normal number, gets its nearest class alone, so
+    that no row is empty.
     """
     weights = cosine.clamp(min=0) ** SHARPNESS
     total = weights.sum(1, keepdim=True)
     nearest = F.one_hot(cosine.argmax(1), cosine.shape[1]).to(weights)
-    return torch.where(total > 0, weights / total.clamp(min=torch.finfo(weights.dtype).tiny), nearest)
+    tiny = torch.finfo(weights.dtype).tiny
+    return torch.where(total >= tiny, weights / total.clamp(min=tiny), nearest)

@@ -46,8 +46,7 @@ def predict(
         ),
     ] = None,
     turns: Annotated[
-        int,
-        typer.Option("--turns", help="Average the answers for so many turned copies of the scan.", metavar="N"),
+        int, typer.Option("--turns", help="Average the answers for so many turned copies of the scan.", metavar="N")
     ] = 1,
     seed: SeedOption = 0,
     layout: LayoutOption = None,

@@ -17,7 +17,7 @@ from ov3d.common.lifting import LiftConfig
 from ov3d.common.specs import AUTO, known_refinement
 
 Turn = Literal["any", "quarter", "none"]
-"""Angles about the vertical: any, or quarter turns, which keep straight walls straight in voxels."""
+"""How clouds are turned about the vertical, see `AugmentConfig.turn`."""
 STAGES = ("fuse", "pseudo-label", "specialise", "guide")
 """Stages in order; any prefix can be run."""
 

@@ -79,7 +79,8 @@ class GuideTrainer(StageTrainer):
         self.rooms, self.affine, self.config, self.score = rooms, affine, config, score
         self.device = network.device
         self.text = torch.from_numpy(np.ascontiguousarray(text)).to(self.device)
-        network.scene_voxels = usual_voxels(network, rooms)
+        if config.statistics == "scan":
+            network.scene_voxels = usual_voxels(network, rooms)
         self.best = float("-inf")
         self._per_epoch = steps_per_epoch(len(rooms), config.batch)
         self._class_weights = self._weights_of_classes()

@@ -40,6 +40,9 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 INPUT_DIM = 4
 """Red, green and blue in [-1, 1], and one; a cloud without colours is grey: zeros."""
 
+ROOM_VOXELS = 16_000
+"""Voxels of 8 cm of a generated room: taken where nobody says how large the scenes of a training were."""
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
@@ -109,7 +112,7 @@ class PointNetwork(nn.Module):
     """
 
     def __init__(
-        self, spec: NetworkSpec, card: EncoderCard, vocabulary: tuple[str, ...] = (), *, scene_voxels: int = 16_000
+        self, spec: NetworkSpec, card: EncoderCard, vocabulary: tuple[str, ...] = (), *, scene_voxels: int = ROOM_VOXELS
     ) -> None:
         super().__init__()
         self.spec, self.card, self.vocabulary, self.scene_voxels = spec, card, vocabulary, scene_voxels
@@ -240,6 +243,6 @@ def load_network(run_path: Path, device: torch.device) -> PointNetwork:
         raise UsageError(f"The network of run {run_path} is not trained to the end.", "Go on: ov3d train --resume RUN")
     card = EncoderCard.from_json(meta["card"])
     spec, vocabulary = NetworkSpec.from_json(meta["network"]), tuple(meta["vocabulary"])
-    network = PointNetwork(spec, card, vocabulary, scene_voxels=int(meta.get("scene_voxels", 16_000)))
+    network = PointNetwork(spec, card, vocabulary, scene_voxels=int(meta.get("scene_voxels", ROOM_VOXELS)))
     checkpoint.load_module("network", network)
     return network.to(device).eval()

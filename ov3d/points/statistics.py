@@ -44,14 +44,13 @@ def take_statistics(network: nn.Module, inputs: Iterable[SparseTensor]) -> None:
 
 @contextmanager
 def own_statistics(network: nn.Module, num_voxels: int, usual: int) -> Iterator[None]:
-    """Within, the network is in evaluation mode and normalises by what it is given, mixed as equation (1) has it.
+    """Within, a network in evaluation mode normalises by what it is given, mixed as equation (1) has it.
 
     Args:
         network: with the training's statistics, which stay as they are.
         num_voxels: n, of what it will be given.
         usual: voxels of a scene of its training.
     """
-    network.eval()
     norms = _norms(network)
     for norm in norms:
         norm.own_share = num_voxels / (num_voxels + PRIOR * usual)

@@ -168,8 +168,7 @@ class Learning:
         with self.progress.task("Labelling points", len(self.scenes)) as task:
             for scene in self.scenes:
                 lifted = read_lifted(scene.folder / LIFTED_NAME)
-                index = read_index(scene.folder / INDEX_NAME)
-                pieces = cache(partial(superpoints, index.xyz, index.rgb))  # computed when first asked for, if ever
+                pieces = cache(partial(_superpoints_of, scene.folder))  # found when first asked for, if ever
                 self._pool(scene, lifted, pieces)
                 if scene.training:
                     self._label(scene, lifted, pieces)
@@ -307,6 +306,12 @@ def load_affine(run: Path, config: PointsConfig, dim: int) -> Affine:
     adapter = Adapter(dim, config.specialise.residual)
     Checkpoint(run / SPECIALISE_FOLDER / CHECKPOINT_NAME).load_module("network", adapter)
     return adapter.affine()
+
+
+def _superpoints_of(folder: Path) -> Int32[Array, " n"]:
+    """The superpoints of a scene's cloud."""
+    index = read_index(folder / INDEX_NAME)
+    return superpoints(index.xyz, index.rgb)
 
 
 def _key_of(path: Path) -> str | None:

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ov3d.common.cameras import Camera
-from ov3d.common.encoding import EncoderCard, Identity
 from ov3d.common.features.crops import CropPlan, channels_first, cut
 from ov3d.common.features.store import FeatureStore
-from ov3d.common.scene import Frame
+from ov3d.common.language.cards import EncoderCard, Identity
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.scene import Frame
 
 NUM_PIXELS = 4096
 NUM_CROPS = 4

@@ -1,4 +1,4 @@
-"""Fusing dense feature maps onto points: `ov3d.common.lifting` against a loop that gathers a row for every point and view.
+"""Fusing dense feature maps onto points: `ov3d.common.lifting.lift` against a loop that gathers a row per point and view.
 
 100,000 points of a furnished room, 20 views of 320x240 with depth, a dense map of 768 numbers in fp16 a view, laid out
 channels first as extractors give them. The peer is our own plain reading of the usual fusion loop (Xu et al., ECCV 2024;
@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ov3d.common.cameras import Camera, look_at, transform
-from ov3d.common.lifting import LiftConfig, Views, lift, view_means
-from ov3d.common.scene import DepthImage, Frame, PointCloud
+from ov3d.common.lifting.lift import LiftConfig, Views, lift, view_means
+from ov3d.common.scenes.cameras import Camera, look_at, transform
+from ov3d.common.scenes.scene import DepthImage, Frame, PointCloud
 
 NUM_POINTS, NUM_VIEWS, DIM = 100_000, 20, 768
 CAMERA = Camera(320, 240, 290.0, 290.0, 160.0, 120.0)

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 from ov3d.backends import get_backend, train_run
-from ov3d.common.index import read_index
+from ov3d.common.asking.ask import ask_index, index_path
+from ov3d.common.asking.index import read_index
 from ov3d.common.metrics.objects import distance_to_nearest, true_objects
-from ov3d.common.querying import ask_index, index_path
-from ov3d.common.scene import Scene
+from ov3d.common.scenes.scene import Scene
 from ov3d.common.worlds.gallery import EASY, HARD, photograph_gallery, write_gallery
 
 TEST_SEEDS = (0, 1, 2, 3, 4)

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 
 from ov3d.common.encoders import create_encoder
-from ov3d.common.encoding import ImageTextEncoder
 from ov3d.common.features.crops import CropPlan
 from ov3d.common.features.extract import extract_features
 from ov3d.common.features.store import FeatureStore
-from ov3d.common.lifted import LiftedFeatures, encoded, thinned
-from ov3d.common.lifted_basis import BasisConfig, SharedBasis, choose_basis
-from ov3d.common.lifting import LiftConfig, lift, write_lifted
-from ov3d.common.scene import Scene
+from ov3d.common.language.cards import ImageTextEncoder
+from ov3d.common.lifting.basis import BasisConfig, SharedBasis, choose_basis
+from ov3d.common.lifting.features import LiftedFeatures, encoded, thinned
+from ov3d.common.lifting.lift import LiftConfig, lift, write_lifted
+from ov3d.common.scenes.scene import Scene
 from ov3d.common.worlds.gallery import furnished_gallery, write_gallery
 from ov3d.points.probes import PROBES
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks import fusion
-from ov3d.common.lifting import LiftConfig
+from ov3d.common.lifting.lift import LiftConfig
 
 NUM_POINTS, DIM, REPEATS = 1_000_000, 512, 2
 GOAL = 10.0

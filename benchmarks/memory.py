@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ov3d.common.cameras import Camera, look_at
-from ov3d.common.encoding import EncoderCard, Identity
 from ov3d.common.features.extract import extract_features
 from ov3d.common.features.store import FeatureStore
-from ov3d.common.lifted_basis import BasisConfig, choose_basis
-from ov3d.common.lifting import LiftConfig, lift, read_lifted, write_lifted
-from ov3d.common.scene import Frame, PointCloud
+from ov3d.common.language.cards import EncoderCard, Identity
+from ov3d.common.lifting.basis import BasisConfig, choose_basis
+from ov3d.common.lifting.lift import LiftConfig, lift, read_lifted, write_lifted
+from ov3d.common.scenes.cameras import Camera, look_at
+from ov3d.common.scenes.scene import Frame, PointCloud
 
 GOAL = 4e9
 WIDTH, HEIGHT = 11_600, 8_700

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 
 from ov3d.backends import get_backend, train_run
-from ov3d.common.config import load_config
-from ov3d.common.progress import Silent
-from ov3d.common.runs import Run, new_run, scene_folders
-from ov3d.common.scene import IGNORE, Scene
+from ov3d.common.base.config import load_config
+from ov3d.common.base.progress import Silent
+from ov3d.common.base.runs import Run, new_run, scene_folders
+from ov3d.common.scenes.scene import IGNORE, Scene
 from ov3d.common.worlds.gallery import EASY, GalleryConfig, write_gallery
 from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.train_field import CHECKPOINT_NAME

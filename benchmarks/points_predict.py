@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from benchmarks.memory import peak
-from ov3d.common.encoding import NO_IMAGE, EncoderCard, Identity
-from ov3d.common.progress import Silent
+from ov3d.common.base.progress import Silent
+from ov3d.common.language.cards import NO_IMAGE, EncoderCard, Identity
 from ov3d.points.config import PRESETS, GuideConfig
 from ov3d.points.network import NetworkSpec, PointNetwork
 from ov3d.points.predict import label_scan

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from ov3d.backends import get_backend, train_run
-from ov3d.common.config import load_config
-from ov3d.common.lifting import LiftedFeatures, read_lifted
+from ov3d.common.base.config import load_config
+from ov3d.common.base.runs import CONFIG_NAME, MANIFEST_NAME, Run, read_run
+from ov3d.common.learning.run_lifting import LIFTED_NAME
+from ov3d.common.lifting.lift import LiftedFeatures, read_lifted
 from ov3d.common.metrics.semantic import SemanticConfusion
 from ov3d.common.readers import load_scene
-from ov3d.common.runs import CONFIG_NAME, MANIFEST_NAME, Run, read_run
-from ov3d.common.scene import IGNORE, Scene
-from ov3d.common.scene_lifting import LIFTED_NAME
+from ov3d.common.scenes.scene import IGNORE, Scene
 from ov3d.common.teachers import open_teacher
 from ov3d.common.worlds.gallery import furnished_gallery, write_gallery
 from ov3d.points.bake import specialised_features

@@ -38,11 +38,11 @@ from benchmarks.points_rows import (
     spread,
     words_of,
 )
-from ov3d.common.backproject import with_cloud
 from ov3d.common.exporters.ply import write_ply
-from ov3d.common.projection import VisibilityConfig, median_spacing, visible_in_frame
+from ov3d.common.lifting.projection import VisibilityConfig, median_spacing, visible_in_frame
 from ov3d.common.readers import load_scene
-from ov3d.common.scene import IGNORE, Scene
+from ov3d.common.scenes.cloud_from_depth import with_cloud
+from ov3d.common.scenes.scene import IGNORE, Scene
 
 TRAIN_VIEWS, TEST_VIEWS = tuple(str(k) for k in range(8)), ("8", "9")
 SETTINGS = ("preset=cpu", "guide.voxel_size=0.02", "lift.border=2")

@@ -41,8 +41,8 @@ from benchmarks.points_rows import (
     words_of,
     write_rooms,
 )
-from ov3d.common.runs import Run
-from ov3d.common.scene import Scene
+from ov3d.common.base.runs import Run
+from ov3d.common.scenes.scene import Scene
 from ov3d.common.worlds.rooms import CLASSES
 from tests.points.synonyms import SYNONYMS
 

@@ -20,11 +20,11 @@ import time
 
 import numpy as np
 
-from ov3d.common.encoding import EncoderCard, Identity
-from ov3d.common.index import LanguageIndex, write_index
-from ov3d.common.runs import new_run, write_manifest
-from ov3d.common.scene import World
-from ov3d.common.text_cache import TextCache
+from ov3d.common.asking.index import LanguageIndex, write_index
+from ov3d.common.base.runs import new_run, write_manifest
+from ov3d.common.language.cards import EncoderCard, Identity
+from ov3d.common.language.text_cache import TextCache
+from ov3d.common.scenes.scene import World
 
 GOAL = 2.0
 RANK, DIM = 192, 1000

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.memory import MeanColours
-from ov3d.common.cameras import Camera
+from ov3d.common.base.files import hash_text
 from ov3d.common.features.shards import ENDING, FOLDER_NAME, MAGIC, SHARD_ENTRIES
 from ov3d.common.features.store import FeatureStore
-from ov3d.common.files import hash_text
-from ov3d.common.scene import Frame
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.scene import Frame
 
 NUM_IMAGES = 168_780
 CARD = replace(MeanColours.card, dim=4)

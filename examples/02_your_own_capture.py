@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import ov3d
-from ov3d.common.scene import PointCloud
-from ov3d.common.scene_check import describe_scene
+from ov3d.common.checks.scene import describe_scene
+from ov3d.common.scenes.scene import PointCloud
 from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
 from ov3d.common.worlds.scannet_writer import write_cloud
 

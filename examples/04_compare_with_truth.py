@@ -7,9 +7,9 @@ from pathlib import Path
 
 import ov3d
 from ov3d.backends import get_backend
-from ov3d.common.device import pick_device
+from ov3d.common.base.device import pick_device
+from ov3d.common.base.progress import Silent
 from ov3d.common.exporters.answers import write_answer
-from ov3d.common.progress import Silent
 from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
 
 

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from ov3d.api import extract_features as extract_features
     from ov3d.api import query as query
     from ov3d.backends import train as train
-    from ov3d.common.asking import ask as ask
-    from ov3d.common.index import read_index as load_index
+    from ov3d.common.asking.answer import ask as ask
+    from ov3d.common.asking.index import read_index as load_index
     from ov3d.common.readers import load_scene as load_scene
 
 _LAZY = {
     "extract_features": ("ov3d.api", "extract_features"),
     "load_scene": ("ov3d.common.readers", "load_scene"),
-    "load_index": ("ov3d.common.index", "read_index"),
-    "ask": ("ov3d.common.asking", "ask"),
+    "load_index": ("ov3d.common.asking.index", "read_index"),
+    "ask": ("ov3d.common.asking.answer", "ask"),
     "query": ("ov3d.api", "query"),
     "train": ("ov3d.backends", "train"),
 }

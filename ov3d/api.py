@@ -32,7 +32,7 @@ An index may be read by itself, with NumPy alone:
 >>> index = ov3d.load_index(run.indexes["room"])
 >>> index.scene, index.backend, len(index.xyz) == len(scene.cloud)
 ('room', 'points/fuse', True)
->>> from ov3d.common.querying import text_vector
+>>> from ov3d.common.asking.ask import text_vector
 >>> vector, _ = text_vector(index.encoder, "a cat")
 >>> ov3d.ask(index, "a cat", vector).best_score == answer.best_score
 True
@@ -44,9 +44,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ov3d.common.asking import Answer
+    from ov3d.common.asking.answer import Answer
+    from ov3d.common.base.progress import Progress
     from ov3d.common.features.extract import ExtractReport
-    from ov3d.common.progress import Progress
 
 
 def extract_features(
@@ -78,8 +78,8 @@ def extract_features(
         DataError: no scene there, or one with a fault.
         MissingModelError: a model is not on this machine.
     """
-    from ov3d.common.device import pick_device
-    from ov3d.common.progress import Silent
+    from ov3d.common.base.device import pick_device
+    from ov3d.common.base.progress import Silent
     from ov3d.common.readers import open_source
     from ov3d.common.teachers import open_teacher
 
@@ -111,7 +111,7 @@ def query(
         UsageError: the prompt is empty, or the run has no such scene.
         DataError: there is no such run.
     """
-    from ov3d.common.querying import ask_run
-    from ov3d.common.runs import find_run
+    from ov3d.common.asking.ask import ask_run
+    from ov3d.common.base.runs import find_run
 
     return ask_run(find_run(str(run)), prompt, scene=scene, threshold=threshold, top=top, device=device)

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ov3d.common.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from ov3d.common.backend import Backend
-    from ov3d.common.progress import Progress
-    from ov3d.common.runs import Run
+    from ov3d.common.base.progress import Progress
+    from ov3d.common.base.runs import Run
+    from ov3d.common.learning.backend import Backend
 
 BACKENDS = {"nerf": "ov3d.nerf.backend:NerfBackend", "points": "ov3d.points.backend:PointsBackend"}
 """Backend names to `module:class`."""
@@ -87,11 +87,11 @@ def train_run(
         UsageError: a setting, the layout or the scale is wrong, or the run was started with others.
         DataError: no scene there, or one that cannot be trained on.
     """
-    from ov3d.common.config import load_config
-    from ov3d.common.device import pick_device
-    from ov3d.common.files import write_json
+    from ov3d.common.base.config import load_config
+    from ov3d.common.base.device import pick_device
+    from ov3d.common.base.files import write_json
+    from ov3d.common.base.runs import new_run, read_run, write_manifest
     from ov3d.common.readers import open_source
-    from ov3d.common.runs import new_run, read_run, write_manifest
 
     config = load_config(backend.config_type, config_path, overrides)
     chosen = pick_device(device)
@@ -114,7 +114,7 @@ def _threads(folder: Path, progress: Progress | None) -> list[int]:
     """The number of torch's threads, after those that a run was begun with where it goes on with others."""
     import torch
 
-    from ov3d.common.files import read_json
+    from ov3d.common.base.files import read_json
 
     now, path = torch.get_num_threads(), folder / SOURCE_NAME
     before: list[int] = []
@@ -133,8 +133,8 @@ def _as_started(run: Path, layout: str | None, scale: float | None) -> tuple[str
     Raises:
         UsageError: others are given now.
     """
-    from ov3d.common.files import read_json
-    from ov3d.common.runs import MANIFEST_NAME, read_run
+    from ov3d.common.base.files import read_json
+    from ov3d.common.base.runs import MANIFEST_NAME, read_run
 
     if (run / SOURCE_NAME).is_file():
         started = read_json(run / SOURCE_NAME, kind=SOURCE_KIND, version=SOURCE_VERSION)
@@ -164,8 +164,8 @@ def estimate_run(
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """About what `train_run` would take, a scene an entry, without making anything; arguments and errors as there."""
-    from ov3d.common.config import load_config
-    from ov3d.common.device import pick_device
+    from ov3d.common.base.config import load_config
+    from ov3d.common.base.device import pick_device
     from ov3d.common.readers import open_source
 
     config: Any = load_config(backend.config_type, config_path, overrides)

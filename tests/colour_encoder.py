@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ov3d.common.encoding import EncoderCard, Identity
-from ov3d.common.shapes import Array, Float, Float32, UInt8
+from ov3d.common.base.shapes import Array, Float, Float32, UInt8
+from ov3d.common.language.cards import EncoderCard, Identity
 
 DIM = 96
 COLOURS = {"floor": (90, 90, 90), "box": (200, 40, 40), "sea": (20, 60, 200), "grass": (30, 180, 30)}

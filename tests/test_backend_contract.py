@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from ov3d.backends import BACKENDS, get_backend
-from ov3d.common.backend import Backend
-from ov3d.common.config import load_config
-from ov3d.common.errors import UsageError
-from ov3d.common.index import read_index, write_index
-from ov3d.common.querying import index_path
-from ov3d.common.runs import Run, read_run
-from ov3d.common.scene import LazyScenes, Scene
+from ov3d.common.asking.ask import index_path
+from ov3d.common.asking.index import read_index, write_index
+from ov3d.common.base.config import load_config
+from ov3d.common.base.errors import UsageError
+from ov3d.common.base.runs import Run, read_run
+from ov3d.common.learning.backend import Backend
+from ov3d.common.scenes.scene import LazyScenes, Scene
 from tests.colour_encoder import ColourEncoder, colour_encoder
-from tests.common.scenes import CLASSES, box_scene
+from tests.common.small_scenes import CLASSES, box_scene
 
 __all__ = ["colour_encoder"]
 
@@ -173,7 +173,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     """The process dies at every file that a run writes, one after the other; each time the run goes on."""
     whole = _train(backend, scene, tmp_path / "whole")
     broken = tmp_path / "broken"
-    module = importlib.import_module("ov3d.common.files")
+    module = importlib.import_module("ov3d.common.base.files")
     atomic_write, files_left = module.atomic_write, 0
 
     class Died(BaseException):

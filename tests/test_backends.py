@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ov3d.backends import train_run
-from ov3d.common.config import Config
-from ov3d.common.runs import Run, read_run, write_manifest
+from ov3d.common.base.config import Config
+from ov3d.common.base.runs import Run, read_run, write_manifest
 from tests.cli.capture import write_capture
 from tests.nerf.scenes import Listener
 

@@ -12,7 +12,7 @@ import typer
 
 from ov3d.cli import cache, demo, doctor, eval, extract_features, predict, query, train
 from ov3d.cli.console import print_error
-from ov3d.common.errors import Ov3dError
+from ov3d.common.base.errors import Ov3dError
 
 app = typer.Typer(
     name="ov3d",

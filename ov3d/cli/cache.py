@@ -8,7 +8,7 @@ import typer
 
 from ov3d.cli.console import Console
 from ov3d.cli.options import CacheOption, JsonFlag, OutputsOption, QuietFlag, use_cache
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

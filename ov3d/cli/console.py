@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ov3d.common.errors import Ov3dError
+from ov3d.common.base.errors import Ov3dError
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

@@ -24,9 +24,9 @@ from ov3d.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
-    from ov3d.common.asking import Answer
-    from ov3d.common.runs import Run
-    from ov3d.common.scene import Scene
+    from ov3d.common.asking.answer import Answer
+    from ov3d.common.base.runs import Run
+    from ov3d.common.scenes.scene import Scene
 
 PRESENT = ("cat", "coffee", "temple", "motorcycle")
 """What hangs on the walls: prompts and classes at once."""
@@ -54,8 +54,8 @@ def demo(
     use_cache(cache)
     console = Console(as_json=as_json, quiet=quiet)
     from ov3d.backends import get_backend, train_run
-    from ov3d.common.device import pick_device
-    from ov3d.common.runs import outputs_root
+    from ov3d.common.base.device import pick_device
+    from ov3d.common.base.runs import outputs_root
     from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
 
     start = time.perf_counter()
@@ -87,8 +87,8 @@ def demo(
 
 
 def _ask(run: Run, scene: Scene, device: str, console: Console) -> list[Answer]:
-    from ov3d.common.index import read_index
-    from ov3d.common.querying import ask_index, index_path
+    from ov3d.common.asking.ask import ask_index, index_path
+    from ov3d.common.asking.index import read_index
 
     index = read_index(index_path(run, scene.name))
     prompts = [f"a {name}" for name in PRESENT] + list(ABSENT)
@@ -97,9 +97,9 @@ def _ask(run: Run, scene: Scene, device: str, console: Console) -> list[Answer]:
 
 def _draw(run: Run, answers: list[Answer], folder: Path, console: Console) -> list[Path]:
     """The pictures and the point cloud of every answer that found something."""
+    from ov3d.common.asking.ask import index_path
+    from ov3d.common.asking.index import read_index
     from ov3d.common.exporters.answers import write_answer
-    from ov3d.common.index import read_index
-    from ov3d.common.querying import index_path
 
     index = read_index(index_path(run))
     files: list[Path] = []

@@ -10,12 +10,12 @@ import typer
 
 from ov3d.cli.console import Console
 from ov3d.cli.options import CacheOption, JsonFlag, LayoutOption, QuietFlag, ScaleOption, use_cache
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
-    from ov3d.common.environment import Fact
+    from ov3d.common.checks.machine import Fact
 
 MARKS = {"ok": "[green]ok[/green]", "absent": "[dim]--[/dim]", "fault": "[red]!![/red]"}
 
@@ -38,12 +38,12 @@ def doctor(
     use_cache(cache)
     console = Console(as_json=as_json, quiet=quiet)
     if scene is None:
-        from ov3d.common.environment import describe
+        from ov3d.common.checks.machine import describe
 
         facts, title = describe(), "this machine"
     else:
+        from ov3d.common.checks.scene import describe_scene
         from ov3d.common.readers import load_scene
-        from ov3d.common.scene_check import describe_scene
 
         read = load_scene(scene, layout=layout, scale=scale)
         facts, title = describe_scene(read, progress=console), f"scene {read.name}"

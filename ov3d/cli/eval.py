@@ -11,7 +11,7 @@ import typer
 
 from ov3d.cli.console import Console
 from ov3d.cli.options import CacheOption, DeviceOption, JsonFlag, OutputsOption, QuietFlag, use_cache
-from ov3d.common.errors import DataError, UsageError
+from ov3d.common.base.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -205,11 +205,11 @@ def _evaluate_run(
     known = sorted({one for protocols in PROTOCOLS.values() for one in protocols})
     if protocol is not None and protocol not in known:
         raise UsageError(f"No run is scored by protocol {protocol!r}.", f"Choose one of {', '.join(known)}.")
-    from ov3d.common.device import pick_device
-    from ov3d.common.index import read_index
+    from ov3d.common.asking.index import read_index
+    from ov3d.common.base.device import pick_device
+    from ov3d.common.base.runs import find_run
     from ov3d.common.metrics.report import run_reports
     from ov3d.common.readers import load_scene
-    from ov3d.common.runs import find_run
 
     run = find_run(name, outputs)
     if run.chosen:

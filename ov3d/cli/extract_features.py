@@ -51,9 +51,9 @@ def extract_features(
     go_offline(offline)
     use_cache(cache)
     console = Console(as_json=as_json, quiet=quiet)
-    from ov3d.common.device import pick_device
+    from ov3d.common.base.device import pick_device
+    from ov3d.common.language.specs import suitable_refinement
     from ov3d.common.readers import open_source
-    from ov3d.common.specs import suitable_refinement
     from ov3d.common.teachers import open_teacher
 
     # All paths are checked before the long work.

@@ -66,13 +66,13 @@ def predict(
     """
     go_offline(offline)
     console = Console(as_json=as_json, quiet=quiet)
-    from ov3d.common.runs import find_run
+    from ov3d.common.base.runs import find_run
 
     asked, words = _listed("--classes", classes), _listed("--prompts", prompts)
     found = find_run(run, outputs)
     if found.chosen:
         console.say(f"Labelling with {found.path} ({found.chosen}).")
-    from ov3d.common.device import pick_device
+    from ov3d.common.base.device import pick_device
     from ov3d.points.predict import predict_scan
 
     data = predict_scan(
@@ -95,7 +95,7 @@ def predict(
 def _listed(option: str, text: str | None) -> tuple[str, ...]:
     if text is None:
         return ()
-    from ov3d.common.errors import UsageError
+    from ov3d.common.base.errors import UsageError
 
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):

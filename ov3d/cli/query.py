@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.table import Table
 
-    from ov3d.common.asking import Answer
-    from ov3d.common.index import LanguageIndex
-    from ov3d.common.relevancy import FoundObject
+    from ov3d.common.asking.answer import Answer
+    from ov3d.common.asking.index import LanguageIndex
+    from ov3d.common.asking.relevancy import FoundObject
 
 
 def query(
@@ -67,10 +67,10 @@ def query(
 
     Example: ov3d query "a cat" -o answer
     """
-    from ov3d.common.index import read_index
-    from ov3d.common.querying import ask_index, index_path
-    from ov3d.common.runs import find_run
-    from ov3d.common.text_cache import clean_prompt
+    from ov3d.common.asking.ask import ask_index, index_path
+    from ov3d.common.asking.index import read_index
+    from ov3d.common.base.runs import find_run
+    from ov3d.common.language.text_cache import clean_prompt
 
     console = Console(as_json=as_json, quiet=quiet)
     prompt = clean_prompt(prompt)  # before anything is read: a bad prompt needs no run to be told
@@ -106,7 +106,7 @@ def _animation_path(
     Raises:
         UsageError: options that do not go together, or an MP4 without an ffmpeg: told before anything is computed.
     """
-    from ov3d.common.errors import UsageError, did_you_mean
+    from ov3d.common.base.errors import UsageError, did_you_mean
 
     if render is None:
         for name, value in (("--frames", frames), ("--size", size)):
@@ -140,9 +140,9 @@ def _write_orbit(
 ) -> Path:
     """The animation, rendered from the run's field where it has one, else from the index's points."""
     from ov3d.backends import get_renderer
-    from ov3d.common.errors import DataError
+    from ov3d.common.base.errors import DataError
     from ov3d.common.exporters.orbit import LONG_SIDE, NUM_FRAMES, PaintedPoints, ViewRenderer, write_orbit
-    from ov3d.common.views import FILE_NAME, read_views
+    from ov3d.common.scenes.views import FILE_NAME, read_views
 
     views_path = path.with_name(FILE_NAME)
     make = get_renderer(backend)

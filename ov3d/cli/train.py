@@ -27,7 +27,7 @@ from ov3d.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
-    from ov3d.common.runs import Run
+    from ov3d.common.base.runs import Run
 
 
 def train(
@@ -124,8 +124,8 @@ def _show_estimate(out: RichConsole, rows: list[dict[str, Any]]) -> None:
 
 
 def _with_text(encoder: str | None, text_encoder: str) -> str:
-    from ov3d.common.errors import UsageError
-    from ov3d.common.specs import with_text
+    from ov3d.common.base.errors import UsageError
+    from ov3d.common.language.specs import with_text
 
     if encoder is None:
         raise UsageError("--text-encoder goes with --encoder labels:DIR or features:DIR.", "Name the encoder as well.")
@@ -140,7 +140,7 @@ def _overrides(*, stages: str | None, **values: object) -> list[str]:
 def _resumed_config(resume: Path | None, config: Path | None) -> Path | None:
     if resume is None or config is not None:
         return config
-    from ov3d.common.errors import DataError
+    from ov3d.common.base.errors import DataError
 
     written = resume / "config.yaml"
     if not written.is_file():
@@ -171,7 +171,7 @@ def _next_steps(manifest: dict[str, Any]) -> list[str]:
 
 
 def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    from ov3d.common.stated import corruption_note
+    from ov3d.common.asking.corruption_note import corruption_note
 
     lines = [("backend", str(manifest["backend"])), ("stages", ", ".join(manifest["stages"]))]
     lines.append(("scenes", ", ".join(manifest["indexes"])))

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ov3d.common.shapes import Float
+from ov3d.common.base.shapes import Float
 from ov3d.nerf.pairs import TINY, Divergence, pair_sums
 
 

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ov3d.common.config import dump_config, load_config
-from ov3d.common.device import seed_everything
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.lifting import read_lifted
-from ov3d.common.progress import Progress, Silent
-from ov3d.common.querying import index_path
-from ov3d.common.runs import CONFIG_NAME, Run, claim_run, read_run, scene_folders, write_manifest
-from ov3d.common.scene import Scene, SceneSource
-from ov3d.common.shapes import Array, Float, Float32
-from ov3d.common.teacher import Teacher
+from ov3d.common.asking.ask import index_path
+from ov3d.common.base.config import dump_config, load_config
+from ov3d.common.base.device import seed_everything
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.progress import Progress, Silent
+from ov3d.common.base.runs import CONFIG_NAME, Run, claim_run, read_run, scene_folders, write_manifest
+from ov3d.common.base.shapes import Array, Float, Float32
+from ov3d.common.lifting.lift import read_lifted
+from ov3d.common.scenes.scene import Scene, SceneSource
 from ov3d.common.teachers import open_teacher
+from ov3d.common.teachers.teacher import Teacher
 from ov3d.nerf.config import STAGES, NerfConfig
 from ov3d.nerf.evaluate import ViewsReport, evaluate_views
 from ov3d.nerf.preflight import estimate_scene

@@ -20,20 +20,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ov3d.common.asking import SPACING_FACT
-from ov3d.common.backproject import with_cloud
-from ov3d.common.cameras import Camera, transform
-from ov3d.common.encoding import EncoderCard
-from ov3d.common.errors import DataError
-from ov3d.common.files import hash_text
-from ov3d.common.index import LanguageIndex, write_index
-from ov3d.common.lifting import LiftConfig, LiftedFeatures, lift
-from ov3d.common.progress import Progress
-from ov3d.common.projection import median_spacing
-from ov3d.common.scene import Frame, PointCloud, Scene
-from ov3d.common.shapes import Array, Bool, Float, Float16, Float32, Float64, UInt8
-from ov3d.common.views import FILE_NAME as VIEWS_NAME
-from ov3d.common.views import ViewSet, write_views
+from ov3d.common.asking.answer import SPACING_FACT
+from ov3d.common.asking.index import LanguageIndex, write_index
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import hash_text
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Bool, Float, Float16, Float32, Float64, UInt8
+from ov3d.common.language.cards import EncoderCard
+from ov3d.common.lifting.lift import LiftConfig, LiftedFeatures, lift
+from ov3d.common.lifting.projection import median_spacing
+from ov3d.common.scenes.cameras import Camera, transform
+from ov3d.common.scenes.cloud_from_depth import with_cloud
+from ov3d.common.scenes.scene import Frame, PointCloud, Scene
+from ov3d.common.scenes.views import FILE_NAME as VIEWS_NAME
+from ov3d.common.scenes.views import ViewSet, write_views
 from ov3d.nerf.language import FeatureHead
 from ov3d.nerf.model import Model
 from ov3d.nerf.rays import working_camera

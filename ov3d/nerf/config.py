@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ov3d.common.config import Config, filled_in, first_of
-from ov3d.common.lifting import LiftConfig
-from ov3d.common.specs import known_refinement
+from ov3d.common.base.config import Config, filled_in, first_of
+from ov3d.common.language.specs import known_refinement
+from ov3d.common.lifting.lift import LiftConfig
 
 STAGES = ("field", "distil")
 """Stages in order; any prefix can be run."""

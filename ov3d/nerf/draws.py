@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Int64
+from ov3d.common.base.shapes import Int64
 from ov3d.nerf.rays import PixelBank
 
 FRAMES_A_STEP = 6

@@ -20,15 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ov3d.common.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Bool, Float, Float32, Int32, UInt8
 from ov3d.common.features.crops import resized
 from ov3d.common.metrics.prompted import PromptedTable, prompt_numbers, prompted_confusion
 from ov3d.common.metrics.semantic import SemanticScores
-from ov3d.common.progress import Progress
-from ov3d.common.scene import IGNORE, Frame, Scene
-from ov3d.common.shapes import Array, Bool, Float, Float32, Int32, UInt8
-from ov3d.common.teacher import ImageFeatures, Teacher
-from ov3d.common.truth_images import other_size
+from ov3d.common.scenes.scene import IGNORE, Frame, Scene
+from ov3d.common.scenes.truth import other_size
+from ov3d.common.teachers.teacher import ImageFeatures, Teacher
 from ov3d.nerf.bake import RenderedView, factorised, render_frame
 from ov3d.nerf.language import FeatureHead
 from ov3d.nerf.losses import psnr

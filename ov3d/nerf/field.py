@@ -21,7 +21,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ov3d.common.shapes import Float
+from ov3d.common.base.shapes import Float
 from ov3d.nerf.lookup import LINE_AXES, PLANE_AXES, Taps, products, sum_of_products
 
 Resolution = tuple[int, int, int]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ov3d.common.shapes import Float
+from ov3d.common.base.shapes import Float
 from ov3d.nerf.field import CODE_DIM, Ranks, Resolution, VectorMatrix
 from ov3d.nerf.rendering import Weighted, accumulate
 

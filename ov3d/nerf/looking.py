@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ov3d.common.base.files import write_bytes, write_text
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, UInt8
 from ov3d.common.features.crops import resized
-from ov3d.common.files import write_bytes, write_text
-from ov3d.common.progress import Progress
-from ov3d.common.scene import Frame
-from ov3d.common.shapes import Array, UInt8
+from ov3d.common.scenes.scene import Frame
 from ov3d.nerf.losses import psnr
 from ov3d.nerf.model import Model
 from ov3d.nerf.rays import working_camera

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from ov3d.common.shapes import Float, Int32, Int64
+from ov3d.common.base.shapes import Float, Int32, Int64
 
 PLANE_AXES = ((0, 1), (0, 2), (1, 2))
 """Axes of the three planes XY, XZ, YZ."""

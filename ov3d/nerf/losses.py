@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Float
+from ov3d.common.base.shapes import Float
 from ov3d.nerf.field import VectorMatrix
 from ov3d.nerf.lookup import PLANE_AXES
 from ov3d.nerf.rendering import Weighted, accumulate

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ov3d.common.checkpoints import Checkpoint
-from ov3d.common.shapes import Array, Float, UInt8
+from ov3d.common.base.shapes import Array, Float, UInt8
+from ov3d.common.learning.checkpoints import Checkpoint
 from ov3d.nerf.field import RadianceField
 from ov3d.nerf.occupancy import Occupancy, find_occupancy, full_occupancy
 from ov3d.nerf.rendering import DENSITY_FACTOR, Weighted, accumulate, blended_colour, weigh

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ov3d.common.shapes import Bool, Float, Shaped
+from ov3d.common.base.shapes import Bool, Float, Shaped
 from ov3d.nerf.field import RadianceField
 
 MAX_CELLS = 192

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.asking import Answer
-from ov3d.common.cameras import Camera
-from ov3d.common.device import pick_device
+from ov3d.common.asking.answer import Answer
+from ov3d.common.asking.index import LanguageIndex
+from ov3d.common.base.device import pick_device
+from ov3d.common.base.shapes import Array, Float32, Float64, UInt8
 from ov3d.common.exporters.view_heat import code_scores
-from ov3d.common.index import LanguageIndex
-from ov3d.common.shapes import Array, Float32, Float64, UInt8
+from ov3d.common.scenes.cameras import Camera
 from ov3d.nerf.bake import render_view
 from ov3d.nerf.train import load_trained
 

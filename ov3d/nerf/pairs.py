@@ -29,7 +29,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Float
+from ov3d.common.base.shapes import Float
 
 Divergence = Literal["kl", "js"]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from ov3d.common.errors import DataError
-from ov3d.common.scene import Frame, Scene
-from ov3d.common.teacher import Teacher
+from ov3d.common.base.errors import DataError
+from ov3d.common.scenes.scene import Frame, Scene
+from ov3d.common.teachers.teacher import Teacher
 from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.ray_cache import BYTES_A_PIXEL
 from ov3d.nerf.rays import working_camera

@@ -23,15 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.cameras import Camera
-from ov3d.common.errors import DataError, UsageError, did_you_mean
+from ov3d.common.asking.relevancy import NEGATIVE_PROMPTS, relevancy
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Bool, Float, Float32
 from ov3d.common.metrics.views import REDUCTION, ViewIoU, ViewScores, mask_of_relevancy, resized_mask
-from ov3d.common.progress import Progress
-from ov3d.common.relevancy import NEGATIVE_PROMPTS, relevancy
-from ov3d.common.scene import ClassMasks, Frame, Scene
-from ov3d.common.shapes import Array, Bool, Float, Float32
-from ov3d.common.teacher import Teacher
-from ov3d.common.truth_images import masks_of
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.scene import ClassMasks, Frame, Scene
+from ov3d.common.scenes.truth import masks_of
+from ov3d.common.teachers.teacher import Teacher
 from ov3d.nerf.bake import RenderedView, factorised, render_view
 from ov3d.nerf.evaluate import ViewsReport, photographs, say_other_sizes, teacher_scores
 from ov3d.nerf.language import FeatureHead

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ov3d.common.progress import Progress
-from ov3d.common.shapes import Float, Int64
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Float, Int64
 from ov3d.nerf.model import Model, composite_code
 from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.rendering import Weighted

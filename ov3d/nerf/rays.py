@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ov3d.common.cameras import Camera
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Bool, Float, Float32, Int64, UInt8
 from ov3d.common.features.crops import bounded_size, resized
-from ov3d.common.progress import Progress
-from ov3d.common.scene import Frame
-from ov3d.common.shapes import Array, Bool, Float, Float32, Int64, UInt8
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.scene import Frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Float, Int64
+from ov3d.common.base.shapes import Float, Int64
 from ov3d.nerf.field import RadianceField
 from ov3d.nerf.lookup import Taps
 from ov3d.nerf.sampling import Samples

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Bool, Float, Int64
+from ov3d.common.base.shapes import Bool, Float, Int64
 from ov3d.nerf.occupancy import Occupancy
 from ov3d.nerf.spaces import Lines, Space
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ov3d.common.cameras import look_at, pose_fault, transform
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.scene import Frame, Scene
-from ov3d.common.shapes import Array, Float32, Float64
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.shapes import Array, Float32, Float64
+from ov3d.common.scenes.cameras import look_at, pose_fault, transform
+from ov3d.common.scenes.scene import Frame, Scene
 from ov3d.nerf.spaces import Space, SpaceKind
 
 PADDING = 0.05

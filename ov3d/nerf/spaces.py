@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Array, Float, Float64, Int64
+from ov3d.common.base.shapes import Array, Float, Float64, Int64
 
 SpaceKind = Literal["box", "forward", "contraction"]
 

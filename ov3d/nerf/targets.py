@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ov3d.common.encoding import PatchEncoder
-from ov3d.common.progress import Progress
-from ov3d.common.scene import Frame
-from ov3d.common.shapes import Array, Bool, Float, Float32, Int64
-from ov3d.common.teacher import ImageFeatures
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Bool, Float, Float32, Int64
+from ov3d.common.language.cards import PatchEncoder
+from ov3d.common.scenes.scene import Frame
+from ov3d.common.teachers.teacher import ImageFeatures
 from ov3d.nerf.alignment import stretched
 from ov3d.nerf.rays import PixelBank
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from ov3d.common.checkpoints import Checkpoint
+from ov3d.common.base.errors import DataError, MissingModelError
+from ov3d.common.base.progress import Progress
 from ov3d.common.encoders import create_patch_encoder
-from ov3d.common.errors import DataError, MissingModelError
-from ov3d.common.lifting import write_lifted
-from ov3d.common.progress import Progress
-from ov3d.common.scene import Frame, Scene
-from ov3d.common.teacher import Teacher
+from ov3d.common.learning.checkpoints import Checkpoint
+from ov3d.common.lifting.lift import write_lifted
+from ov3d.common.scenes.scene import Frame, Scene
+from ov3d.common.teachers.teacher import Teacher
 from ov3d.nerf.bake import INDEX_NAME, bake
 from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.language import FeatureHead

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ov3d.common.checkpoints import Checkpoint, adam, generator_for, write_checkpoint
-from ov3d.common.curves import Curves
-from ov3d.common.errors import CorruptFileError, DataError
-from ov3d.common.progress import Progress
-from ov3d.common.shapes import Float, Int64
+from ov3d.common.base.errors import CorruptFileError, DataError
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Float, Int64
+from ov3d.common.learning.checkpoints import Checkpoint, adam, generator_for, write_checkpoint
+from ov3d.common.learning.curves import Curves
+from ov3d.common.learning.soundness import cause_of_nan, not_finite, say_threads
 from ov3d.nerf.alignment import distribution_loss, feature_loss, relevancy_loss
 from ov3d.nerf.config import ADAM_BETAS, DistilConfig
 from ov3d.nerf.draws import draw_pixels
@@ -27,7 +28,6 @@ from ov3d.nerf.model import Model, colour_and_code
 from ov3d.nerf.ray_cache import RayCache, cache_rays
 from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.rendering import Weighted
-from ov3d.nerf.soundness import cause_of_nan, not_finite, say_threads
 from ov3d.nerf.targets import PatchFeatures, Target, Targets
 from ov3d.nerf.trust import Trust
 

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ov3d.common.checkpoints import Checkpoint, adam, generator_for, write_checkpoint
-from ov3d.common.curves import Curves
-from ov3d.common.errors import CorruptFileError, DataError
-from ov3d.common.progress import Progress
+from ov3d.common.base.errors import CorruptFileError, DataError
+from ov3d.common.base.progress import Progress
+from ov3d.common.learning.checkpoints import Checkpoint, adam, generator_for, write_checkpoint
+from ov3d.common.learning.curves import Curves
+from ov3d.common.learning.soundness import cause_of_nan, not_finite, say_threads
 from ov3d.nerf.config import ADAM_BETAS, FieldConfig
 from ov3d.nerf.field import RadianceField, resolution_for, voxel_schedule
 from ov3d.nerf.losses import depth_loss, psnr, total_variation
@@ -27,7 +28,6 @@ from ov3d.nerf.model import Model
 from ov3d.nerf.occupancy import full_occupancy
 from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.rendering import render_colour
-from ov3d.nerf.soundness import cause_of_nan, not_finite, say_threads
 from ov3d.nerf.spaces import Space
 
 CHECKPOINT_NAME = "field.safetensors"

@@ -25,7 +25,7 @@ import math
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Float, Int64
+from ov3d.common.base.shapes import Float, Int64
 from ov3d.nerf.ray_cache import RayCache
 from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.targets import PatchFeatures, Target, Targets

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ov3d.common.cameras import Camera
-from ov3d.common.shapes import Array, Float, Float64
+from ov3d.common.base.shapes import Array, Float, Float64
+from ov3d.common.scenes.cameras import Camera
 
 
 def view_rays(

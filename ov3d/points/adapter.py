@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ov3d.common.progress import Progress
-from ov3d.common.scene import IGNORE
-from ov3d.common.shapes import Array, Float, Float32
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Float, Float32
+from ov3d.common.scenes.scene import IGNORE
 from ov3d.points.config import SpecialiseConfig
 from ov3d.points.material import Rooms
 from ov3d.points.steps import StageTrainer, num_steps, scenes_of_step, steps_per_epoch

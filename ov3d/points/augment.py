@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Float, UInt8
+from ov3d.common.base.shapes import Float, UInt8
 from ov3d.points.config import AugmentConfig
 
 OFTEN = 0.95

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ov3d.common.config import dump_config, load_config
-from ov3d.common.device import seed_everything
-from ov3d.common.errors import DataError, UsageError, did_you_mean
-from ov3d.common.index import read_index
-from ov3d.common.lifting import read_lifted
-from ov3d.common.progress import Progress, Silent
-from ov3d.common.querying import index_path
-from ov3d.common.run_estimate import estimate_scene
-from ov3d.common.runs import CONFIG_NAME, Run, claim_run, read_run, scene_folders, write_manifest
-from ov3d.common.scene import Scene, SceneSource
-from ov3d.common.scene_lifting import LIFTED_NAME, SceneLifting
-from ov3d.common.shapes import Array, Float, Float32
-from ov3d.common.teacher import Teacher
+from ov3d.common.asking.ask import index_path
+from ov3d.common.asking.index import read_index
+from ov3d.common.base.config import dump_config, load_config
+from ov3d.common.base.device import seed_everything
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.progress import Progress, Silent
+from ov3d.common.base.runs import CONFIG_NAME, Run, claim_run, read_run, scene_folders, write_manifest
+from ov3d.common.base.shapes import Array, Float, Float32
+from ov3d.common.learning.estimate import estimate_scene
+from ov3d.common.learning.run_lifting import LIFTED_NAME, SceneLifting
+from ov3d.common.lifting.lift import read_lifted
+from ov3d.common.scenes.scene import Scene, SceneSource
 from ov3d.common.teachers import open_teacher
+from ov3d.common.teachers.teacher import Teacher
 from ov3d.points.bake import GUIDED_NAME, SPECIALISED_NAME, network_scores, specialised_features
 from ov3d.points.config import STAGES, PointsConfig
 from ov3d.points.estimate import learning_seconds

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.encoding import EncoderCard
-from ov3d.common.index import LanguageIndex, read_index, write_index
-from ov3d.common.lifting import LiftedFeatures
-from ov3d.common.lowrank import compress
-from ov3d.common.scene import IGNORE
-from ov3d.common.shapes import Array, Bool, Float, Float32, Float64, Int32
+from ov3d.common.asking.index import LanguageIndex, read_index, write_index
+from ov3d.common.base.shapes import Array, Bool, Float, Float32, Float64, Int32
+from ov3d.common.language.cards import EncoderCard
+from ov3d.common.lifting.lift import LiftedFeatures
+from ov3d.common.lifting.lowrank import compress
+from ov3d.common.scenes.scene import IGNORE
 from ov3d.points.adapter import Affine
 from ov3d.points.fuse import INDEX_NAME
 from ov3d.points.material import read_features

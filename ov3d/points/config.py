@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ov3d.common.config import Config, filled_in, first_of
-from ov3d.common.lifted_basis import BasisConfig
-from ov3d.common.lifting import LiftConfig
-from ov3d.common.specs import AUTO, known_refinement
+from ov3d.common.base.config import Config, filled_in, first_of
+from ov3d.common.language.specs import AUTO, known_refinement
+from ov3d.common.lifting.basis import BasisConfig
+from ov3d.common.lifting.lift import LiftConfig
 
 Turn = Literal["any", "quarter", "none"]
 """How clouds are turned about the vertical, see `AugmentConfig.turn`."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ov3d.common.errors import DataError
-from ov3d.common.shapes import Array, Bool, Float32
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Bool, Float32
 
 
 def ensemble_scores(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ov3d.common.scene import Scene
+from ov3d.common.scenes.scene import Scene
 from ov3d.points.config import GuideConfig, PointsConfig
 from ov3d.points.steps import num_steps
 

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.backproject import with_cloud
-from ov3d.common.errors import DataError, UsageError, did_you_mean
-from ov3d.common.index import LanguageIndex, read_index
+from ov3d.common.asking.corruption_note import corruption_note
+from ov3d.common.asking.index import LanguageIndex, read_index
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.progress import Progress, Silent
+from ov3d.common.base.shapes import Array, Float32, Int32
 from ov3d.common.metrics.prompted import PromptedTable, prompt_numbers, prompted_confusion
-from ov3d.common.progress import Progress, Silent
-from ov3d.common.scene import IGNORE, Scene
-from ov3d.common.shapes import Array, Float32, Int32
-from ov3d.common.stated import corruption_note
-from ov3d.common.teacher import ImageFeatures, Teacher
+from ov3d.common.scenes.cloud_from_depth import with_cloud
+from ov3d.common.scenes.scene import IGNORE, Scene
+from ov3d.common.teachers.teacher import ImageFeatures, Teacher
 from ov3d.points.config import PointsConfig
 from ov3d.points.fuse import INDEX_NAME
 

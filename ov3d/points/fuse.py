@@ -14,22 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.asking import SPACING_FACT
-from ov3d.common.backproject import with_cloud
-from ov3d.common.errors import DataError
-from ov3d.common.index import LanguageIndex, write_index
-from ov3d.common.lifting import LiftedFeatures
-from ov3d.common.lowrank import compress
-from ov3d.common.progress import Progress
-from ov3d.common.projection import median_spacing
-from ov3d.common.scene import PointCloud, Scene
-from ov3d.common.scene_lifting import SceneLifting
-from ov3d.common.shapes import Array, Float16, Float32
-from ov3d.common.specs import suitable_refinement
-from ov3d.common.teacher import Teacher
-from ov3d.common.view_check import check_views
-from ov3d.common.views import FILE_NAME as VIEWS_NAME
-from ov3d.common.views import ViewSet, write_views
+from ov3d.common.asking.answer import SPACING_FACT
+from ov3d.common.asking.index import LanguageIndex, write_index
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Float16, Float32
+from ov3d.common.checks.views import check_views
+from ov3d.common.language.specs import suitable_refinement
+from ov3d.common.learning.run_lifting import SceneLifting
+from ov3d.common.lifting.lift import LiftedFeatures
+from ov3d.common.lifting.lowrank import compress
+from ov3d.common.lifting.projection import median_spacing
+from ov3d.common.scenes.cloud_from_depth import with_cloud
+from ov3d.common.scenes.scene import PointCloud, Scene
+from ov3d.common.scenes.views import FILE_NAME as VIEWS_NAME
+from ov3d.common.scenes.views import ViewSet, write_views
+from ov3d.common.teachers.teacher import Teacher
 from ov3d.points.config import PointsConfig
 from ov3d.points.probes import PROBES
 

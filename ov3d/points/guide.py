@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from ov3d.common.checkpoints import Checkpoint, write_checkpoint
-from ov3d.common.progress import Progress
-from ov3d.common.scene import IGNORE
-from ov3d.common.shapes import Array, Float, Float32, Int32, Int64
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Float, Float32, Int32, Int64
+from ov3d.common.learning.checkpoints import Checkpoint, write_checkpoint
+from ov3d.common.scenes.scene import IGNORE
 from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
 from ov3d.points.adapter import Affine
 from ov3d.points.augment import augment_colours, augment_positions

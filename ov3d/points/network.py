@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ov3d.common.checkpoints import Checkpoint
-from ov3d.common.encoding import EncoderCard
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.shapes import Array, Float, Float32, Int64, UInt8
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.shapes import Array, Float, Float32, Int64, UInt8
+from ov3d.common.language.cards import EncoderCard
+from ov3d.common.learning.checkpoints import Checkpoint
 from ov3d.common.sparse.unet import Level, UNet, UNetSpec
 from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
 from ov3d.points.config import GuideConfig, Turn

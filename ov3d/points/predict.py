@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ov3d.common.errors import UsageError, did_you_mean
-from ov3d.common.progress import Progress, Silent
-from ov3d.common.querying import text_vector
-from ov3d.common.runs import Run
-from ov3d.common.shapes import Array, Float32, UInt8, UInt16
-from ov3d.common.stated import corruption_note
-from ov3d.common.text_cache import TextCache, clean_prompt, encode_prompts
+from ov3d.common.asking.ask import text_vector
+from ov3d.common.asking.corruption_note import corruption_note
+from ov3d.common.base.errors import UsageError, did_you_mean
+from ov3d.common.base.progress import Progress, Silent
+from ov3d.common.base.runs import Run
+from ov3d.common.base.shapes import Array, Float32, UInt8, UInt16
+from ov3d.common.language.text_cache import TextCache, clean_prompt, encode_prompts
 from ov3d.points.network import PointNetwork, load_network, upright
 from ov3d.points.scan import NO_LABEL, Scan, read_scan, write_labelled
 from ov3d.points.tiles import score_voxels, tile_cosines, voxels_of
@@ -25,7 +25,7 @@ from ov3d.points.turns import Pose, poses
 if TYPE_CHECKING:
     import torch
 
-    from ov3d.common.encoding import TextEncoder
+    from ov3d.common.language.cards import TextEncoder
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -275,7 +275,7 @@ def _text_vectors(network: PointNetwork, words: Words, device: str, progress: Pr
     card = network.card
 
     def make_encoder() -> TextEncoder:
-        from ov3d.common.device import pick_device
+        from ov3d.common.base.device import pick_device
         from ov3d.common.encoders import create_text_encoder
 
         return create_text_encoder(card.spec, device=pick_device(device))

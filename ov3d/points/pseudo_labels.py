@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.errors import CorruptFileError, DataError
-from ov3d.common.files import hash_text, read_tensors, write_tensors
-from ov3d.common.lifting import LiftedFeatures
-from ov3d.common.progress import Progress
-from ov3d.common.scene import IGNORE
-from ov3d.common.shapes import Array, Float16, Float32, Int32
+from ov3d.common.base.errors import CorruptFileError, DataError
+from ov3d.common.base.files import hash_text, read_tensors, write_tensors
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Float16, Float32, Int32
+from ov3d.common.lifting.lift import LiftedFeatures
+from ov3d.common.scenes.scene import IGNORE
 from ov3d.points.config import PseudoConfig
 
 PSEUDO_NAME = "pseudo-labels.safetensors"

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.errors import DataError
-from ov3d.common.files import atomic_write
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import atomic_write
+from ov3d.common.base.shapes import Array, Bool, Float32, Int64, Shaped, UInt8, UInt16
 from ov3d.common.readers import load_scene
 from ov3d.common.readers.cloud_files import READERS, is_cloud_file
 from ov3d.common.readers.layout import choose_origin
 from ov3d.common.readers.ply import read_vertices, vertex_points
 from ov3d.common.readers.raw_points import RawPoints, usable
-from ov3d.common.scene import Scene
-from ov3d.common.shapes import Array, Bool, Float32, Int64, Shaped, UInt8, UInt16
+from ov3d.common.scenes.scene import Scene
 
 NO_LABEL = 65535
 """The label of points that have none: not finite, or below the threshold."""

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.errors import DataError, did_you_mean
+from ov3d.common.base.errors import DataError, did_you_mean
 from ov3d.common.readers.cloud_files import cloud_files
-from ov3d.common.scene import IGNORE, Scene
+from ov3d.common.scenes.scene import IGNORE, Scene
 
 FILE_NAME = "labels.txt"
 """Looked for beside every scene."""

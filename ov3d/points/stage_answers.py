@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.errors import DataError
-from ov3d.common.files import write_json
-from ov3d.common.index import read_index
-from ov3d.common.lifting import LiftedFeatures, read_lifted
-from ov3d.common.progress import Progress
-from ov3d.common.scene import IGNORE
-from ov3d.common.scene_lifting import LIFTED_NAME
-from ov3d.common.shapes import Array, Float32, Int32
+from ov3d.common.asking.index import read_index
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import write_json
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Float32, Int32
+from ov3d.common.learning.run_lifting import LIFTED_NAME
+from ov3d.common.lifting.lift import LiftedFeatures, read_lifted
+from ov3d.common.scenes.scene import IGNORE
 from ov3d.points import stage_metrics
 from ov3d.points.adapter import Affine
 from ov3d.points.fuse import INDEX_NAME

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ov3d.common.base.shapes import Array, Float32, Int32, Integer
 from ov3d.common.metrics.semantic import SemanticConfusion
-from ov3d.common.scene import IGNORE, Scene
-from ov3d.common.shapes import Array, Float32, Int32, Integer
+from ov3d.common.scenes.scene import IGNORE, Scene
 
 METRICS_NAME = "metrics.json"
 METRICS_KIND = "points-metrics"

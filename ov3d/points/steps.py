@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ov3d.common.checkpoints import Checkpoint, adam, generator_for, write_checkpoint
-from ov3d.common.curves import Curves
-from ov3d.common.errors import CorruptFileError, DataError
+from ov3d.common.base.errors import CorruptFileError, DataError
+from ov3d.common.base.progress import Progress
 from ov3d.common.exporters.curve_png import write_curve
-from ov3d.common.progress import Progress
+from ov3d.common.learning.checkpoints import Checkpoint, adam, generator_for, write_checkpoint
+from ov3d.common.learning.curves import Curves
 from ov3d.points.config import GuideConfig, SpecialiseConfig
 
 CHECKPOINT_NAME = "checkpoint.safetensors"

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ov3d.common.errors import DataError
-from ov3d.common.files import hash_text
-from ov3d.common.lifting import LiftedFeatures
-from ov3d.common.projection import median_spacing
-from ov3d.common.scene import IGNORE
-from ov3d.common.shapes import Array, Float32, Int32, Int64, UInt8
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import hash_text
+from ov3d.common.base.shapes import Array, Float32, Int32, Int64, UInt8
+from ov3d.common.lifting.lift import LiftedFeatures
+from ov3d.common.lifting.projection import median_spacing
+from ov3d.common.scenes.scene import IGNORE
 from ov3d.points.tiles import voxels_of
 
 BLOCK_VOXELS = 1 << 16

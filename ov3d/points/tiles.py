@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from ov3d.common.errors import DataError
-from ov3d.common.progress import Progress, Silent
-from ov3d.common.shapes import Array, Bool, Float32, Int32, Int64, UInt8
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.progress import Progress, Silent
+from ov3d.common.base.shapes import Array, Bool, Float32, Int32, Int64, UInt8
 from ov3d.common.sparse.voxels import SparseTensor, VoxelGrid
 from ov3d.points.network import INPUT_DIM, NetworkSpec, PointNetwork
 

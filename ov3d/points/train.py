@@ -23,16 +23,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ov3d.common.checkpoints import Checkpoint, write_checkpoint
-from ov3d.common.encoding import EncoderCard
-from ov3d.common.errors import CorruptFileError, DataError
-from ov3d.common.files import hash_text
-from ov3d.common.index import read_index, write_index
-from ov3d.common.lifting import LiftedFeatures, read_lifted, write_lifted
-from ov3d.common.progress import Progress
-from ov3d.common.scene_lifting import LIFTED_NAME
-from ov3d.common.shapes import Array, Int32
-from ov3d.common.teacher import Teacher
+from ov3d.common.asking.index import read_index, write_index
+from ov3d.common.base.errors import CorruptFileError, DataError
+from ov3d.common.base.files import hash_text
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Int32
+from ov3d.common.language.cards import EncoderCard
+from ov3d.common.learning.checkpoints import Checkpoint, write_checkpoint
+from ov3d.common.learning.run_lifting import LIFTED_NAME
+from ov3d.common.lifting.lift import LiftedFeatures, read_lifted, write_lifted
+from ov3d.common.teachers.teacher import Teacher
 from ov3d.points.adapter import Adapter, AdapterTrainer, Affine
 from ov3d.points.bake import (
     GUIDED_NAME,

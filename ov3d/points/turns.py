@@ -12,7 +12,7 @@ from math import pi
 
 import numpy as np
 
-from ov3d.common.shapes import Array, Float32
+from ov3d.common.base.shapes import Array, Float32
 from ov3d.points.config import Turn
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ov3d.common.errors import UsageError
-from ov3d.common.scene import Scene
+from ov3d.common.base.errors import UsageError
+from ov3d.common.scenes.scene import Scene
 from ov3d.points.evaluate import BACKGROUNDS
 from ov3d.points.scene_labels import scene_labels
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.common.scenes import CAMERA, CLASSES, box_scene
+from tests.common.small_scenes import CAMERA, CLASSES, box_scene
 
 
 def write_capture(folder: Path, num_views: int = 5) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.capture import write_capture
 from tests.cli.conftest import Ov3d
-from tests.common.scenes import box_scene
+from tests.common.small_scenes import box_scene
 from tests.common.teachers.fakes import DIM, WordEncoder, words, write_maps
 
 __all__ = ["words"]
@@ -90,7 +90,7 @@ def test_arrays_made_elsewhere(ov3d: Ov3d, capture: Path, tmp_path: Path, words:
 
 def test_points_made_elsewhere_need_no_photographs(ov3d: Ov3d, tmp_path: Path, words: WordEncoder) -> None:
     from ov3d.common.exporters.ply import write_ply
-    from tests.common.scenes import box_cloud
+    from tests.common.small_scenes import box_cloud
 
     cloud = box_cloud()
     assert cloud.labels is not None

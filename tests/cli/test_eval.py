@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ov3d.common.base.files import read_json
 from ov3d.common.datasets import load_dataset
 from ov3d.common.exporters.tables import print_report
-from ov3d.common.files import read_json
 from ov3d.common.metrics.folders import evaluate_folders
 from tests.cli.conftest import Ov3d
 from tests.common.metrics.test_label_folders import kitti_tree, rewrite
@@ -203,12 +203,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of one scene with an index, and a backend that reports a known confusion on it."""
     import ov3d.backends
     import ov3d.common.readers
-    from ov3d.common.encoding import EncoderCard, Identity
-    from ov3d.common.index import LanguageIndex, write_index
+    from ov3d.common.asking.index import LanguageIndex, write_index
+    from ov3d.common.base.runs import write_manifest
+    from ov3d.common.language.cards import EncoderCard, Identity
     from ov3d.common.metrics import SemanticConfusion
     from ov3d.common.metrics.prompted import PromptedTable
-    from ov3d.common.runs import write_manifest
-    from ov3d.common.scene import IGNORE, Scene, World
+    from ov3d.common.scenes.scene import IGNORE, Scene, World
     from ov3d.points.evaluate import EvaluationReport
 
     confusion = SemanticConfusion(3, ignore_label=IGNORE, no_prediction=IGNORE)

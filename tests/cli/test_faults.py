@@ -67,7 +67,7 @@ def test_lost_poses_are_left_out_and_counted(ov3d: Ov3d, capture: Path) -> None:
 @pytest.mark.usefixtures("colour_encoder")
 def test_wrong_poses_are_explained(ov3d: Ov3d, tmp_path: Path, capture: Path) -> None:
     from ov3d.common.exporters.ply import write_ply
-    from tests.common.scenes import box_cloud
+    from tests.common.small_scenes import box_cloud
 
     cloud = box_cloud()
     write_ply(capture / "cloud.ply", cloud.xyz, rgb=cloud.rgb)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ov3d.common.base.runs import find_run
 from ov3d.common.readers import load_scene
-from ov3d.common.runs import find_run
 from tests.cli.capture import write_capture
 from tests.cli.conftest import Ov3d
 from tests.colour_encoder import colour_encoder

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ov3d.common.files import read_tensors
+from ov3d.common.base.files import read_tensors
 from ov3d.common.readers import load_scene
 from tests.cli.capture import write_capture
 from tests.cli.conftest import Ov3d

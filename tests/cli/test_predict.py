@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from ov3d.common.base.runs import Run
 from ov3d.common.exporters.ply import write_ply
-from ov3d.common.runs import Run
 from tests.cli.conftest import Ov3d
 from tests.points.networks import VOCABULARY, make_network, remember, room, write_run
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from ov3d.common.config import load_config
-from ov3d.common.progress import Silent
-from ov3d.common.scene import Scene
+from ov3d.common.base.config import load_config
+from ov3d.common.base.progress import Silent
+from ov3d.common.scenes.scene import Scene
 from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.scene_type import choose_space

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ov3d.common.progress import Silent
+from ov3d.common.base.progress import Silent
 from ov3d.nerf.bake import factorised
 from ov3d.nerf.language import FeatureHead, SelectionVolume
 from ov3d.nerf.model import Model, composite_code
@@ -16,7 +16,7 @@ from ov3d.nerf.ray_cache import cache_rays
 from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.rendering import accumulate
 from ov3d.nerf.scene_type import choose_space
-from tests.common.scenes import box_scene
+from tests.common.small_scenes import box_scene
 from tests.nerf.scenes import CPU
 from tests.nerf.twins import small_field
 

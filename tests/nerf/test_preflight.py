@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ov3d.common.config import load_config
-from ov3d.common.errors import DataError, UsageError
+from ov3d.common.base.config import load_config
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.evaluate import ssim
 from ov3d.nerf.preflight import Estimate, check_memory, described, estimate, split_views
 from ov3d.nerf.train import class_names
-from tests.common.scenes import box_scene
+from tests.common.small_scenes import box_scene
 from tests.nerf.scenes import CPU
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ov3d.common.cameras import Camera
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.scene import ClassMasks, Frame, LabelImage, PolygonMasks, Scene
-from ov3d.common.truth_images import masks_of, other_size
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.scene import ClassMasks, Frame, LabelImage, PolygonMasks, Scene
+from ov3d.common.scenes.truth import masks_of, other_size
 from ov3d.nerf.protocols import BOX, MAJORITY, MasksTable, _scored_classes, best_masks, box_mean, majority, query_mask
 from tests.nerf.scenes import Listener
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from ov3d.common.cameras import Camera, look_at
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.scene import Frame, Scene
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.scenes.cameras import Camera, look_at
+from ov3d.common.scenes.scene import Frame, Scene
 from ov3d.nerf.scene_type import choose_space
 from ov3d.nerf.spaces import Space, contract, uncontract
-from tests.common.scenes import box_scene
+from tests.common.small_scenes import box_scene
 
 CAMERA = Camera(40, 30, 36.0, 36.0, 20.0, 15.0)
 

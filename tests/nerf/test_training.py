@@ -10,16 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ov3d.common.encoding import Identity
-from ov3d.common.errors import DataError
-from ov3d.common.progress import Silent
-from ov3d.common.shapes import Array, Bool, Float, Float32
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.progress import Silent
+from ov3d.common.base.shapes import Array, Bool, Float, Float32
+from ov3d.common.language.cards import Identity
 from ov3d.nerf.losses import total_variation
 from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.targets import PatchFeatures, Targets
 from ov3d.nerf.train_distil import DistilTrainer
 from ov3d.nerf.train_field import CHECKPOINT_NAME, CURVES_NAME, FieldTrainer
-from tests.common.scenes import box_scene
+from tests.common.small_scenes import box_scene
 from tests.nerf.scenes import CPU, Listener, field_trainer, tiny_config
 from tests.nerf.twins import small_field
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from ov3d.common.checkpoints import generator_for
-from ov3d.common.progress import Silent
-from ov3d.common.scene import Frame
-from ov3d.common.shapes import Array, Bool, Float, Float32
+from ov3d.common.base.progress import Silent
+from ov3d.common.base.shapes import Array, Bool, Float, Float32
+from ov3d.common.learning.checkpoints import generator_for
+from ov3d.common.scenes.scene import Frame
 from ov3d.nerf import trust as trust_module
 from ov3d.nerf.model import Model
 from ov3d.nerf.occupancy import full_occupancy
@@ -20,7 +20,7 @@ from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.scene_type import choose_space
 from ov3d.nerf.targets import PatchFeatures, Targets
 from ov3d.nerf.trust import FEATURES, RIDGE, ROUNDS, Trust
-from tests.common.scenes import box_scene
+from tests.common.small_scenes import box_scene
 from tests.nerf.scenes import CPU
 from tests.nerf.test_training import _Patches
 from tests.nerf.twins import small_field

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.base.shapes import Array, Float64
 from ov3d.nerf.field import RadianceField, VectorMatrix
 from ov3d.nerf.lookup import LINE_AXES, PLANE_AXES
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ov3d.common.checkpoints import write_checkpoint
-from ov3d.common.encoding import NO_IMAGE, EncoderCard, Identity
-from ov3d.common.runs import Run, read_run, write_manifest
-from ov3d.common.text_cache import TextCache
+from ov3d.common.base.runs import Run, read_run, write_manifest
+from ov3d.common.language.cards import NO_IMAGE, EncoderCard, Identity
+from ov3d.common.language.text_cache import TextCache
+from ov3d.common.learning.checkpoints import write_checkpoint
 from ov3d.points.network import CHECKPOINT_NAME, GUIDE_FOLDER, NetworkSpec, PointNetwork
 
 DIM = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
 from ov3d.points.ensemble import ensemble_scores
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ov3d.common.config import load_config
-from ov3d.common.scene import PointCloud, Scene
+from ov3d.common.base.config import load_config
+from ov3d.common.scenes.scene import PointCloud, Scene
 from ov3d.points.config import GuideConfig, PointsConfig
 from ov3d.points.estimate import learning_seconds
-from tests.common.scenes import box_scene
+from tests.common.small_scenes import box_scene
 
 
 @pytest.fixture

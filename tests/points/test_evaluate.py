@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from ov3d.common.config import load_config
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.index import read_index
-from ov3d.common.querying import index_path
-from ov3d.common.runs import Run
-from ov3d.common.scene import LazyScenes, PointCloud, Scene
+from ov3d.common.asking.ask import index_path
+from ov3d.common.asking.index import read_index
+from ov3d.common.base.config import load_config
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.runs import Run
+from ov3d.common.scenes.scene import LazyScenes, PointCloud, Scene
 from ov3d.points.backend import PointsBackend
 from ov3d.points.config import PointsConfig
 from ov3d.points.evaluate import EvaluationReport
 from tests.colour_encoder import ColourEncoder, colour_encoder
-from tests.common.scenes import CLASSES, box_scene
+from tests.common.small_scenes import CLASSES, box_scene
 
 __all__ = ["colour_encoder"]
 

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from ov3d.common import teacher as teacher_module
-from ov3d.common.config import load_config
-from ov3d.common.errors import DataError, UsageError
+from ov3d.common.asking.ask import index_path
+from ov3d.common.asking.index import read_index
+from ov3d.common.base.config import load_config
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.runs import Run
 from ov3d.common.features.layout import default_root
-from ov3d.common.index import read_index
-from ov3d.common.lifting import read_lifted
-from ov3d.common.querying import index_path
-from ov3d.common.runs import Run
-from ov3d.common.scene import LazyScenes, PointCloud, Scene
-from ov3d.common.views import read_views
+from ov3d.common.lifting.lift import read_lifted
+from ov3d.common.scenes.scene import LazyScenes, PointCloud, Scene
+from ov3d.common.scenes.views import read_views
+from ov3d.common.teachers import teacher as teacher_module
 from ov3d.points.backend import PointsBackend
 from ov3d.points.config import PointsConfig
 from tests.colour_encoder import ColourEncoder, colour_encoder
-from tests.common.scenes import box_scene
+from tests.common.small_scenes import box_scene
 
 __all__ = ["colour_encoder"]
 
@@ -34,7 +34,7 @@ class Listener:
     """Remembers the lines that were said."""
 
     def __init__(self) -> None:
-        from ov3d.common.progress import Silent
+        from ov3d.common.base.progress import Silent
 
         self.lines: list[str] = []
         self.task = Silent().task

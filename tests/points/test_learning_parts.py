@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from ov3d.common.checkpoints import generator_for
-from ov3d.common.lifting import LiftedFeatures
-from ov3d.common.scene import IGNORE
+from ov3d.common.learning.checkpoints import generator_for
+from ov3d.common.lifting.lift import LiftedFeatures
+from ov3d.common.scenes.scene import IGNORE
 from ov3d.points.adapter import Adapter, Affine
 from ov3d.points.augment import augment_colours, augment_positions
 from ov3d.points.bake import Scored, presence_threshold

@@ -9,8 +9,8 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.runs import Run
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.runs import Run
 from ov3d.points.predict import predict_scan, words_of
 from ov3d.points.scan import NO_LABEL, palette, read_scan
 from ov3d.points.turns import Pose, poses

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ov3d.common.cameras import Camera
-from ov3d.common.errors import DataError
-from ov3d.common.scene import IGNORE, Frame, LabelImage, PointCloud, Scene
+from ov3d.common.base.errors import DataError
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.scene import IGNORE, Frame, LabelImage, PointCloud, Scene
 from ov3d.points.scene_labels import scene_labels
 
 CLASSES = ("wall", "floor", "chair", "sofa")

@@ -12,15 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from ov3d.common.asking import ask
-from ov3d.common.checkpoints import Checkpoint
-from ov3d.common.config import load_config
-from ov3d.common.errors import DataError, Ov3dError, UsageError
-from ov3d.common.files import read_json
-from ov3d.common.index import read_index
-from ov3d.common.querying import index_path
-from ov3d.common.runs import Run
-from ov3d.common.scene import IGNORE, LazyScenes, PointCloud, Scene
+from ov3d.common.asking.answer import ask
+from ov3d.common.asking.ask import index_path
+from ov3d.common.asking.index import read_index
+from ov3d.common.base.config import load_config
+from ov3d.common.base.errors import DataError, Ov3dError, UsageError
+from ov3d.common.base.files import read_json
+from ov3d.common.base.runs import Run
+from ov3d.common.learning.checkpoints import Checkpoint
+from ov3d.common.scenes.scene import IGNORE, LazyScenes, PointCloud, Scene
 from ov3d.points import train
 from ov3d.points.backend import PointsBackend
 from ov3d.points.config import PRESETS, STAGES, PointsConfig
@@ -29,7 +29,7 @@ from ov3d.points.pseudo_labels import PSEUDO_NAME, read_pseudo_labels
 from ov3d.points.steps import StageTrainer
 from ov3d.points.superpoints import superpoints
 from tests.colour_encoder import ColourEncoder, colour_encoder
-from tests.common.scenes import CLASSES, box_scene
+from tests.common.small_scenes import CLASSES, box_scene
 
 __all__ = ["colour_encoder"]
 

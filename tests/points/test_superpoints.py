@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ov3d.common.errors import DataError
-from ov3d.common.lifting import LiftedFeatures
-from ov3d.common.scene import IGNORE
+from ov3d.common.base.errors import DataError
+from ov3d.common.lifting.lift import LiftedFeatures
+from ov3d.common.scenes.scene import IGNORE
 from ov3d.points.superpoints import SuperpointConfig, pooled_features, pooled_key, propagate, superpoints
 
 

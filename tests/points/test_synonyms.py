@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ov3d.common.files import hash_text
+from ov3d.common.base.files import hash_text
 from ov3d.common.worlds.rooms import CLASSES
 from tests.points.synonyms import SYNONYMS
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
 from ov3d.points.network import NetworkSpec
 from ov3d.points.tiles import MARGIN, Tiling, Voxels, receptive_radius, score_voxels, tiles_of, voxels_of
 from tests.points.networks import SPEC, make_network, room, text_vectors

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from ov3d.common.base.errors import MissingModelError
 from ov3d.common.encoders import create_dense_encoder, create_encoder
-from ov3d.common.errors import MissingModelError
 from ov3d.common.features.crops import channels_first, resized
 from ov3d.common.features.tokens import TokenPlan
 from ov3d.common.features.windows import encode_tokens
-from ov3d.common.images import load_rgb
+from ov3d.common.scenes.images import load_rgb
 from ov3d.common.worlds.photographs import PHOTOGRAPHS, photograph_path
 
 pytestmark = pytest.mark.weights

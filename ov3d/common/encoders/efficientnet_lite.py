@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ov3d.common.base.errors import CorruptFileError
+from ov3d.common.base.shapes import Float
 from ov3d.common.encoders.weights import PackagedFile
-from ov3d.common.errors import CorruptFileError
-from ov3d.common.shapes import Float
 
 NUM_CLASSES = 1000
 

@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ov3d.common.base.errors import CorruptFileError, DataError, NewerFormatError, StorageError
+from ov3d.common.base.files import cache_root, hash_text, read_tensors, write_tensors
+from ov3d.common.base.shapes import Float
 from ov3d.common.encoders.templates import noun_phrase
 from ov3d.common.encoders.weights import find_packaged
-from ov3d.common.errors import CorruptFileError, DataError, NewerFormatError, StorageError
-from ov3d.common.files import cache_root, hash_text, read_tensors, write_tensors
-from ov3d.common.shapes import Float
 
 _KIND = "class-vectors"
 _VERSION = 1

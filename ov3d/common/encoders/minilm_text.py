@@ -11,11 +11,11 @@ from functools import cached_property
 
 import torch
 
+from ov3d.common.base.shapes import Array, Float32
 from ov3d.common.encoders import minilm
 from ov3d.common.encoders.minilm import MiniLM
 from ov3d.common.encoders.templates import bare_noun
-from ov3d.common.encoding import NO_IMAGE, EncoderCard, Identity
-from ov3d.common.shapes import Array, Float32
+from ov3d.common.language.cards import NO_IMAGE, EncoderCard, Identity
 
 SPEC = "minilm"
 

@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ov3d.common.base.errors import UsageError, did_you_mean
+from ov3d.common.base.shapes import Array, Float, Float32, UInt8
 from ov3d.common.encoders import minilm
 from ov3d.common.encoders.efficientnet_lite import (
     NUM_CLASSES,
@@ -36,9 +38,7 @@ from ov3d.common.encoders.parallel import map_batches
 from ov3d.common.encoders.pixels import resize
 from ov3d.common.encoders.precision import dtype_name, pick_dtype
 from ov3d.common.encoders.templates import noun_phrase
-from ov3d.common.encoding import EncoderCard, Identity
-from ov3d.common.errors import UsageError, did_you_mean
-from ov3d.common.shapes import Array, Float, Float32, UInt8
+from ov3d.common.language.cards import EncoderCard, Identity
 
 DEFAULT_VARIANT = "lite0"
 

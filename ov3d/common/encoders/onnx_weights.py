@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.errors import CorruptFileError
-from ov3d.common.shapes import Array, Float32
+from ov3d.common.base.errors import CorruptFileError
+from ov3d.common.base.shapes import Array, Float32
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FLOAT32 = 1

@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ov3d.common.base.errors import DataError, MissingModelError
+from ov3d.common.base.files import hash_text
+from ov3d.common.base.shapes import Array, Float, Float32, UInt8
 from ov3d.common.encoders.openclip_weights import (
     LOCAL_DIR,
     OFFLINE_HINT,
@@ -31,10 +34,7 @@ from ov3d.common.encoders.precision import dtype_name, pick_dtype
 from ov3d.common.encoders.templates import CLIP_TEMPLATES, fill
 from ov3d.common.encoders.torchvision_shim import import_torchvision
 from ov3d.common.encoders.weights import sha256_of
-from ov3d.common.encoding import EncoderCard, Identity
-from ov3d.common.errors import DataError, MissingModelError
-from ov3d.common.files import hash_text
-from ov3d.common.shapes import Array, Float, Float32, UInt8
+from ov3d.common.language.cards import EncoderCard, Identity
 
 SOFTMAX_PRESENCE_THRESHOLD = 0.24
 """For models trained with a softmax (CLIP): matching pairs lie about 0.25 to 0.35, others mostly below 0.22."""

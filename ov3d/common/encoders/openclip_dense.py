@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ov3d.common.base.errors import UsageError
+from ov3d.common.base.shapes import Float, UInt8
 from ov3d.common.encoders.openclip import OpenClipEncoder
-from ov3d.common.errors import UsageError
-from ov3d.common.shapes import Float, UInt8
 
 ALGORITHM = "value tokens of the last block, residual and MLP kept"
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ov3d.common.errors import DataError, MissingModelError, UsageError, did_you_mean
+from ov3d.common.base.errors import DataError, MissingModelError, UsageError, did_you_mean
 
 OFFLINE_HINT = "Use --encoder offline, which needs no download, or give the path of a checkpoint in place of the tag."
 LOCAL_DIR = "local-dir:"

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ov3d.common.shapes import UInt8
+from ov3d.common.base.shapes import UInt8
 
 
 def resize(images: UInt8[Tensor, "b 3 h w"], size: tuple[int, int]) -> UInt8[Tensor, "b 3 y x"]:

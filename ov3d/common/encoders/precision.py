@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ov3d.common.errors import UsageError
+from ov3d.common.base.errors import UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ov3d.common.base.errors import DataError, MissingModelError, UsageError, did_you_mean
+from ov3d.common.base.shapes import Float, UInt8
 from ov3d.common.encoders.openclip_weights import first_line, why_no_download
 from ov3d.common.encoders.pixels import resize
 from ov3d.common.encoders.precision import dtype_name, pick_dtype
 from ov3d.common.encoders.torchvision_shim import import_torchvision
 from ov3d.common.encoders.weights import sha256_of
-from ov3d.common.encoding import Identity
-from ov3d.common.errors import DataError, MissingModelError, UsageError, did_you_mean
-from ov3d.common.shapes import Float, UInt8
+from ov3d.common.language.cards import Identity
 
 _RANDOM = "random:"
 _WRAPPERS = ("state_dict", "model", "teacher", "student")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ov3d.common.errors import MissingModelError
+from ov3d.common.base.errors import MissingModelError
 
 _MISSING_OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"

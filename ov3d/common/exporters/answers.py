@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ov3d.common.asking import Answer
+from ov3d.common.asking.answer import Answer
+from ov3d.common.asking.index import LanguageIndex
+from ov3d.common.base.progress import Progress
 from ov3d.common.exporters.images import top_down_picture, write_overlays, write_png
 from ov3d.common.exporters.ply import write_answer_ply
-from ov3d.common.index import LanguageIndex
-from ov3d.common.progress import Progress
-from ov3d.common.views import FILE_NAME, read_views
+from ov3d.common.scenes.views import FILE_NAME, read_views
 
 PLY_NAME = "points.ply"
 PLAN_NAME = "top-down.png"

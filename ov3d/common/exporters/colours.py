@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ov3d.common.shapes import Array, Float, UInt8
+from ov3d.common.base.shapes import Array, Float, UInt8
 
 HEAT_ANCHORS = (
     (13, 8, 42),

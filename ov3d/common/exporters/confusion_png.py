@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ov3d.common.errors import DataError
-from ov3d.common.files import write_bytes
-from ov3d.common.shapes import Array, Float64, Int64
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import write_bytes
+from ov3d.common.base.shapes import Array, Float64, Int64
 
 if TYPE_CHECKING:
     from PIL.Image import Image

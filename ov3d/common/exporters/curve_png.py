@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.files import write_bytes
+from ov3d.common.base.files import write_bytes
 
 SIZE = (720, 400)
 MARGIN = (64, 36, 20, 36)
@@ -21,7 +21,7 @@ def write_curve(path: Path, curves: Path, title: str, value: str = "loss") -> Pa
 
     Args:
         path: the PNG.
-        curves: lines of `step` and values, as `ov3d.common.curves` writes them.
+        curves: lines of `step` and values, as `ov3d.common.learning.curves` writes them.
         title: written above.
         value: which one is drawn; lines without it are left out.
     """

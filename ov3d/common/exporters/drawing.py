@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ov3d.common.asking import Answer
+from ov3d.common.asking.answer import Answer
+from ov3d.common.base.shapes import Array, Bool, Float, Int32, UInt8
 from ov3d.common.exporters.colours import heat_colours
-from ov3d.common.shapes import Array, Bool, Float, Int32, UInt8
 
 if TYPE_CHECKING:
     from PIL.Image import Image

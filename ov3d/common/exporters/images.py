@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.asking import Answer
-from ov3d.common.cameras import Camera
-from ov3d.common.errors import DataError
+from ov3d.common.asking.answer import Answer
+from ov3d.common.asking.index import LanguageIndex
+from ov3d.common.asking.relevancy import percentile
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import write_bytes
+from ov3d.common.base.shapes import Array, Float64, UInt8
 from ov3d.common.exporters.colours import heat_of
 from ov3d.common.exporters.drawing import (
     INK,
@@ -30,11 +33,8 @@ from ov3d.common.exporters.drawing import (
 from ov3d.common.exporters.ply import instance_ranks
 from ov3d.common.exporters.splat import EMPTY, paint
 from ov3d.common.exporters.view_heat import ViewHeat, picked, spacing_of, view_heat
-from ov3d.common.files import write_bytes
-from ov3d.common.index import LanguageIndex
-from ov3d.common.relevancy import percentile
-from ov3d.common.shapes import Array, Float64, UInt8
-from ov3d.common.views import ViewSet
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.views import ViewSet
 
 MAX_OVERLAY_SIDE = 1280
 TOP_DOWN_SIDE = 1000

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.asking import Answer
-from ov3d.common.cameras import Camera
+from ov3d.common.asking.answer import Answer
+from ov3d.common.asking.index import LanguageIndex
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Float32, Float64, UInt8
 from ov3d.common.exporters.animation import check_animation, write_animation
+from ov3d.common.exporters.camera_path import looked_at, orbit_path, ring_path
 from ov3d.common.exporters.colours import heat_of
 from ov3d.common.exporters.drawing import blend_heat, soften, with_legend
 from ov3d.common.exporters.images import GROUND, point_colours
 from ov3d.common.exporters.splat import EMPTY, paint_view
 from ov3d.common.exporters.view_heat import picked, spacing_of
-from ov3d.common.index import LanguageIndex
-from ov3d.common.orbit import looked_at, orbit_path, ring_path
-from ov3d.common.progress import Progress
-from ov3d.common.shapes import Array, Float32, Float64, UInt8
-from ov3d.common.views import ViewSet
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.views import ViewSet
 
 NUM_FRAMES = 24
 LONG_SIDE = 240

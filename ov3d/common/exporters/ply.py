@@ -11,12 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-from ov3d.common.asking import Answer
-from ov3d.common.errors import DataError
+from ov3d.common.asking.answer import Answer
+from ov3d.common.asking.index import LanguageIndex
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import atomic_write
+from ov3d.common.base.shapes import Array, Float, Float32, Int32, UInt8
 from ov3d.common.exporters.colours import heat_colours, heat_of
-from ov3d.common.files import atomic_write
-from ov3d.common.index import LanguageIndex
-from ov3d.common.shapes import Array, Float, Float32, Int32, UInt8
 
 PLY_TYPES = {"<f4": "float", "<f8": "double", "|u1": "uchar", "<i4": "int"}
 NO_INSTANCE = -1

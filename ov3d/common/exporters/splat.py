@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ov3d.common.cameras import Camera, invert_pose, transform
-from ov3d.common.shapes import Array, Float, Float64, Int64
+from ov3d.common.base.shapes import Array, Float, Float64, Int64
+from ov3d.common.scenes.cameras import Camera, invert_pose, transform
 
 EMPTY = -1
 SPLAT_SPACINGS = 1.6

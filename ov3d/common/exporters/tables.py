@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ov3d.common.base.files import write_json, write_text
 from ov3d.common.exporters.confusion_png import write_confusion_png
-from ov3d.common.files import write_json, write_text
 from ov3d.common.metrics.report import ClassRow, EvalReport
 
 if TYPE_CHECKING:

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ov3d.common.asking import SPACING_FACT, Answer
-from ov3d.common.cameras import Camera
+from ov3d.common.asking.answer import SPACING_FACT, Answer
+from ov3d.common.asking.index import LanguageIndex, half_to_single
+from ov3d.common.asking.relevancy import point_spacing
+from ov3d.common.base.shapes import Array, Bool, Float, Float16, Float32, Int32
 from ov3d.common.exporters.colours import heat_of
 from ov3d.common.exporters.drawing import soften, tidied
 from ov3d.common.exporters.ply import instance_ranks
 from ov3d.common.exporters.splat import paint_view
-from ov3d.common.index import LanguageIndex, half_to_single
-from ov3d.common.relevancy import point_spacing
-from ov3d.common.shapes import Array, Bool, Float, Float16, Float32, Int32
-from ov3d.common.views import ViewSet
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.views import ViewSet
 
 REACH = 3
 """Pixels of the code map over which an object spreads from its painted points, which lie as far apart as voxels do."""

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ov3d.common.encoding import ImageTextEncoder
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Float32, UInt8
 from ov3d.common.features.crops import CropGrid, cut
-from ov3d.common.scene import Frame
-from ov3d.common.shapes import Array, Float32, UInt8
+from ov3d.common.language.cards import ImageTextEncoder
+from ov3d.common.scenes.scene import Frame
 
 MAX_WAITING = 8
 """Images that may wait for their last crops."""

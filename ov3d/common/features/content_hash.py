@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ov3d.common.errors import DataError
-from ov3d.common.files import hash_file, hash_text
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import hash_file, hash_text
 
 SETTLED_NS = 2_000_000_000
 """A file that was changed less than this ago is hashed but not remembered: it could change again within the tick of its

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ov3d.common.errors import UsageError
-from ov3d.common.files import hash_text
-from ov3d.common.shapes import Array, Int32, UInt8
+from ov3d.common.base.errors import UsageError
+from ov3d.common.base.files import hash_text
+from ov3d.common.base.shapes import Array, Int32, UInt8
 
 ALGORITHM = "crops-1"
 """Part of every plan's key: raised when the same plan would give other numbers."""

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ov3d.common.encoding import DenseEncoder, ImageTextEncoder
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
 from ov3d.common.features.batches import MAX_BATCH_BYTES, MAX_WAITING
 from ov3d.common.features.crops import CropPlan
 from ov3d.common.features.extract import READ_AHEAD, ExtractPlan
 from ov3d.common.features.store import FeatureStore
 from ov3d.common.features.tokens import TokenPlan
-from ov3d.common.scene import Frame
+from ov3d.common.language.cards import DenseEncoder, ImageTextEncoder
+from ov3d.common.scenes.scene import Frame
 
 PROBE_CROPS, PROBE_WINDOWS = 16, 2
 DECODED_COPIES = 3

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ov3d.common.encoding import DenseEncoder, ImageTextEncoder, PatchEncoder
-from ov3d.common.errors import DataError, UsageError
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.progress import Progress, Silent
+from ov3d.common.base.shapes import Array, UInt8
 from ov3d.common.features.batches import Batcher, PendingImage, not_finite
 from ov3d.common.features.crops import CropPlan, channels_first, resized
 from ov3d.common.features.refine import refine
 from ov3d.common.features.store import FeatureStore
 from ov3d.common.features.tokens import TokenPlan
 from ov3d.common.features.windows import encode_tokens
-from ov3d.common.progress import Progress, Silent
-from ov3d.common.scene import Frame
-from ov3d.common.shapes import Array, UInt8
+from ov3d.common.language.cards import DenseEncoder, ImageTextEncoder, PatchEncoder
+from ov3d.common.scenes.scene import Frame
 
 READ_AHEAD = 2
 """Images that are decoded while the encoder works on an earlier one."""

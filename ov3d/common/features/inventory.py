@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ov3d.common.errors import DataError, StorageError, UsageError, did_you_mean
+from ov3d.common.base.errors import DataError, StorageError, UsageError, did_you_mean
+from ov3d.common.base.runs import MANIFEST_NAME, outputs_root
 from ov3d.common.features.layout import default_root, family_name
 from ov3d.common.features.shards import ENDING, FOLDER_NAME
-from ov3d.common.runs import MANIFEST_NAME, outputs_root
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", re.IGNORECASE)
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([hdw])", re.IGNORECASE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ov3d.common.files import cache_root
+from ov3d.common.base.files import cache_root
 
 CROPS_KIND, SEGMENTS_KIND, TOKENS_KIND = "image-crops", "image-segments", "image-tokens"
 VERSION = 1

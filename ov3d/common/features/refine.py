@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ov3d.common.encoding import Identity, PatchEncoder
-from ov3d.common.errors import MissingModelError, UsageError
+from ov3d.common.base.errors import MissingModelError, UsageError
+from ov3d.common.base.files import hash_text
+from ov3d.common.base.shapes import Array, Float, Float16, Float64, Int64, UInt8, UInt16
 from ov3d.common.features.crops import bounded_size, channels_first, resized
 from ov3d.common.features.views import ViewFeatures
-from ov3d.common.files import hash_text
-from ov3d.common.shapes import Array, Float, Float16, Float64, Int64, UInt8, UInt16
+from ov3d.common.language.cards import Identity, PatchEncoder
 
 ALGORITHM = "dino-1"
 """Part of every refiner's key: raised when the same parameters would give other numbers."""

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common import files
-from ov3d.common.encoding import EncoderCard
-from ov3d.common.errors import CorruptFileError, DataError, UsageError
+from ov3d.common.base import files
+from ov3d.common.base.errors import CorruptFileError, DataError, UsageError
+from ov3d.common.base.files import hash_text
+from ov3d.common.base.shapes import Array, Float, Float16, Float32, Int64, UInt16
 from ov3d.common.features.content_hash import ContentHasher
 from ov3d.common.features.crops import CropGrid, CropPlan
 from ov3d.common.features.layout import (
@@ -36,9 +37,8 @@ from ov3d.common.features.shards import ShardEntry, Shards
 from ov3d.common.features.tokens import TokenFeatures, TokenPlan
 from ov3d.common.features.verify import VerifyReport, verify_cache
 from ov3d.common.features.views import CropFeatures, SegmentFeatures, ViewFeatures
-from ov3d.common.files import hash_text
-from ov3d.common.scene import Frame
-from ov3d.common.shapes import Array, Float, Float16, Float32, Int64, UInt16
+from ov3d.common.language.cards import EncoderCard
+from ov3d.common.scenes.scene import Frame
 
 __all__ = ["FeatureStore", "VerifyReport", "verify_cache"]
 

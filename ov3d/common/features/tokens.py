@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.errors import UsageError
+from ov3d.common.base.errors import UsageError
+from ov3d.common.base.files import hash_text
+from ov3d.common.base.shapes import Array, Bool, Float, Float32, Int32, Int64
 from ov3d.common.features.crops import window_starts
-from ov3d.common.files import hash_text
-from ov3d.common.shapes import Array, Bool, Float, Float32, Int32, Int64
 
 ALGORITHM = "tokens-1"
 """Part of every plan's key: raised when the same plan would give other numbers."""

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ov3d.common import files
-from ov3d.common.errors import CorruptFileError, DataError
+from ov3d.common.base import files
+from ov3d.common.base.errors import CorruptFileError, DataError
+from ov3d.common.base.progress import Progress, Silent
 from ov3d.common.features.content_hash import ContentHasher
 from ov3d.common.features.layout import CROPS_KIND, MEMO_NAME, SEGMENTS_KIND, TOKENS_KIND, VERSION, default_root
 from ov3d.common.features.shards import ENDING, FOLDER_NAME, ShardEntry, Shards, read_head
-from ov3d.common.progress import Progress, Silent
 
 
 @dataclass(frozen=True, slots=True)

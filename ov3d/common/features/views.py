@@ -20,8 +20,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from scipy.sparse import csr_array
 
+from ov3d.common.base.shapes import Array, Float16, Float32, Float64, Int32, Int64, UInt16
 from ov3d.common.features.crops import CropGrid
-from ov3d.common.shapes import Array, Float16, Float32, Float64, Int32, Int64, UInt16
 
 BLOCK = 1024
 """Pixels gathered at once: their sums stay in the second-level cache until they are brought to unit length."""

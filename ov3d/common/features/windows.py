@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ov3d.common.base.shapes import Float, UInt8
 from ov3d.common.features.tokens import TokenPlan
-from ov3d.common.shapes import Float, UInt8
 
 
 def encode_tokens(

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ov3d.common.errors import DataError
-from ov3d.common.shapes import Array, Bool, Int64, Integer, Shaped, UInt32, UInt64
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Bool, Int64, Integer, Shaped, UInt32, UInt64
 
 MAX_BITS = 8
 """Labels of up to so many bits (after the shift) are counted densely: a table of at most 4^8 cells."""

@@ -16,16 +16,16 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.progress import Progress, Silent
+from ov3d.common.base.shapes import Array, Bool, Int64, Integer, UInt32
 from ov3d.common.datasets import DatasetSpec
 from ov3d.common.datasets.loader import NO_CLASS, UNKNOWN_ID
-from ov3d.common.errors import DataError, UsageError
 from ov3d.common.metrics.counting import count_overlaps
 from ov3d.common.metrics.label_files import Fault, FaultyFilesError, LabelPair, LabelReader, pair_files
 from ov3d.common.metrics.panoptic import PanopticQuality, SegmentPairs
 from ov3d.common.metrics.report import EvalReport, panoptic_report, semantic_report
 from ov3d.common.metrics.semantic import SemanticConfusion, lidarseg_scores
-from ov3d.common.progress import Progress, Silent
-from ov3d.common.shapes import Array, Bool, Int64, Integer, UInt32
 
 CHUNK = 32
 """Scans that a process takes at a time."""

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.npy_files import UNREADABLE
+from ov3d.common.base.shapes import Array, Integer, UInt8
 from ov3d.common.datasets import DatasetSpec
-from ov3d.common.errors import DataError, UsageError, did_you_mean
-from ov3d.common.npy_files import UNREADABLE
-from ov3d.common.shapes import Array, Integer, UInt8
 
 ALL = "all"
 """The subset that is every sequence of the truth."""

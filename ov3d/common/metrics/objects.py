@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ov3d.common.errors import DataError, UsageError, did_you_mean
-from ov3d.common.scene import Scene
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.shapes import Array, Float64
+from ov3d.common.scenes.scene import Scene
 
 EXTENT_PERCENTILES = (2.0, 98.0)
 """A box that ignores the last few stray points at each side."""

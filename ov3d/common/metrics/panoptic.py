@@ -31,7 +31,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ov3d.common.errors import DataError, UsageError
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.shapes import Array, Bool, Float64, Int64, Integer, UInt64
 from ov3d.common.metrics.counting import (
     as_labels,
     check_labels,
@@ -41,7 +42,6 @@ from ov3d.common.metrics.counting import (
     largest_unsigned,
 )
 from ov3d.common.metrics.semantic import mean_or_nan
-from ov3d.common.shapes import Array, Bool, Float64, Int64, Integer, UInt64
 
 NUM_INSTANCE_BITS = 32
 """Instance ids are below 2^32, what the files of both data sets can hold and the official packing can tell apart."""

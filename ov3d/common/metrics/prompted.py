@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ov3d.common.base.shapes import Array, Int32
 from ov3d.common.metrics.semantic import SemanticConfusion, SemanticScores
-from ov3d.common.scene import IGNORE
-from ov3d.common.shapes import Array, Int32
+from ov3d.common.scenes.scene import IGNORE
 
 OTHER = "other"
 

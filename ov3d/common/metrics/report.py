@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ov3d.common.base.shapes import Array, Int64
 from ov3d.common.datasets import DatasetSpec, SplitSpec
 from ov3d.common.metrics.panoptic import PanopticScores
 from ov3d.common.metrics.semantic import SemanticScores
-from ov3d.common.shapes import Array, Int64
 
 
 @dataclass(frozen=True, slots=True)

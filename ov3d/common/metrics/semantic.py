@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ov3d.common.errors import UsageError
+from ov3d.common.base.errors import UsageError
+from ov3d.common.base.shapes import Array, Bool, Float64, Int64
 from ov3d.common.metrics.counting import PairCounter, as_labels, check_same_length
-from ov3d.common.shapes import Array, Bool, Float64, Int64
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.npy_files import read_npy
+from ov3d.common.base.progress import Progress, Silent
+from ov3d.common.base.shapes import Array, Bool
 from ov3d.common.datasets import DatasetSpec
-from ov3d.common.errors import DataError
-from ov3d.common.images import load_raster
 from ov3d.common.metrics.folders import checked_protocol
 from ov3d.common.metrics.label_files import Fault, FaultyFilesError
 from ov3d.common.metrics.report import ClassRow, EvalReport, finite
 from ov3d.common.metrics.views import REDUCTION, ViewIoU, exact_mean, mask_of_relevancy, resized_mask
-from ov3d.common.npy_files import read_npy
-from ov3d.common.progress import Progress, Silent
-from ov3d.common.shapes import Array, Bool
-from ov3d.common.truth_images import drawn_polygons, read_polygons
+from ov3d.common.scenes.images import load_raster
+from ov3d.common.scenes.truth import drawn_polygons, read_polygons
 
 LOSSY_FOREGROUND = 127
 """Masks that went through JPEG are foreground above this; others only at 255."""

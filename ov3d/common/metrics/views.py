@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.shapes import Array, Bool, Float
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.shapes import Array, Bool, Float
 
 RELEVANCY_THRESHOLD = 0.4
 """LangSplat's threshold, on a relevancy that was stretched to [-1, 1] and cut at 0."""

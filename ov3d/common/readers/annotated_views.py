@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ov3d.common.readers.posed import add_note
-from ov3d.common.scene import PolygonMasks, Scene
-from ov3d.common.truth_images import read_polygons
+from ov3d.common.scenes.scene import PolygonMasks, Scene
+from ov3d.common.scenes.truth import read_polygons
 
 
 def with_annotations(scene: Scene, root: Path) -> Scene:

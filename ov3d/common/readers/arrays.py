@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.npy_files import read_npy
+from ov3d.common.base.shapes import Array, Shaped, UInt8
 from ov3d.common.datasets import load_dataset
-from ov3d.common.errors import DataError
-from ov3d.common.npy_files import read_npy
 from ov3d.common.readers.class_names import read_classes
 from ov3d.common.readers.layout import Layout, scene_name
 from ov3d.common.readers.raw_points import RawPoints, as_fp64, finished
-from ov3d.common.scene import Scene
-from ov3d.common.shapes import Array, Shaped, UInt8
+from ov3d.common.scenes.scene import Scene
 
 _AGAIN = "It is cut short or damaged: export it again."
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.nerfstudio import read_transforms, shots_of
 from ov3d.common.readers.posed import frames_from, natural_order
-from ov3d.common.scene import Frame, Scene, World
+from ov3d.common.scenes.scene import Frame, Scene, World
 
 SPLITS = ("train", "val", "test")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

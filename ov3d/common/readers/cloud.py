@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
 from ov3d.common.readers.class_names import read_classes
 from ov3d.common.readers.cloud_files import cloud_files, is_cloud_file, read_cloud
 from ov3d.common.readers.layout import Layout, relative_to, scene_name
 from ov3d.common.readers.scannet import is_posed_folder, read_posed_folder
-from ov3d.common.scene import Frame, Scene
+from ov3d.common.scenes.scene import Frame, Scene
 
 
 def load(path: Path) -> Scene:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
 from ov3d.common.readers.arrays import read_npy_points
 from ov3d.common.readers.las import read_las
 from ov3d.common.readers.lidar_bin import read_bin
 from ov3d.common.readers.pcd import read_pcd
 from ov3d.common.readers.ply import read_ply_points
 from ov3d.common.readers.raw_points import RawPoints, finished
-from ov3d.common.scene import PointCloud, World
+from ov3d.common.scenes.scene import PointCloud, World
 
 READERS: dict[str, Callable[[Path], RawPoints]] = {
     ".ply": read_ply_points,

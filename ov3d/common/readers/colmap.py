@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.cameras import Camera, invert_pose
-from ov3d.common.errors import DataError
-from ov3d.common.images import ImageHeader
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Float64, UInt8
 from ov3d.common.readers.annotated_views import with_annotations
 from ov3d.common.readers.colmap_model import (
     ColmapCamera,
@@ -27,8 +26,9 @@ from ov3d.common.readers.colmap_model import (
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.posed import Lens, Shot, add_note, estimated_up, frames_from, natural_order, unique_names
 from ov3d.common.readers.raw_points import usable
-from ov3d.common.scene import PointCloud, Scene, World
-from ov3d.common.shapes import Array, Float64, UInt8
+from ov3d.common.scenes.cameras import Camera, invert_pose
+from ov3d.common.scenes.images import ImageHeader
+from ov3d.common.scenes.scene import PointCloud, Scene, World
 
 MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "")
 IMAGE_FOLDERS = ("images", "input", "rgb", "image", "imgs", "", "images_2", "images_4", "images_8")

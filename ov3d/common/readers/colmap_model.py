@@ -21,8 +21,8 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from ov3d.common.errors import DataError
-from ov3d.common.shapes import Array, Float64, UInt8
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Float64, UInt8
 
 MODELS = {
     0: "SIMPLE_PINHOLE",

@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ov3d.common.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean
 from ov3d.common.readers import arrays, blender, cloud, colmap, llff, nerfstudio, s3dis, scannet, scannet_raw, stanford
 from ov3d.common.readers.layout import Layout, scene_name
 from ov3d.common.readers.scaling import check_scale, in_metres
-from ov3d.common.scene import LazyScenes, Scene, SceneSource
+from ov3d.common.scenes.scene import LazyScenes, Scene, SceneSource
 
 LAYOUTS: tuple[Layout, ...] = (
     scannet.LAYOUT,

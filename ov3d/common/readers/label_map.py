@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from ov3d.common.base.errors import DataError
 from ov3d.common.datasets import load_dataset
-from ov3d.common.errors import DataError
-from ov3d.common.scene import IGNORE
+from ov3d.common.scenes.scene import IGNORE
 
 FILE_NAMES = ("scannetv2-labels.combined.tsv", "scannet-labels.combined.tsv")
 

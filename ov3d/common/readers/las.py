@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.errors import DataError, MissingModelError
+from ov3d.common.base.errors import DataError, MissingModelError
+from ov3d.common.base.shapes import Array, Shaped, UInt8
 from ov3d.common.readers.raw_points import RawPoints, colours_8bit
-from ov3d.common.shapes import Array, Shaped, UInt8
 
 _AGAIN = "It is cut short or damaged: export it again."
 

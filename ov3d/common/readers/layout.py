@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.scene import Frame, Scene
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.base.shapes import Array, Float64
+from ov3d.common.scenes.scene import Frame, Scene
 
 FAR = 1000.0
 """Coordinates beyond this get an origin: fp32 is finer than a tenth of a millimetre below it, and coarser beyond."""

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Bool, Float32
 from ov3d.common.readers.raw_points import RawPoints, as_fp64
-from ov3d.common.shapes import Array, Bool, Float32
 
 COLUMNS = {4: "x y z intensity (KITTI)", 5: "x y z intensity ring (nuScenes)", 6: "x y z r g b (mmdetection3d)"}
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.cameras import Camera
-from ov3d.common.errors import DataError
-from ov3d.common.images import IMAGE_ENDINGS, ImageHeader
-from ov3d.common.npy_files import read_npy
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.npy_files import read_npy
+from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.readers.colmap import has_model
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.posed import Lens, Shot, add_note, estimated_up, frames_from, list_images, unique_names
-from ov3d.common.scene import ClassMasks, Frame, Scene, World
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.images import IMAGE_ENDINGS, ImageHeader
+from ov3d.common.scenes.scene import ClassMasks, Frame, Scene, World
 
 POSES_NAME = "poses_bounds.npy"
 MASKS_FOLDER = "segmentations"

@@ -20,9 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ov3d.common.cameras import Camera
-from ov3d.common.errors import DataError
-from ov3d.common.images import IMAGE_ENDINGS, ImageHeader
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.readers.annotated_views import with_annotations
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.ply import read_ply
@@ -36,8 +35,9 @@ from ov3d.common.readers.posed import (
     natural_order,
     unique_names,
 )
-from ov3d.common.scene import Frame, PointCloud, Scene, World
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.images import IMAGE_ENDINGS, ImageHeader
+from ov3d.common.scenes.scene import Frame, PointCloud, Scene, World
 
 FILE_NAME = "transforms.json"
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Shaped, UInt8
 from ov3d.common.readers.lzf import decompress
 from ov3d.common.readers.raw_points import RawPoints, as_fp64, colours_8bit
-from ov3d.common.shapes import Array, Shaped, UInt8
 
 TYPES = {
     ("F", 4): "f4",

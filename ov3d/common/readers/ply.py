@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Shaped, UInt8
 from ov3d.common.readers.raw_points import RawPoints, as_fp64, colours_8bit, finished
-from ov3d.common.scene import PointCloud, World
-from ov3d.common.shapes import Array, Shaped, UInt8
+from ov3d.common.scenes.scene import PointCloud, World
 
 _COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 _LABELS = ("label", "scalar_label")

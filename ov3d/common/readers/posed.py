@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ov3d.common.cameras import Camera, orthonormalised, pose_fault
-from ov3d.common.distortion import Distortion
-from ov3d.common.errors import DataError
-from ov3d.common.images import IMAGE_ENDINGS, QUARTER_TURNS, ImageHeader, read_header
-from ov3d.common.npy_files import UNREADABLE
-from ov3d.common.scene import DepthImage, Frame
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.npy_files import UNREADABLE
+from ov3d.common.base.shapes import Array, Float64
+from ov3d.common.scenes.cameras import Camera, orthonormalised, pose_fault
+from ov3d.common.scenes.distortion import Distortion
+from ov3d.common.scenes.images import IMAGE_ENDINGS, QUARTER_TURNS, ImageHeader, read_header
+from ov3d.common.scenes.scene import DepthImage, Frame
 
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 """Camera axes: OpenGL's y is up and z backward, OpenCV's y is down and z forward. It is its own inverse."""
@@ -41,7 +41,7 @@ class Lens:
 
     Attributes:
         camera: focal lengths and principal point (pixel centres at +0.5) for the size it states.
-        model: `pinhole`, or a model of `ov3d.common.distortion`.
+        model: `pinhole`, or a model of `ov3d.common.scenes.distortion`.
         coefficients: of that model.
         of_stored_pixels: whether they are for the pixels as they lie in the file, before EXIF turns them.
     """

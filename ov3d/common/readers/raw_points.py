@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Bool, Float64, Int32, Shaped, UInt8
 from ov3d.common.readers.layout import choose_origin
-from ov3d.common.scene import IGNORE, PointCloud, World
-from ov3d.common.shapes import Array, Bool, Float64, Int32, Shaped, UInt8
+from ov3d.common.scenes.scene import IGNORE, PointCloud, World
 
 NUM_INSTANCES = 2**31 - 1
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.datasets import load_dataset
-from ov3d.common.errors import DataError
 from ov3d.common.readers.layout import Layout, relative_to, scene_name
 from ov3d.common.readers.posed import natural_order
 from ov3d.common.readers.raw_points import RawPoints, colours_8bit, finished
 from ov3d.common.readers.stanford import frames_of, pose_files
-from ov3d.common.scene import Frame, Scene
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.scenes.scene import Frame, Scene
 
 FOLDER = "Annotations"
 OTHER_CLASS = "clutter"

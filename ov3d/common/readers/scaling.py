@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ov3d.common.errors import UsageError
+from ov3d.common.base.errors import UsageError
+from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.readers.layout import FAR, choose_origin
-from ov3d.common.scene import Frame, PointCloud, Scene, World
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.scenes.scene import Frame, PointCloud, Scene, World
 
 
 def check_scale(scale: float | None) -> None:

@@ -17,17 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.cameras import Camera, orthonormalised, pose_fault
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.datasets import load_dataset
-from ov3d.common.errors import DataError
-from ov3d.common.images import IMAGE_ENDINGS, read_header
 from ov3d.common.readers.class_names import read_classes
 from ov3d.common.readers.cloud_files import cloud_files
 from ov3d.common.readers.label_map import FILE_NAMES, find_label_map, read_label_map
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.ply import read_ply
-from ov3d.common.scene import DepthImage, Frame, LabelImage, Scene, World
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.scenes.cameras import Camera, orthonormalised, pose_fault
+from ov3d.common.scenes.images import IMAGE_ENDINGS, read_header
+from ov3d.common.scenes.scene import DepthImage, Frame, LabelImage, Scene, World
 
 DEPTH_SCALE = 0.001
 NUM_INSTANCES = 1 << 16

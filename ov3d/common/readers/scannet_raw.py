@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from ov3d.common.base.errors import DataError, Ov3dError
+from ov3d.common.base.files import cache_root, hash_text, read_json, write_bytes, write_json, write_text
+from ov3d.common.base.shapes import Array, Float64, Int32
 from ov3d.common.datasets import load_dataset
-from ov3d.common.errors import DataError, Ov3dError
-from ov3d.common.files import cache_root, hash_text, read_json, write_bytes, write_json, write_text
 from ov3d.common.readers.label_map import LabelMap, find_label_map, nyu40_classes, read_label_map
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.ply import read_ply, read_ply_points
@@ -28,8 +29,7 @@ from ov3d.common.readers.posed import add_note
 from ov3d.common.readers.raw_points import known_ids
 from ov3d.common.readers.scannet import FILTERED_LABELS, read_posed_folder, with_filtered_labels
 from ov3d.common.readers.sens import SensFile, SensFrame, open_sens
-from ov3d.common.scene import IGNORE, Frame, PointCloud, Scene, World
-from ov3d.common.shapes import Array, Float64, Int32
+from ov3d.common.scenes.scene import IGNORE, Frame, PointCloud, Scene, World
 
 FRAME_STEP = 20
 """Of the recording's 30 frames a second; OpenScene and 3DSS-VLG take as many."""

@@ -22,8 +22,8 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from ov3d.common.errors import DataError
-from ov3d.common.shapes import Array, Float64, UInt16
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Float64, UInt16
 
 VERSION = 4
 COLOUR_ENDINGS = {1: ".png", 2: ".jpg"}

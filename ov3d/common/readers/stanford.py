@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.cameras import Camera, invert_pose
-from ov3d.common.errors import DataError
-from ov3d.common.images import ImageHeader
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
 from ov3d.common.readers.posed import Lens, Shot, add_note, frames_from, natural_order
-from ov3d.common.scene import Frame, Scene, World
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.scenes.cameras import Camera, invert_pose
+from ov3d.common.scenes.images import ImageHeader
+from ov3d.common.scenes.scene import Frame, Scene, World
 
 DEPTH_STEP, NO_DEPTH = 1 / 512, 65535
 PLACES = ("data", "")

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ov3d.common.errors import UsageError
-from ov3d.common.shapes import Float
+from ov3d.common.base.errors import UsageError
+from ov3d.common.base.shapes import Float
 from ov3d.common.sparse import spconv_adapter
 from ov3d.common.sparse.gemm import convolve_rows, convolve_rows_and_weights, weight_gradients
 from ov3d.common.sparse.kernel_map import Direction, KernelMap, kernel_map

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Float
+from ov3d.common.base.shapes import Float
 from ov3d.common.sparse.schedule import Block, Pairs, Schedule
 from ov3d.common.sparse.workers import run_blocks
 

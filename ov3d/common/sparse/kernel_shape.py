@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from ov3d.common.errors import UsageError
+from ov3d.common.base.errors import UsageError
 
 Shift = tuple[int, int, int]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Int32, Int64
+from ov3d.common.base.shapes import Int32, Int64
 from ov3d.common.sparse.kernel_shape import Shift
 
 MAX_DENSE_CELLS = 1 << 26

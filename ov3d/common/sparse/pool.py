@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ov3d.common.errors import UsageError
-from ov3d.common.shapes import Float
+from ov3d.common.base.errors import UsageError
+from ov3d.common.base.shapes import Float
 from ov3d.common.sparse.kernel_map import KernelMap, kernel_map
 from ov3d.common.sparse.kernel_shape import KernelShape, triple
 from ov3d.common.sparse.voxels import SparseTensor

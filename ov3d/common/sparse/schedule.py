@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Int32
+from ov3d.common.base.shapes import Int32
 
 MAX_BLOCK_ROWS = 4096
 MIN_BLOCK_ROWS = 256

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Float, Int32
+from ov3d.common.base.shapes import Float, Int32
 
 if TYPE_CHECKING:
     from ov3d.common.sparse.kernel_map import Direction, KernelMap

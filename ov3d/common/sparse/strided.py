@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ov3d.common.shapes import Int32, Int64
+from ov3d.common.base.shapes import Int32, Int64
 from ov3d.common.sparse.kernel_shape import KernelShape, Shift
 from ov3d.common.sparse.lookup import lookup_table
 from ov3d.common.sparse.schedule import Pairs, no_pairs

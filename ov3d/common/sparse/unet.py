@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ov3d.common.errors import UsageError
+from ov3d.common.base.errors import UsageError
 from ov3d.common.sparse.blocks import AsymmetricBlock, AsymmetricTail, BasicBlock, DimensionContext, Unit
 from ov3d.common.sparse.conv import InverseConv, StridedConv, SubmanifoldConv
 from ov3d.common.sparse.kernel_shape import triple

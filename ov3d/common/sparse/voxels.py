@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.shapes import Float, Int, Int32, Int64
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.shapes import Float, Int, Int32, Int64
 
 if TYPE_CHECKING:
     from ov3d.common.sparse.kernel_map import KernelMap

@@ -12,20 +12,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ov3d.common.errors import UsageError
-from ov3d.common.specs import AUTO, DEFAULT_TEXT, parse_brought, split_spec, suitable_refinement, with_text
+from ov3d.common.base.errors import UsageError
+from ov3d.common.language.specs import AUTO, DEFAULT_TEXT, parse_brought, split_spec, suitable_refinement, with_text
 
 if TYPE_CHECKING:
     import torch
 
-    from ov3d.common.teacher import Teacher
+    from ov3d.common.teachers.teacher import Teacher
 
 
 def open_teacher(spec: str, *, refine: str = AUTO, text_encoder: str | None = None, device: torch.device) -> Teacher:
     """The teacher that a spec and a refinement name.
 
     Args:
-        spec: see `ov3d.common.specs`.
+        spec: see `ov3d.common.language.specs`.
         refine: `none`, `dino` (the patch encoder that ships in a package) or `timm:NAME`: spreads features along what a
             self-supervised patch encoder finds alike; for encoders of crops and patches only. `auto`: see
             `suitable_refinement`.

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from ov3d.common.base.errors import CorruptFileError, DataError, NewerFormatError, StorageError
+from ov3d.common.base.files import cache_root, hash_text, read_json, write_json
+from ov3d.common.base.shapes import Array, Float
 from ov3d.common.encoders.weights import sha256_of
-from ov3d.common.errors import CorruptFileError, DataError, NewerFormatError, StorageError
 from ov3d.common.features.content_hash import ContentHasher
-from ov3d.common.files import cache_root, hash_text, read_json, write_json
-from ov3d.common.scene import Scene
-from ov3d.common.shapes import Array, Float
+from ov3d.common.scenes.scene import Scene
 
 ENDINGS = (".npy", ".safetensors")
 TENSOR_NAME = "features"

@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ov3d.common import encoders
-from ov3d.common.encoding import EncoderCard, Identity, TextEncoder
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import hash_text
+from ov3d.common.base.progress import Progress
 from ov3d.common.features.content_hash import ContentHasher
 from ov3d.common.features.extract import ExtractPlan, ExtractReport
 from ov3d.common.features.layout import MEMO_NAME, default_root
-from ov3d.common.files import hash_text
-from ov3d.common.lifted import LiftedFeatures, encoded, thinned
-from ov3d.common.lifted_basis import Coder
-from ov3d.common.lifting import LiftConfig, lifted_key
-from ov3d.common.progress import Progress
-from ov3d.common.scene import Frame, PointCloud, Scene
-from ov3d.common.specs import BroughtSpec, text_spec
-from ov3d.common.teacher import Teacher, frames_of
+from ov3d.common.language.cards import EncoderCard, Identity, TextEncoder
+from ov3d.common.language.specs import BroughtSpec, text_spec
+from ov3d.common.lifting.basis import Coder
+from ov3d.common.lifting.features import LiftedFeatures, encoded, thinned
+from ov3d.common.lifting.lift import LiftConfig, lifted_key
+from ov3d.common.scenes.scene import Frame, PointCloud, Scene
 from ov3d.common.teachers.array_files import ArrayFile, ArrayFolder
 from ov3d.common.teachers.array_source import ALGORITHM, ArraySource
 from ov3d.common.teachers.labels import existing_folder
+from ov3d.common.teachers.teacher import Teacher, frames_of
 
 if TYPE_CHECKING:
     import torch

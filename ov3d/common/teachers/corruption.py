@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.errors import DataError
-from ov3d.common.files import hash_text
-from ov3d.common.progress import Progress, Silent
-from ov3d.common.projection import VisibilityConfig, median_spacing, visible_in_frame
-from ov3d.common.scene import Frame, PointCloud
-from ov3d.common.shapes import Array, Int32, Int64
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import hash_text
+from ov3d.common.base.progress import Progress, Silent
+from ov3d.common.base.shapes import Array, Int32, Int64
+from ov3d.common.lifting.projection import VisibilityConfig, median_spacing, visible_in_frame
+from ov3d.common.scenes.scene import Frame, PointCloud
 
 ALGORITHM = "corruption-1"
 BLOCK = 32

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.distortion import straighten_nearest
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import hash_text
+from ov3d.common.base.shapes import Array, Int32
 from ov3d.common.features.content_hash import ContentHasher
-from ov3d.common.files import hash_text
-from ov3d.common.images import load_raster, read_header
-from ov3d.common.scene import Frame, Scene
-from ov3d.common.shapes import Array, Int32
+from ov3d.common.scenes.distortion import straighten_nearest
+from ov3d.common.scenes.images import load_raster, read_header
+from ov3d.common.scenes.scene import Frame, Scene
 from ov3d.common.teachers.label_names import MAX_ID, UNNAMED, VOID, LabelNames, scene_names
 
 

@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ov3d.common import encoders
-from ov3d.common.backproject import with_cloud
-from ov3d.common.encoding import NO_IMAGE, EncoderCard, Identity, TextEncoder
-from ov3d.common.errors import DataError, did_you_mean
+from ov3d.common.asking.corruption_note import CORRUPTION_FACT, corruption_note
+from ov3d.common.base.errors import DataError, did_you_mean
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Float32
 from ov3d.common.features.content_hash import ContentHasher
 from ov3d.common.features.extract import ExtractPlan, ExtractReport
 from ov3d.common.features.layout import MEMO_NAME, default_root
-from ov3d.common.progress import Progress
-from ov3d.common.scene import Frame, Scene
-from ov3d.common.shapes import Array, Float32
-from ov3d.common.specs import DEFAULT_TEXT, SCENE, TEXT_FAMILIES, BroughtSpec
-from ov3d.common.stated import CORRUPTION_FACT, corruption_note
-from ov3d.common.teacher import Teacher, frames_of
+from ov3d.common.language.cards import NO_IMAGE, EncoderCard, Identity, TextEncoder
+from ov3d.common.language.specs import DEFAULT_TEXT, SCENE, TEXT_FAMILIES, BroughtSpec
+from ov3d.common.language.text_cache import TextCache, encode_prompts
+from ov3d.common.scenes.cloud_from_depth import with_cloud
+from ov3d.common.scenes.scene import Frame, Scene
 from ov3d.common.teachers.corruption import Corruption, draw_corruption
 from ov3d.common.teachers.label_maps import FolderMaps, LabelMaps, SceneMaps
 from ov3d.common.teachers.label_names import LabelNames, read_names
 from ov3d.common.teachers.label_source import ALGORITHM, BoundLabels, LabelSource
+from ov3d.common.teachers.teacher import Teacher, frames_of
 from ov3d.common.teachers.words import WORDS, word_threshold
-from ov3d.common.text_cache import TextCache, encode_prompts
 
 if TYPE_CHECKING:
     import torch

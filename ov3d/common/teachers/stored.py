@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ov3d.common import encoders
-from ov3d.common.encoding import DenseEncoder, EncoderCard, ImageTextEncoder, TextEncoder
+from ov3d.common.base.progress import Progress
 from ov3d.common.features.crops import CropPlan
 from ov3d.common.features.estimate import estimate_extraction
 from ov3d.common.features.extract import ExtractPlan, ExtractReport, extract_features, plan_extraction
 from ov3d.common.features.refine import RefineConfig, Refiner
 from ov3d.common.features.store import FeatureStore
 from ov3d.common.features.tokens import TokenPlan
-from ov3d.common.progress import Progress
-from ov3d.common.scene import Frame, Scene
-from ov3d.common.teacher import ImageFeatures, Teacher, frames_of
+from ov3d.common.language.cards import DenseEncoder, EncoderCard, ImageTextEncoder, TextEncoder
+from ov3d.common.scenes.scene import Frame, Scene
+from ov3d.common.teachers.teacher import ImageFeatures, Teacher, frames_of
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ov3d.common.shapes import Array, Float32
+from ov3d.common.base.shapes import Array, Float32
 
 WORDS = (
     *("cat", "dog", "bird", "horse", "person", "plant", "flower", "food", "bread", "apple"),

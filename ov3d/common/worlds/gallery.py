@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.backproject import with_cloud
-from ov3d.common.cameras import Camera
-from ov3d.common.errors import DataError, UsageError, did_you_mean
-from ov3d.common.files import write_text
-from ov3d.common.progress import Progress, Silent
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.files import write_text
+from ov3d.common.base.progress import Progress, Silent
+from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.readers import load_scene
 from ov3d.common.readers.scannet import read_posed_folder
-from ov3d.common.scene import Scene
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.cloud_from_depth import with_cloud
+from ov3d.common.scenes.scene import Scene
 from ov3d.common.worlds.furniture import FURNITURE
 from ov3d.common.worlds.photographs import PHOTOGRAPHS
 from ov3d.common.worlds.raycast import View, render

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.errors import MissingModelError, UsageError, did_you_mean
-from ov3d.common.images import load_rgb
+from ov3d.common.base.errors import MissingModelError, UsageError, did_you_mean
+from ov3d.common.scenes.images import load_rgb
 from ov3d.common.worlds.textures import Texture
 
 INSTALL_HINT = "Install them: pip install 'ov3d[offline]'"

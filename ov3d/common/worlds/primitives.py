@@ -16,9 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from ov3d.common.cameras import transform
-from ov3d.common.scene import IGNORE
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.base.shapes import Array, Float64
+from ov3d.common.scenes.cameras import transform
+from ov3d.common.scenes.scene import IGNORE
 from ov3d.common.worlds.textures import Material
 
 Shape = Literal["box", "ellipsoid", "frustum", "rectangle"]

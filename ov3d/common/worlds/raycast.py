@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ov3d.common.cameras import Camera, invert_pose, transform
-from ov3d.common.scene import IGNORE
-from ov3d.common.shapes import Array, Bool, Float32, Float64, Int32, Int64, UInt8
+from ov3d.common.base.shapes import Array, Bool, Float32, Float64, Int32, Int64, UInt8
+from ov3d.common.scenes.cameras import Camera, invert_pose, transform
+from ov3d.common.scenes.scene import IGNORE
 from ov3d.common.worlds.primitives import Primitive, intersect, normals
 
 LIGHT = np.array([0.35, -0.5, 0.79])

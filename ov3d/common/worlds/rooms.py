@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ov3d.common.scene import IGNORE
-from ov3d.common.shapes import Array, Float64
+from ov3d.common.base.shapes import Array, Float64
+from ov3d.common.scenes.scene import IGNORE
 from ov3d.common.worlds.furniture import AGAINST_WALL, FURNITURE, PAINTS, WOODS, Random
 from ov3d.common.worlds.photographs import PHOTOGRAPHS, gravel, photograph
 from ov3d.common.worlds.primitives import Primitive, bounds, placed, solid

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.cameras import Camera
-from ov3d.common.errors import DataError
-from ov3d.common.files import atomic_write, write_bytes, write_text
-from ov3d.common.scene import IGNORE, PointCloud
-from ov3d.common.shapes import Array, Float64, Shaped
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import atomic_write, write_bytes, write_text
+from ov3d.common.base.shapes import Array, Float64, Shaped
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.scene import IGNORE, PointCloud
 from ov3d.common.worlds.raycast import View
 
 UNKNOWN_LABEL = 255

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ov3d.common.shapes import Array, Float, Float32, Float64, Int64
+from ov3d.common.base.shapes import Array, Float, Float32, Float64, Int64
 
 PATTERN_SIZE = 512
 """Texels along each side of a generated pattern; a power of two, so that its pyramid tiles at every level."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ov3d.common.cameras import Camera, invert_pose, look_at, transform
-from ov3d.common.shapes import Array, Bool, Float64
+from ov3d.common.base.shapes import Array, Bool, Float64
+from ov3d.common.scenes.cameras import Camera, invert_pose, look_at, transform
 from ov3d.common.worlds.furniture import Random
 from ov3d.common.worlds.raycast import cast
 from ov3d.common.worlds.rooms import Picture, Room, Thing, wall_pose

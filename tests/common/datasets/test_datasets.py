@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.datasets import dataset_names, load_dataset
 from ov3d.common.datasets.loader import NO_CLASS, UNKNOWN_ID
-from ov3d.common.errors import DataError, UsageError
 
 NAMES = ("3d-ovs", "lerf-ovs", "nuscenes-lidarseg", "nuscenes-panoptic", "s3dis", "scannet", "semantickitti")
 

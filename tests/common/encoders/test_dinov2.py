@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from ov3d.common.base.errors import CorruptFileError, UsageError
 from ov3d.common.encoders import create_patch_encoder
 from ov3d.common.encoders.dinov2 import WEIGHTS, DinoV2, load_weights
 from ov3d.common.encoders.onnx_weights import OnnxGraph, read_onnx
-from ov3d.common.errors import CorruptFileError, UsageError
 
 CPU = torch.device("cpu")
 _LAST_NORM = b"/backbone/layernorm/Add_1_output_0"

@@ -15,14 +15,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ov3d.common.base.errors import CorruptFileError, MissingModelError, UsageError
 from ov3d.common.encoders import create_encoder, efficientnet_lite, offline, precision
 from ov3d.common.encoders.efficientnet_lite import VARIANTS, EfficientNetLite, load_efficientnet_lite
 from ov3d.common.encoders.imagenet_names import class_vectors, embed_classes, imagenet_classes
 from ov3d.common.encoders.minilm import MAX_TOKENS, MiniLM
 from ov3d.common.encoders.offline import weights_from_cosines
 from ov3d.common.encoders.torchvision_shim import import_torchvision
-from ov3d.common.encoding import EncoderCard, ImageTextEncoder
-from ov3d.common.errors import CorruptFileError, MissingModelError, UsageError
+from ov3d.common.language.cards import EncoderCard, ImageTextEncoder
 
 CPU = torch.device("cpu")
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from ov3d.common.base.errors import UsageError
 from ov3d.common.encoders import create_dense_encoder, create_encoder
 from ov3d.common.encoders.openclip import import_open_clip
-from ov3d.common.encoding import DenseEncoder
-from ov3d.common.errors import UsageError
 from ov3d.common.features.extract import extract_features
 from ov3d.common.features.store import FeatureStore
 from ov3d.common.features.tokens import TokenPlan
 from ov3d.common.features.windows import encode_tokens
-from tests.common.scenes import box_scene
+from ov3d.common.language.cards import DenseEncoder
+from tests.common.small_scenes import box_scene
 
 CPU = torch.device("cpu")
 WIDTH, HEADS, LAYERS, PATCH, SIDE, DIM = 32, 2, 3, 8, 32, 16

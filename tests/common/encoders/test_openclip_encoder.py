@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ov3d.common.base.errors import DataError, MissingModelError, UsageError
 from ov3d.common.encoders import create_encoder, openclip_weights
 from ov3d.common.encoders.openclip import SOFTMAX_PRESENCE_THRESHOLD, OpenClipEncoder, import_open_clip
 from ov3d.common.encoders.openclip_weights import OpenClipSpec, parse_openclip, why_no_download
 from ov3d.common.encoders.templates import CLIP_TEMPLATES
-from ov3d.common.errors import DataError, MissingModelError, UsageError
 
 CPU = torch.device("cpu")
 

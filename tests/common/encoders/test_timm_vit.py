@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from ov3d.common.base.errors import DataError, MissingModelError, UsageError
 from ov3d.common.encoders import create_patch_encoder, openclip_weights
 from ov3d.common.encoders.timm_vit import TimmPatches
-from ov3d.common.errors import DataError, MissingModelError, UsageError
 
 CPU = torch.device("cpu")
 NAME = "vit_tiny_patch16_224"

@@ -53,7 +53,7 @@ def test_missing_operators_are_described_and_the_import_is_done_again(tmp_path: 
 
 def test_other_failures_are_said(tmp_path: Path) -> None:
     code = _IMPORT + (
-        "from ov3d.common.errors import MissingModelError\n"
+        "from ov3d.common.base.errors import MissingModelError\n"
         "try:\n    make()\nexcept MissingModelError as error:\n    print(error)"
     )
     broken = _run(code, _package(tmp_path / "a", "raise RuntimeError('wrong CUDA version\\nmore lines')"))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ov3d.common.base.errors import CorruptFileError, MissingModelError
 from ov3d.common.encoders import weights
 from ov3d.common.encoders.weights import PackagedFile, find_packaged, sha256_of
-from ov3d.common.errors import CorruptFileError, MissingModelError
 
 
 def test_a_packaged_file_is_found_by_name_without_importing() -> None:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ov3d.common.asking import ask
-from ov3d.common.cameras import Camera
-from ov3d.common.errors import StorageError, UsageError
+from ov3d.common.asking.answer import ask
+from ov3d.common.base.errors import StorageError, UsageError
+from ov3d.common.base.progress import Silent
 from ov3d.common.exporters.animation import REPEATS, check_animation, write_animation
 from ov3d.common.exporters.orbit import PaintedPoints, path_round, write_orbit
-from ov3d.common.progress import Silent
+from ov3d.common.scenes.cameras import Camera
 from tests.common.exporters.test_images import CAT, colourful, make
 
 FRAMES = [np.full((5, 7, 3), value, np.uint8) for value in (10, 100, 200)]

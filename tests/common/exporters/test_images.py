@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ov3d.common.asking import ask
-from ov3d.common.cameras import Camera, look_at, transform
-from ov3d.common.encoding import EncoderCard, Identity
-from ov3d.common.errors import DataError
+from ov3d.common.asking.answer import ask
+from ov3d.common.asking.index import LanguageIndex
+from ov3d.common.base.errors import DataError
 from ov3d.common.exporters.drawing import HEAT_ALPHA, blend_heat, draw_outlines, round_length, tidied
 from ov3d.common.exporters.images import overlay_picture, plan_axes, top_down_picture, write_overlays, write_png
 from ov3d.common.exporters.splat import EMPTY, paint, paint_view
-from ov3d.common.index import LanguageIndex
-from ov3d.common.scene import Frame, Scene, World
-from ov3d.common.views import ViewSet
+from ov3d.common.language.cards import EncoderCard, Identity
+from ov3d.common.scenes.cameras import Camera, look_at, transform
+from ov3d.common.scenes.scene import Frame, Scene, World
+from ov3d.common.scenes.views import ViewSet
 
 CAMERA = Camera(160, 120, 120.0, 120.0, 80.0, 60.0)
 CAT = np.array([1, 0], np.float32)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from plyfile import PlyData
 
-from ov3d.common.asking import Answer, ask
-from ov3d.common.encoding import EncoderCard, Identity
-from ov3d.common.errors import DataError, StorageError
+from ov3d.common.asking.answer import Answer, ask
+from ov3d.common.asking.index import LanguageIndex
+from ov3d.common.base.errors import DataError, StorageError
 from ov3d.common.exporters.colours import HEAT_ANCHORS, heat_colours, heat_of, luminance
 from ov3d.common.exporters.ply import write_answer_ply, write_ply
-from ov3d.common.index import LanguageIndex
-from ov3d.common.scene import World
+from ov3d.common.language.cards import EncoderCard, Identity
+from ov3d.common.scenes.scene import World
 
 
 def make_index(n: int = 200, origin: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> LanguageIndex:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.asking import ask
-from ov3d.common.cameras import transform
+from ov3d.common.asking.answer import ask
+from ov3d.common.asking.index import LanguageIndex
 from ov3d.common.exporters.images import mask_picture, overlay_picture
 from ov3d.common.exporters.view_heat import code_scores, view_heat
-from ov3d.common.index import LanguageIndex
-from ov3d.common.views import ViewSet
+from ov3d.common.scenes.cameras import transform
+from ov3d.common.scenes.views import ViewSet
 from tests.common.exporters.test_images import ABSENT, CAMERA, CAT, colourful, make
 
 

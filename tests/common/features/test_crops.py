@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ov3d.common.errors import UsageError
+from ov3d.common.base.errors import UsageError
 from ov3d.common.features.crops import CropPlan, channels_first, cut, resized
 from tests.common.features.fakes import picture
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ov3d.common.errors import DataError, UsageError
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.features.batches import MAX_WAITING, Batcher, PendingImage
 from ov3d.common.features.crops import CropPlan, channels_first
 from ov3d.common.features.extract import extract_features, plan_extraction
 from ov3d.common.features.refine import RefineConfig, Refiner
 from ov3d.common.features.store import FeatureStore
-from ov3d.common.scene import Frame
+from ov3d.common.scenes.scene import Frame
 from tests.common.features.fakes import (
     DIM,
     PLAN,
@@ -202,9 +202,9 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from ov3d.common.cameras import Camera
+from ov3d.common.scenes.cameras import Camera
 from ov3d.common.features.extract import extract_features
-from ov3d.common.scene import Frame
+from ov3d.common.scenes.scene import Frame
 from tests.common.features.fakes import FakeEncoder, make_store
 import numpy as np
 images, root = map(Path, sys.argv[1:])

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ov3d.common.errors import CorruptFileError, DataError, UsageError
+from ov3d.common.base.errors import CorruptFileError, DataError, UsageError
+from ov3d.common.base.files import hash_file
 from ov3d.common.features.content_hash import ContentHasher
 from ov3d.common.features.crops import CropPlan
 from ov3d.common.features.extract import extract_features
 from ov3d.common.features.store import FeatureStore, verify_cache
-from ov3d.common.files import hash_file
-from ov3d.common.scene import Frame
+from ov3d.common.scenes.scene import Frame
 from tests.common.features.fakes import DIM, PLAN, FakeEncoder, make_frame, make_store, picture
 
 

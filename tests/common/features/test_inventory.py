@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ov3d.common.errors import DataError, UsageError
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.features.inventory import list_cache, parse_age, parse_size, plan_prune, prune
 
 NOW = 1_000_000.0

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from ov3d.common.encoding import Identity
-from ov3d.common.errors import MissingModelError, UsageError
+from ov3d.common.base.errors import MissingModelError, UsageError
 from ov3d.common.features.crops import CropPlan
 from ov3d.common.features.refine import RefineConfig, Refiner, cell_shares, propagate, refine, superpixels
 from ov3d.common.features.views import CropFeatures
+from ov3d.common.language.cards import Identity
 from tests.common.features.fakes import FakePatches, picture
 
 CPU = torch.device("cpu")

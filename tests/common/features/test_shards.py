@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ov3d.common import files
-from ov3d.common.errors import CorruptFileError
+from ov3d.common.base import files
+from ov3d.common.base.errors import CorruptFileError
+from ov3d.common.base.files import parse_tensors, write_tensors
 from ov3d.common.features import shards as module
 from ov3d.common.features.extract import extract_features
 from ov3d.common.features.shards import Shards
 from ov3d.common.features.store import FeatureStore
 from ov3d.common.features.verify import verify_cache
-from ov3d.common.files import parse_tensors, write_tensors
 from tests.colour_encoder import ColourEncoder
-from tests.common.scenes import box_scene
+from tests.common.small_scenes import box_scene
 
 
 def _fill(folder: Path, count: int) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ov3d.common.errors import UsageError
+from ov3d.common.base.errors import UsageError
 from ov3d.common.features.tokens import TokenPlan
 
 PLANS = st.builds(

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.datasets import load_dataset
-from ov3d.common.errors import DataError, UsageError
 from ov3d.common.metrics import PanopticQuality, SemanticConfusion
 from ov3d.common.metrics.folders import CHUNK, evaluate_folders
 from ov3d.common.metrics.label_files import FaultyFilesError

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ov3d.common.errors import DataError, UsageError
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.metrics.objects import distance_to_nearest, true_objects
-from ov3d.common.scene import PointCloud, Scene
+from ov3d.common.scenes.scene import PointCloud, Scene
 
 
 def _scene(with_instances: bool) -> Scene:

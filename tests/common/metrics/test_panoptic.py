@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ov3d.common.errors import DataError, UsageError
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.metrics import PanopticQuality
 from tests.common.metrics.panoptic_twin import Scan, official_tool, random_scan, twin_scan
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ov3d.common.base.errors import DataError
 from ov3d.common.datasets import load_dataset
-from ov3d.common.errors import DataError
 from ov3d.common.metrics.folders import evaluate_folders
 from ov3d.common.metrics.label_files import FaultyFilesError
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ov3d.common.errors import DataError, UsageError
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.metrics import PanopticQuality, SemanticConfusion
 from ov3d.common.metrics.counting import BLOCK, PairCounter, count_overlaps, count_unique, fold_runs
 from ov3d.common.metrics.semantic import lidarseg_scores

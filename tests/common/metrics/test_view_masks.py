@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.datasets import load_dataset
-from ov3d.common.errors import DataError, UsageError
 from ov3d.common.metrics.label_files import FaultyFilesError
 from ov3d.common.metrics.view_folders import evaluate_views
 from ov3d.common.metrics.views import ViewIoU, mask_of_relevancy

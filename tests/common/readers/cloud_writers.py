@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.scene import PointCloud
+from ov3d.common.scenes.scene import PointCloud
 
 
 def columns(cloud: PointCloud, offset: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> list[tuple[float, ...]]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ov3d.common.scene import Scene
+from ov3d.common.scenes.scene import Scene
 from tests.common.readers.layouts import gallery_room
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from plyfile import PlyData, PlyElement
 
-from ov3d.common.scene import IGNORE, Scene
+from ov3d.common.scenes.scene import IGNORE, Scene
 from tests.common.readers.test_scannet_raw import write_sens
 
 S3DIS = [

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from ov3d.common.errors import DataError
+from ov3d.common.base.errors import DataError
 from ov3d.common.readers import load_scene
-from ov3d.common.scene import IGNORE, Frame, PointCloud, Scene
+from ov3d.common.scenes.scene import IGNORE, Frame, PointCloud, Scene
 from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
 
 

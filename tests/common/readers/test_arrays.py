@@ -11,7 +11,7 @@ import torch
 
 from ov3d.common.datasets import load_dataset
 from ov3d.common.readers import load_scene
-from ov3d.common.scene import IGNORE, PointCloud
+from ov3d.common.scenes.scene import IGNORE, PointCloud
 from tests.common.readers.layouts import error_of
 
 RNG = np.random.default_rng(0)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ov3d.common.readers import load_scene
-from ov3d.common.scene import Scene
+from ov3d.common.scenes.scene import Scene
 from tests.common.readers.layouts import COLMAP_PARAMETERS, assert_same_frames, error_of, write_colmap
 
 BINARY = pytest.mark.parametrize("binary", [True, False], ids=["bin", "txt"])

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ov3d.common.errors import Ov3dError
+from ov3d.common.base.errors import Ov3dError
 from ov3d.common.readers import load_scene
-from ov3d.common.scene import Scene
+from ov3d.common.scenes.scene import Scene
 from tests.common.readers.test_same_room import CASES
 
 NUM_DAMAGES = 20

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ov3d.common.readers import load_scene, open_source
 from ov3d.common.readers.label_map import find_label_map, read_label_map
-from ov3d.common.scene import IGNORE, LabelImage, PolygonMasks, Scene
+from ov3d.common.scenes.scene import IGNORE, LabelImage, PolygonMasks, Scene
 from tests.common.readers.dataset_writers import (
     write_2d3ds,
     write_filtered_labels,

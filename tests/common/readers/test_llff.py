@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ov3d.common.readers import load_scene
-from ov3d.common.scene import IGNORE, ClassMasks, Scene
+from ov3d.common.scenes.scene import IGNORE, ClassMasks, Scene
 from tests.common.readers.layouts import assert_same_frames, error_of, ids_by_name, write_colmap, write_llff
 
 

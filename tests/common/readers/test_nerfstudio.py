@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ov3d.common.backproject import with_cloud
-from ov3d.common.cameras import transform
 from ov3d.common.readers import load_scene, open_source
-from ov3d.common.scene import Scene
+from ov3d.common.scenes.cameras import transform
+from ov3d.common.scenes.cloud_from_depth import with_cloud
+from ov3d.common.scenes.scene import Scene
 from ov3d.common.worlds.scannet_writer import write_cloud
 from tests.common.readers.layouts import assert_same_frames, error_of, opengl_pose, write_json, write_nerfstudio
 

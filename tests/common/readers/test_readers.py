@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from plyfile import PlyData, PlyElement
 
-from ov3d.common.cameras import Camera, invert_pose, look_at, transform
-from ov3d.common.errors import DataError, UsageError
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.readers import load_scene, open_source
-from ov3d.common.scene import IGNORE, PointCloud, SceneSource
+from ov3d.common.scenes.cameras import Camera, invert_pose, look_at, transform
+from ov3d.common.scenes.scene import IGNORE, PointCloud, SceneSource
 from ov3d.common.worlds.raycast import View
 from ov3d.common.worlds.scannet_writer import write_cloud, write_facts, write_view
 

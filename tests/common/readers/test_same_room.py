@@ -12,7 +12,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from ov3d.common.readers import LAYOUTS, load_scene
-from ov3d.common.scene import IGNORE, Frame, PointCloud, Scene
+from ov3d.common.scenes.scene import IGNORE, Frame, PointCloud, Scene
 from ov3d.common.worlds.scannet_writer import write_cloud
 from tests.common.readers.cloud_writers import write_bin, write_las, write_pcd
 from tests.common.readers.dataset_writers import (

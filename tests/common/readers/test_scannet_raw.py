@@ -17,7 +17,7 @@ from plyfile import PlyData, PlyElement
 from ov3d.common.readers import load_scene
 from ov3d.common.readers.scannet_raw import FRAME_STEP
 from ov3d.common.readers.sens import open_sens
-from ov3d.common.scene import IGNORE, PointCloud, Scene
+from ov3d.common.scenes.scene import IGNORE, PointCloud, Scene
 from ov3d.common.worlds.scannet_writer import write_cloud
 from tests.common.readers.layouts import assert_same_frames, error_of
 

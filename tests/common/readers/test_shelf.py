@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ov3d.common.backproject import with_cloud
-from ov3d.common.cameras import invert_pose, transform
 from ov3d.common.readers import load_scene
-from ov3d.common.scene import IGNORE, Scene
+from ov3d.common.scenes.cameras import invert_pose, transform
+from ov3d.common.scenes.cloud_from_depth import with_cloud
+from ov3d.common.scenes.scene import IGNORE, Scene
 
 pytestmark = pytest.mark.shared_data
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ov3d.common.errors import UsageError
+from ov3d.common.base.errors import UsageError
 from ov3d.common.sparse import spconv_adapter
 from ov3d.common.sparse.conv import InverseConv, StridedConv, SubmanifoldConv, sparse_conv, to_dense_weight
 from ov3d.common.sparse.kernel_map import kernel_map

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from ov3d.common.errors import UsageError
+from ov3d.common.base.errors import UsageError
 from ov3d.common.sparse import lookup, strided
 from ov3d.common.sparse.kernel_map import KernelMap, kernel_map
 from ov3d.common.sparse.kernel_shape import KernelShape

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ov3d.common.errors import UsageError
+from ov3d.common.base.errors import UsageError
 from ov3d.common.sparse.blocks import BatchNorm, DimensionContext
 from ov3d.common.sparse.kernel_map import kernel_map
 from ov3d.common.sparse.kernel_shape import KernelShape

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ov3d.common.errors import DataError, UsageError
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.sparse.voxels import (
     COORDINATE_LIMIT,
     MAX_BATCHES,

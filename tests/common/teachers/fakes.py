@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ov3d.common.encoding import NO_IMAGE, EncoderCard, Identity
-from ov3d.common.scene import Scene
+from ov3d.common.language.cards import NO_IMAGE, EncoderCard, Identity
+from ov3d.common.scenes.scene import Scene
 
 DIM = 16
 CARD = EncoderCard("minilm", NO_IMAGE, Identity("words", "seed:0", "none", "float32"), DIM, 20.0, 0.5, True)

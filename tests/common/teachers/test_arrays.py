@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from ov3d.common.cameras import Camera
-from ov3d.common.distortion import Distortion, straighten_nearest
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.lifting import LiftConfig
-from ov3d.common.progress import Silent
-from ov3d.common.scene import Frame, Scene
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.progress import Silent
+from ov3d.common.lifting.lift import LiftConfig
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.distortion import Distortion, straighten_nearest
+from ov3d.common.scenes.scene import Frame, Scene
 from ov3d.common.teachers import open_teacher
 from ov3d.common.teachers.arrays import ArrayTeacher
-from tests.common.scenes import box_scene
+from tests.common.small_scenes import box_scene
 from tests.common.teachers.fakes import DIM, WordEncoder, words
 
 __all__ = ["words"]

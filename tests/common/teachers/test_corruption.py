@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from ov3d.common.cameras import Camera
-from ov3d.common.errors import DataError
-from ov3d.common.lifting import LiftConfig, LiftedFeatures, lift
-from ov3d.common.progress import Silent
-from ov3d.common.scene import Frame, PointCloud, Scene
-from ov3d.common.specs import LEVELS
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.progress import Silent
+from ov3d.common.language.specs import LEVELS
+from ov3d.common.lifting.lift import LiftConfig, LiftedFeatures, lift
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.scene import Frame, PointCloud, Scene
 from ov3d.common.teachers import open_teacher
 from ov3d.common.teachers.corruption import BLOCK, TILE, UNTOUCHED, Corruption, draw_corruption
-from tests.common.scenes import box_scene
+from tests.common.small_scenes import box_scene
 from tests.common.teachers.fakes import WordEncoder, words
 
 __all__ = ["words"]
@@ -171,8 +171,8 @@ def test_the_teacher_says_its_corruption(scene: Scene, tmp_path: Path) -> None:
 @pytest.mark.offline_weights
 def test_a_furnished_room_fused_from_its_own_labels(tmp_path: Path) -> None:
     """Near the truth when uncorrupted; far below it at 30 %."""
-    from ov3d.common.config import load_config
-    from ov3d.common.scene import LazyScenes
+    from ov3d.common.base.config import load_config
+    from ov3d.common.scenes.scene import LazyScenes
     from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
     from ov3d.points.backend import PointsBackend
     from ov3d.points.config import PointsConfig

@@ -10,20 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from ov3d.common.cameras import Camera
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.progress import Silent
 from ov3d.common.datasets import load_dataset
-from ov3d.common.distortion import Distortion, straighten_nearest
-from ov3d.common.errors import DataError, UsageError
-from ov3d.common.lifting import LiftConfig, lift
-from ov3d.common.progress import Silent
+from ov3d.common.lifting.lift import LiftConfig, lift
 from ov3d.common.readers import load_scene
-from ov3d.common.scene import Frame, Scene
-from ov3d.common.teacher import Teacher
+from ov3d.common.scenes.cameras import Camera
+from ov3d.common.scenes.distortion import Distortion, straighten_nearest
+from ov3d.common.scenes.scene import Frame, Scene
 from ov3d.common.teachers import open_teacher
 from ov3d.common.teachers.label_names import read_names
 from ov3d.common.teachers.labels import LabelTeacher
+from ov3d.common.teachers.teacher import Teacher
 from ov3d.common.teachers.words import WORDS, word_threshold
-from tests.common.scenes import box_scene
+from tests.common.small_scenes import box_scene
 from tests.common.teachers.fakes import WordEncoder, words, write_maps
 
 __all__ = ["words"]

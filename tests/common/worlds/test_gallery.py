@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ov3d.common.cameras import transform
-from ov3d.common.errors import DataError, MissingModelError, StorageError, UsageError
-from ov3d.common.files import hash_file
+from ov3d.common.base.errors import DataError, MissingModelError, StorageError, UsageError
+from ov3d.common.base.files import hash_file
 from ov3d.common.readers import load_scene
-from ov3d.common.scene import IGNORE, Scene
+from ov3d.common.scenes.cameras import transform
+from ov3d.common.scenes.scene import IGNORE, Scene
 from ov3d.common.worlds import photographs as photographs_module
 from ov3d.common.worlds.furniture import FURNITURE
 from ov3d.common.worlds.gallery import (

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ov3d.common.cameras import Camera, look_at
-from ov3d.common.scene import IGNORE
+from ov3d.common.scenes.cameras import Camera, look_at
+from ov3d.common.scenes.scene import IGNORE
 from ov3d.common.worlds.primitives import Primitive, normals, solid
 from ov3d.common.worlds.raycast import cast, rays, render
 from ov3d.common.worlds.textures import Material, Texture

@@ -1,0 +1,1 @@
+"""From an index and a prompt to an answer, with NumPy alone."""

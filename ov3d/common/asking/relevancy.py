@@ -1,0 +1,255 @@
+"""From scores to answers: softmax over prompts, relevancy against negatives, and points grouped into found objects.
+
+Symbols: n points, k prompts; s raw cosines; T the presence threshold; b the background, a low percentile of the scene's
+scores; p the peak of an object, the mean of its top decile. NumPy alone: this runs in every query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ov3d.common.asking.voxel_components import VoxelGrid, grow, label_components, voxelise
+from ov3d.common.base.shapes import Array, Float, Float32, Float64, Int64
+
+NEGATIVE_PROMPTS = ("object", "things", "stuff", "texture")
+"""The canonical phrases that LERF weighs a prompt against."""
+BACKGROUND_PERCENTILE = 10.0
+TOP_SHARE = 0.1
+"""An object's score is the mean over this share of its points, the best ones: a decile."""
+EXTENT_PERCENTILES = (2.0, 98.0)
+EXTENT_FRACTION = 0.5
+"""Where an object ends between background and peak: a sharp edge that was blurred stands at one half."""
+GROWTH_STEPS = 16
+"""Voxels that a faint object may reach beyond its points over the threshold."""
+VOXELS_PER_SPACING = 3.0
+"""Voxel edge in point spacings: points up to this far apart are always neighbours."""
+SPACING_SAMPLES = 128
+SWEEP_DIRECTION = (0.48, 0.6, 0.64)
+"""A unit direction across the usual planes: a wall that faces an axis would put all its points at one place along it."""
+
+
+def softmax(cosines: Float[Array, "n k"], logit_scale: float) -> Float32[Array, "n k"]:
+    """Probabilities over prompts.
+
+    Args:
+        cosines: raw cosines a point and prompt.
+        logit_scale: factor on the cosine, as the encoder declares it.
+
+    Returns:
+        Rows that sum to 1 (rows of length 0 stay empty).
+    """
+    logits = np.asarray(cosines, dtype=np.float32) * np.float32(logit_scale)
+    if not logits.size:
+        return logits
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))  # shifted: exp cannot overflow
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def relevancy(positive: Float[Array, " n"], negatives: Float[Array, "n k"], logit_scale: float) -> Float32[Array, " n"]:
+    """Relevancy of a prompt in [0, 1]: the least of its pairwise softmaxes against each negative.
+
+    min_i exp(a s) / (exp(a s) + exp(a s_i)), with a the logit scale and s_i the cosine of the i-th negative (Kerr et al.,
+    *LERF: Language Embedded Radiance Fields*, ICCV 2023, "Querying LERF"). The least is reached at the largest s_i, so it
+    is one logistic function of s - max_i s_i.
+
+    Args:
+        positive: raw cosines of the prompt.
+        negatives: raw cosines of the negatives, see `NEGATIVE_PROMPTS`.
+        logit_scale: factor on the cosine.
+
+    Returns:
+        1 without negatives, 0.5 where the prompt ties with its strongest negative.
+    """
+    if negatives.shape[1] == 0:
+        return np.ones(len(positive), np.float32)
+    margin = np.float32(logit_scale) * (positive - negatives.max(axis=1)).astype(np.float32)
+    return np.float32(0.5) * (np.float32(1) + np.tanh(np.float32(0.5) * margin))  # a logistic that cannot overflow
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundObject:
+    """A group of connected points that answer a prompt.
+
+    Attributes:
+        score: mean of the top decile of its points over the threshold.
+        centre: mean position, weighted by how far each point's score stands above the background; scene units,
+            relative to the world's origin.
+        low, high: corners of its box, 2nd and 98th percentile along each axis.
+        point_idx: its points, ascending.
+    """
+
+    score: float
+    centre: Float64[Array, " 3"]
+    low: Float64[Array, " 3"]
+    high: Float64[Array, " 3"]
+    point_idx: Int64[Array, " m"]
+
+    @property
+    def size(self) -> Float64[Array, " 3"]:
+        """Edges of the box along the axes, scene units."""
+        return self.high - self.low
+
+    @property
+    def num_points(self) -> int:
+        """How many points it has."""
+        return len(self.point_idx)
+
+
+def find_objects(
+    xyz: Float32[Array, "n 3"],
+    scores: Float[Array, " n"],
+    *,
+    threshold: float,
+    voxel_size: float,
+    min_points: int = 10,
+    extent_fraction: float = EXTENT_FRACTION,
+    background: float | None = None,
+) -> list[FoundObject]:
+    """Group the points that answer a prompt into objects.
+
+    Presence and extent are two questions. An object is present where at least `min_points` points of score >= T hang
+    together (in voxels that share a face, an edge or a corner). Its extent then follows its own peak: it ends where the
+    score falls below e = b + extent_fraction (p - b). A strong object (e >= T) sheds the halo that blurred features
+    leave around it, and may come apart into several; a faint one (e < T) grows, by at most `GROWTH_STEPS` voxels.
+
+    Args:
+        xyz: positions, scene units.
+        scores: one score a point; a point that is not finite in either belongs to no object.
+        threshold: T.
+        voxel_size: edge of the voxels that connect points, scene units; see `voxel_size_for`.
+        min_points: points over the threshold that make an object.
+        extent_fraction: 0 extends to the background, 1 keeps the peak alone.
+        background: b; none takes `background_score(scores)`. Never above T.
+
+    Returns:
+        The objects, best score first; ties go to the larger, then to the lesser centre.
+    """
+    scores = np.asarray(scores, dtype=np.float32)
+    floor = min(background_score(scores) if background is None else background, threshold)
+    lowest = floor + extent_fraction * (threshold - floor)
+    with np.errstate(invalid="ignore"):  # NaN compares false, which is what is meant
+        candidates = np.flatnonzero((scores >= lowest) & (scores < np.inf))
+    candidates = candidates[np.isfinite(xyz[candidates]).all(axis=1)]
+    values = scores[candidates]
+    if np.count_nonzero(values >= threshold) < min_points:
+        return []
+    grid = voxelise(xyz[candidates], voxel_size)
+    region_of, levels = _regions(grid, values, threshold, floor, extent_fraction, min_points)
+    # A voxel is as good as its best point; the others in it may still lie below the level of its region.
+    inside = (region_of >= 0) & (grid.maximum(values) >= levels[region_of])
+    pieces = label_components(grid, np.where(inside, region_of, -1))[grid.voxel_of]
+    pieces[values < levels[region_of[grid.voxel_of]]] = -1
+    found = [
+        _describe(xyz, scores, candidates[members], threshold, floor)
+        for members in groups(pieces, min_points).values()
+        if np.count_nonzero(values[members] >= threshold) >= min_points
+    ]
+    return sorted(found, key=lambda item: (-item.score, -item.num_points, *item.centre.tolist()))
+
+
+def groups(labels: Int64[Array, " n"], min_size: int) -> dict[int, Int64[Array, " m"]]:
+    """The members of each label >= 0 that has at least `min_size`, ascending, by label."""
+    order = np.argsort(labels, kind="stable")
+    order = order[np.searchsorted(labels[order], 0) :]
+    names, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
+    return {
+        int(name): order[start : start + size]
+        for name, start, size in zip(names, starts, sizes, strict=True)
+        if size >= min_size
+    }
+
+
+def background_score(scores: Float[Array, " n"]) -> float:
+    """What the scene scores where nothing is: the 10th percentile, low enough for a prompt that half the scene answers."""
+    finite = scores[np.isfinite(scores)]
+    return percentile(finite, BACKGROUND_PERCENTILE) if len(finite) else 0.0
+
+
+def percentile(values: Float[Array, " n"], q: float) -> float:
+    """The nearest-rank percentile of at least one value; NumPy's own would load its masked arrays for it."""
+    position = round(q / 100 * (len(values) - 1))
+    return float(np.partition(values, position)[position])
+
+
+def peak_score(scores: Float[Array, " n"]) -> float:
+    """The mean of the top decile of at least one score."""
+    count = -(-len(scores) // round(1 / TOP_SHARE))
+    return float(np.partition(scores, len(scores) - count)[len(scores) - count :].mean(dtype=np.float64))
+
+
+def point_spacing(xyz: Float32[Array, "n 3"]) -> float:
+    """The median distance from a point to its nearest neighbour, from a sample of 128 points.
+
+    Returns:
+        Scene units; 0 where no two points differ.
+    """
+    points = xyz[np.isfinite(xyz).all(axis=1)].astype(np.float64)
+    if len(points) < 2 or not np.ptp(points, axis=0).any():
+        return 0.0
+    along = points @ np.array(SWEEP_DIRECTION)
+    order = np.argsort(along, kind="stable")
+    points, along = points[order], along[order]
+    samples = np.unique(np.linspace(0, len(points) - 1, SPACING_SAMPLES).astype(np.int64))
+    return float(np.median([_nearest(points, along, int(idx)) for idx in samples]))
+
+
+def voxel_size_for(xyz: Float32[Array, "n 3"], spacing: float | None = None) -> float:
+    """The edge of the voxels that connect the points of a scene: three point spacings.
+
+    Args:
+        xyz: positions, scene units.
+        spacing: the point spacing where it is known; else it is estimated.
+    """
+    known = spacing if spacing is not None and np.isfinite(spacing) and spacing > 0 else point_spacing(xyz)
+    return VOXELS_PER_SPACING * known if known > 0 else 1.0
+
+
+def _regions(
+    grid: VoxelGrid,
+    values: Float32[Array, " c"],
+    threshold: float,
+    floor: float,
+    extent_fraction: float,
+    min_points: int,
+) -> tuple[Int64[Array, " v"], Float32[Array, " v"]]:
+    """The core that each voxel belongs or grows to (-1: none), and by core the score at which its extent ends."""
+    best = grid.maximum(values)
+    core_of = label_components(grid, np.where(best >= threshold, 0, -1))
+    levels = np.full(grid.num_voxels, np.inf, np.float32)  # what a core of too few points asks: nothing reaches it
+    for core, members in groups(np.where(values >= threshold, core_of[grid.voxel_of], -1), min_points).items():
+        levels[core] = floor + extent_fraction * (peak_score(values[members]) - floor)
+    return grow(grid, core_of, best, levels, GROWTH_STEPS), levels
+
+
+def _describe(
+    xyz: Float32[Array, "n 3"],
+    scores: Float32[Array, " n"],
+    members: Int64[Array, " m"],
+    threshold: float,
+    floor: float,
+) -> FoundObject:
+    points, values = xyz[members].astype(np.float64), scores[members]
+    weights = values.astype(np.float64) - floor
+    weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(values), 1 / len(values))
+    low, high = (np.array([percentile(axis, q) for axis in points.T]) for q in EXTENT_PERCENTILES)
+    return FoundObject(peak_score(values[values >= threshold]), weights @ points, low, high, members)
+
+
+def _nearest(points: Float64[Array, "n 3"], along: Float64[Array, " n"], idx: int) -> float:
+    """Distance from point `idx` to the nearest one at another place; infinite where there is none.
+
+    The points are sorted by `along`, their coordinate in a unit direction: the window around `idx` widens until whatever
+    lies outside it is farther away than the nearest inside.
+    """
+    half = 256
+    while True:
+        first, last = max(idx - half, 0), min(idx + half, len(points) - 1)
+        squared = ((points[first : last + 1] - points[idx]) ** 2).sum(axis=1)
+        distance = float(np.sqrt(squared.min(initial=np.inf, where=squared > 0)))
+        below_is_done = first == 0 or along[idx] - along[first] >= distance
+        above_is_done = last == len(points) - 1 or along[last] - along[idx] >= distance
+        if below_is_done and above_is_done:
+            return distance
+        half *= 4

@@ -1,0 +1,144 @@
+"""Connected voxels of a point set, with NumPy alone: a query must not wait for SciPy to load.
+
+Voxels are packed into sorted 64-bit keys (21 bits an axis), so neighbours are found by binary search in one array, and the
+three neighbours along the last axis lie next to each other in it: four searches find all 13 forward neighbours.
+Components come from hooking the larger label of an edge onto the smaller and pointer jumping, in the manner of Shiloach &
+Vishkin (*An O(log n) parallel connectivity algorithm*, J. Algorithms 1982): a few rounds of whole-array steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.shapes import Array, Float, Float32, Int64
+
+AXIS_BITS = 21
+MAX_CELLS = (1 << AXIS_BITS) - 4
+"""Cells an axis; two empty cells stay at either side, so that a neighbour's key never spills into the next axis."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VoxelGrid:
+    """Occupied voxels and which of them touch.
+
+    Attributes:
+        voxel_of: the voxel of each point.
+        num_voxels: how many are occupied.
+        edges: pairs of voxels that share a face, an edge or a corner, each pair once.
+    """
+
+    voxel_of: Int64[Array, " n"]
+    num_voxels: int
+    edges: Int64[Array, "e 2"]
+
+    def maximum(self, values: Float32[Array, " n"]) -> Float32[Array, " v"]:
+        """The largest value of the points in each voxel."""
+        best = np.full(self.num_voxels, -np.inf, np.float32)
+        np.maximum.at(best, self.voxel_of, values)
+        return best
+
+
+def voxelise(xyz: Float[Array, "n 3"], voxel_size: float) -> VoxelGrid:
+    """Put finite points into voxels and link the voxels that touch (26-neighbourhood).
+
+    Args:
+        xyz: positions, scene units.
+        voxel_size: edge of a voxel, scene units.
+
+    Raises:
+        DataError: the points span more voxels an axis than a key can hold.
+    """
+    if not len(xyz):
+        return VoxelGrid(np.zeros(0, np.int64), 0, np.zeros((0, 2), np.int64))
+    low = xyz.min(axis=0)
+    cells = np.floor((xyz - low) / np.float64(voxel_size))
+    if cells.max() > MAX_CELLS:
+        raise DataError(
+            f"Voxels of {voxel_size:g} are too fine for points that span {float(np.ptp(xyz, axis=0).max()):g}.",
+            "Use a larger voxel size, or take far outliers out of the cloud.",
+        )
+    x, y, z = (cells.astype(np.int64) + 2).T
+    keys, voxel_of = np.unique((x << 2 * AXIS_BITS) | (y << AXIS_BITS) | z, return_inverse=True)
+    return VoxelGrid(voxel_of.reshape(-1), len(keys), _touching(keys))
+
+
+def label_components(grid: VoxelGrid, region: Int64[Array, " v"]) -> Int64[Array, " v"]:
+    """Number the connected components within each region.
+
+    Args:
+        grid: voxels and which of them touch.
+        region: voxels of different regions never belong together; -1 for voxels that do not count.
+
+    Returns:
+        0, 1, ... in the order of each component's first voxel; -1 for voxels that do not count.
+    """
+    labels = np.arange(grid.num_voxels)
+    a, b = grid.edges.T
+    together = (region[a] >= 0) & (region[a] == region[b])
+    a, b = a[together], b[together]
+    while len(a):
+        # Every label is a root here, so hooking one onto a smaller one joins whole trees and cannot make a ring.
+        root_a, root_b = labels[a], labels[b]
+        apart = root_a != root_b
+        a, b, root_a, root_b = a[apart], b[apart], root_a[apart], root_b[apart]
+        np.minimum.at(labels, np.maximum(root_a, root_b), np.minimum(root_a, root_b))
+        while not np.array_equal(jumped := labels[labels], labels):
+            labels = jumped
+    counts = region >= 0
+    numbers = np.full(grid.num_voxels, -1)
+    numbers[counts] = np.unique(labels[counts], return_inverse=True)[1].reshape(-1)
+    return numbers
+
+
+def grow(
+    grid: VoxelGrid,
+    labels: Int64[Array, " v"],
+    values: Float32[Array, " v"],
+    levels: Float32[Array, " k"],
+    num_steps: int,
+) -> Int64[Array, " v"]:
+    """Let labelled regions spread, one voxel a step, to unlabelled voxels that reach the region's level.
+
+    Args:
+        grid: voxels and which of them touch.
+        labels: the region of each voxel, -1 for none.
+        values: one value a voxel.
+        levels: the value a voxel must have to join a region.
+        num_steps: how many voxels a region may spread.
+
+    Returns:
+        The regions after spreading; a voxel that several reach in one step joins the one of the highest level.
+    """
+    labels = labels.copy()
+    for _ in range(num_steps):
+        source, target = np.concatenate([grid.edges, grid.edges[:, ::-1]]).T
+        reaches = (labels[source] >= 0) & (labels[target] < 0)
+        source, target = labels[source[reaches]], target[reaches]
+        joins = values[target] >= levels[source]
+        source, target = source[joins], target[joins]
+        if not len(target):
+            break
+        order = np.lexsort(
+            (-source, levels[source])
+        )  # the last of repeated assignments stays: highest level, first region
+        labels[target[order]] = source[order]
+    return labels
+
+
+def _touching(keys: Int64[Array, " v"]) -> Int64[Array, "e 2"]:
+    """Pairs of sorted voxel keys that are neighbours; the first of a pair has the lesser key."""
+    voxels = np.arange(len(keys))
+    follows = np.flatnonzero(keys[1:] - keys[:-1] == 1)
+    pairs = [np.column_stack([follows, follows + 1])]
+    padded = np.concatenate([keys, np.full(3, np.iinfo(np.int64).max)])
+    for dx, dy in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        column = keys + ((dx << 2 * AXIS_BITS) + (dy << AXIS_BITS))
+        first = np.searchsorted(keys, column - 1)
+        # The neighbours at z - 1, z and z + 1 can only stand at the next three places.
+        for place in range(3):
+            hit = padded[first + place] <= column + 1
+            pairs.append(np.column_stack([voxels[hit], first[hit] + place]))
+    return np.concatenate(pairs)

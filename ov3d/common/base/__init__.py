@@ -1,0 +1,1 @@
+"""The ground floor: errors, shapes, files, configuration, devices, progress and run folders."""

@@ -1,0 +1,141 @@
+"""Configuration: strict models, YAML files and `--set a.b=c`.
+
+A key that no model knows is an error that names the nearest known one; nothing is ever silently ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+
+
+class Config(BaseModel):
+    """The base of every configuration: unknown keys are refused, values cannot be changed once checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(model: type[C], path: str | Path | None = None, overrides: Iterable[str] = ()) -> C:
+    """Build `model` from its defaults, then a YAML file, then `a.b=c` overrides.
+
+    Args:
+        model: the configuration class.
+        path: a YAML file, or none.
+        overrides: `dotted.key=value` texts; values are read as YAML scalars or lists.
+
+    Raises:
+        DataError: the file is missing or no YAML mapping.
+        UsageError: an unknown key (with the nearest name) or a value of the wrong type.
+    """
+    data = _read_yaml(Path(path)) if path is not None else {}
+    for text in overrides:
+        _apply_override(data, text)
+    return build_config(model, data, source=str(path) if path is not None else "--set")
+
+
+def build_config(model: type[C], data: Mapping[str, Any], *, source: str) -> C:
+    """Validate a nested mapping; `source` is named in the error."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            names = _known_keys(model, [str(part) for part in first["loc"][:-1]])
+            hint = did_you_mean(str(first["loc"][-1]), names)
+            raise UsageError(f"Unknown configuration key {place} ({source}).", hint) from None
+        raise UsageError(f"Configuration key {place} ({source}): {first['msg']}, not {first['input']!r}.") from None
+
+
+def filled_in(data: Any, presets: Mapping[str, Mapping[str, Any]], *, default: str = "cpu") -> Any:
+    """Raw values with those of the preset that they name where they give none; for a validator that runs before all others.
+
+    Args:
+        data: what a model is made from; anything but a mapping is left for the model to refuse.
+        presets: values by preset; parts (mappings) are filled in key by key.
+        default: the preset of data that name none.
+    """
+    if not isinstance(data, Mapping):
+        return data
+    filled = dict(data)
+    for key, value in presets.get(str(data.get("preset", default)), {}).items():
+        given = data.get(key, {} if isinstance(value, Mapping) else value)
+        filled[key] = {**value, **given} if isinstance(value, Mapping) and isinstance(given, Mapping) else given
+    return filled
+
+
+def first_of(stages: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Stages, if they are the first ones of those known; for a validator.
+
+    Raises:
+        ValueError: they are not, or there is none.
+    """
+    if not stages or stages != known[: len(stages)]:
+        raise ValueError(f"stages must be the first ones of {', '.join(known)}")
+    return stages
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML text, every value written out."""
+    import yaml
+
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        raise DataError(f"There is no configuration file at {path}.", "Check the path given to --config.")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} is no YAML: {' '.join(str(error).split())}.", "Mend it, or leave --config out."
+        ) from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise DataError(
+            f"{path} holds a {type(data).__name__}, not a mapping of keys to values.", "Write `key: value`."
+        )
+    return data
+
+
+def _apply_override(data: dict[str, Any], text: str) -> None:
+    import yaml
+
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise UsageError(f"--set {text!r} is not of the form key=value.", "For example: --set lift.border=5")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {text!r}: {value!r} is no YAML value.", "Quote it.") from None
+    *parents, leaf = key.strip().split(".")
+    node = data
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise UsageError(f"--set {text!r}: {parent} is a value, it has no keys of its own.")
+        node = child
+    node[leaf] = parsed
+
+
+def _known_keys(model: type[BaseModel], parents: list[str]) -> list[str]:
+    current: type[BaseModel] = model
+    for name in parents:
+        field = current.model_fields.get(name)
+        annotation = field.annotation if field is not None else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        current = annotation
+    return list(current.model_fields)

@@ -1,0 +1,47 @@
+"""Where tensors live. Everything runs on the CPU; a GPU is used when it is there or asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ov3d.common.base.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICE_CHOICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
+
+
+def pick_device(choice: str = "auto") -> torch.device:
+    """The device for `choice`: `auto` takes CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: no such device, or it is not on this machine.
+    """
+    import torch
+
+    if choice == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(choice)
+    except RuntimeError:
+        raise UsageError(f"Unknown device {choice!r}.", f"Choose one of {', '.join(DEVICE_CHOICES)}.") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise UsageError(f"Device {choice} is not on this machine ({count} CUDA devices).", "Use --device cpu.")
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("Device mps is not on this machine.", "Use --device cpu.")
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global generators, for code that cannot be handed one of its own."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))  # noqa: NPY002 - third-party code draws from it
+    torch.manual_seed(seed)

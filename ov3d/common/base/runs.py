@@ -1,0 +1,149 @@
+"""Runs: one folder a training, `OUTPUTS/SCENE/BACKEND/TIME`, and how a name a user types finds one.
+
+A run holds `config.yaml`, `manifest.json` (scene, backend, encoder, where the indexes are) and one LanguageIndex a scene.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.files import read_json, write_json, write_text
+
+CONFIG_NAME = "config.yaml"
+MANIFEST_NAME = "manifest.json"
+MANIFEST_KIND = "run-manifest"
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished or unfinished training.
+
+    Attributes:
+        path: the run's folder.
+        manifest: what `write_manifest` was given.
+        chosen: how the run was found, for the user to read; empty when its path was given.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    chosen: str = ""
+
+    @property
+    def indexes(self) -> dict[str, Path]:
+        """The LanguageIndex file of each scene of the run."""
+        return {scene: self.path / file for scene, file in self.manifest["indexes"].items()}
+
+
+def outputs_root(root: str | Path | None = None) -> Path:
+    """The folder runs are written to: `root`, else `$OV3D_OUTPUTS`, else `./outputs`."""
+    return Path(root) if root is not None else Path(os.environ.get("OV3D_OUTPUTS", "outputs"))
+
+
+def new_run(scene: str, backend: str, root: str | Path | None = None) -> Path:
+    """Make a fresh run folder; two runs started in the same second get different names."""
+    stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1000):
+        path = outputs_root(root) / _safe(scene) / backend / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be made: {error.strerror}.", "Choose another place with --outputs."
+            ) from None
+        return path
+    raise DataError(f"There are a thousand runs named {stamp} of {scene}.", "Clear the outputs folder.")
+
+
+def claim_run(run: Path, config: str) -> None:
+    """Write a configuration into a run's folder, or see that the one there fits: a run goes on as it was begun.
+
+    A run of some stages may go on with more of them; nothing else may differ.
+
+    Args:
+        run: the folder.
+        config: the configuration as YAML, every value written out.
+
+    Raises:
+        UsageError: the folder holds a run of other settings.
+    """
+    path = run / CONFIG_NAME
+    before = path.read_text(encoding="utf-8") if path.is_file() else None
+    if before == config:
+        return
+    if before is not None and (other := _other_setting(before, config)):
+        raise UsageError(
+            f"Run {run} was started with other settings ({other}).", "Start a new run, or take its config.yaml."
+        )
+    write_text(path, config)
+
+
+def _other_setting(before: str, after: str) -> str:
+    """The first setting that differs, stages that were added aside; empty where there is none."""
+    import yaml
+
+    old, new = yaml.safe_load(before), yaml.safe_load(after)
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return CONFIG_NAME
+    for key in dict.fromkeys((*new, *old)):
+        one, other = old.get(key), new.get(key)
+        further = key == "stages" and isinstance(other, list) and one == other[: len(one or [])]
+        if one != other and not further:
+            return str(key)
+    return ""
+
+
+def scene_folders(run: Path, ids: Sequence[str]) -> list[Path]:
+    """A folder in the run for each scene; the number keeps names apart that differ in odd characters only.
+
+    Raises:
+        DataError: two scenes have one name.
+    """
+    for number, name in enumerate(ids):
+        if name in ids[:number]:
+            raise DataError(f"Two scenes are named {name}.", "Scene names in one run must differ.")
+    return [run / "scenes" / f"{number:04d}-{_safe(name)}" for number, name in enumerate(ids)]
+
+
+def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
+    """Write the run's manifest; only a run that has one is found by `find_run`."""
+    write_json(run / MANIFEST_NAME, manifest, kind=MANIFEST_KIND, version=MANIFEST_VERSION)
+
+
+def read_run(path: str | Path, *, chosen: str = "") -> Run:
+    """Open a run by its folder."""
+    return Run(Path(path), read_json(Path(path) / MANIFEST_NAME, kind=MANIFEST_KIND, version=MANIFEST_VERSION), chosen)
+
+
+def find_run(name: str = "latest", root: str | Path | None = None) -> Run:
+    """Find a run by its folder, by `latest`, or by a scene or `scene/backend` name (the newest of those).
+
+    Raises:
+        DataError: nothing of that name; what was looked for is named.
+    """
+    path = Path(name)
+    if name != "latest" and (path / MANIFEST_NAME).is_file():
+        return read_run(path)
+    base = outputs_root(root)
+    below = base if name == "latest" else base / name
+    manifests = sorted(below.rglob(MANIFEST_NAME), key=lambda file: (file.stat().st_mtime_ns, str(file)))
+    if not manifests:
+        where = f"{base} holds no finished run" if name == "latest" else f"There is no run at {path} nor below {below}"
+        raise DataError(f"{where} (looked for {MANIFEST_NAME}).", "Make one: ov3d train points SCENE --stages fuse")
+    newest = manifests[-1].parent
+    what = "the newest run" if name == "latest" else f"the newest run of {name}"
+    return read_run(newest, chosen=f"{what}, of {len(manifests)}")
+
+
+def _safe(name: str) -> str:
+    """A name as one of a file."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "scene"

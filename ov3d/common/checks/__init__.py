@@ -1,0 +1,1 @@
+"""What `ov3d doctor` checks: the machine, a scene, its views."""

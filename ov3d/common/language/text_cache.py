@@ -1,0 +1,177 @@
+"""Vectors of prompts, kept on disk so that asking again needs no text encoder: NumPy alone reads them.
+
+One file a text encoder's identity and prompt. Writing is a rename, so any number of processes may write the same one at
+once; a file that is damaged counts as missing, is said, and is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ov3d.common.base.errors import CorruptFileError, DataError, NewerFormatError, StorageError, UsageError
+from ov3d.common.base.files import cache_root, hash_text, read_tensors, write_tensors
+from ov3d.common.base.shapes import Array, Float32
+from ov3d.common.language.cards import EncoderCard, Identity, TextEncoder
+
+MAX_PROMPT_CHARACTERS = 1000
+"""Far beyond what any text encoder reads; a longer prompt is a file put in by mistake."""
+
+KIND = "text-vector"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CachedText:
+    """One prompt's entry.
+
+    Attributes:
+        vector: the unit vector.
+        tokens_lost: how many tokens of the prompt the encoder could not take in.
+    """
+
+    vector: Float32[Array, " d"]
+    tokens_lost: int = 0
+
+
+class TextCache:
+    """Vectors by text identity and prompt.
+
+    Args:
+        root: the folder; none for `text` under the cache's root.
+        say: told in one line of each file that is damaged or cannot be written.
+    """
+
+    def __init__(self, root: str | Path | None = None, *, say: Callable[[str], None] | None = None) -> None:
+        self.root = Path(root) if root is not None else cache_root() / "text"
+        self._say = say or (lambda _: None)
+
+    def path(self, identity: Identity, prompt: str) -> Path:
+        """Where the vector of a prompt is or would be."""
+        return self.root / identity.key / f"{hash_text(prompt)}.safetensors"
+
+    def get(self, identity: Identity, prompts: Sequence[str]) -> dict[str, Float32[Array, " d"]]:
+        """The vectors that are here, by prompt."""
+        return {prompt: entry.vector for prompt, entry in self.entries(identity, prompts).items()}
+
+    def entries(self, identity: Identity, prompts: Sequence[str]) -> dict[str, CachedText]:
+        """The entries that are here, by prompt."""
+        found = {prompt: self._read(identity, prompt) for prompt in prompts}
+        return {prompt: entry for prompt, entry in found.items() if entry is not None}
+
+    def put(
+        self,
+        identity: Identity,
+        vectors: Mapping[str, Float32[Array, " d"]],
+        *,
+        tokens_lost: Mapping[str, int] | None = None,
+    ) -> None:
+        """Keep vectors by prompt. A cache that cannot be written is said, and is no error."""
+        for prompt, vector in vectors.items():
+            metadata = {"prompt": prompt, "tokens_lost": int((tokens_lost or {}).get(prompt, 0))}
+            arrays = {"vector": np.asarray(vector, dtype=np.float32)}
+            try:
+                write_tensors(self.path(identity, prompt), arrays, kind=KIND, version=VERSION, metadata=metadata)
+            except StorageError as error:
+                self._say(f"{error.message} The prompt is encoded again next time.")
+                return
+
+    def _read(self, identity: Identity, prompt: str) -> CachedText | None:
+        path = self.path(identity, prompt)
+        with contextlib.suppress(OSError):
+            if not path.exists():
+                return None
+        try:
+            file = read_tensors(path, kind=KIND, version=VERSION)
+        except (CorruptFileError, DataError, NewerFormatError) as error:
+            self._say(f"{error.message} Encoding the prompt again.")
+            return None
+        vector = file.tensors.get("vector")
+        if vector is None or file.metadata.get("prompt") != prompt:  # another prompt with the same hash
+            return None
+        return CachedText(vector, int(file.metadata.get("tokens_lost", 0)))
+
+
+def encode_prompts(
+    card: EncoderCard,
+    prompts: Sequence[str],
+    cache: TextCache,
+    make_encoder: Callable[[], TextEncoder],
+    *,
+    say: Callable[[str], None] | None = None,
+) -> Float32[Array, "k d"]:
+    """Unit vectors of prompts, from the cache where they are there.
+
+    Args:
+        card: of the encoder that the vectors must fit, for example an index's.
+        prompts: what the user asks for; white space is put in order, nothing else is changed.
+        cache: where vectors are looked for and kept.
+        make_encoder: makes that encoder; called only when a prompt is not in the cache.
+        say: told in one line of each prompt that is longer than the encoder reads.
+
+    Returns:
+        One row a prompt, in order.
+
+    Raises:
+        UsageError: a prompt is empty, too long or holds control characters.
+        DataError: the encoder that was made has another text side than the card.
+    """
+    cleaned = [clean_prompt(prompt) for prompt in prompts]
+    entries = cache.entries(card.text, cleaned)
+    entries = {prompt: entry for prompt, entry in entries.items() if entry.vector.shape == (card.dim,)}
+    missing = [prompt for prompt in dict.fromkeys(cleaned) if prompt not in entries]
+    if missing:
+        entries |= _encode_missing(card, missing, cache, make_encoder())
+    for prompt in dict.fromkeys(cleaned):
+        if say and (lost := entries[prompt].tokens_lost):
+            say(f"The encoder does not read the last {lost} tokens of the prompt {shortened(prompt)!r}; shorten it.")
+    if not cleaned:
+        return np.empty((0, card.dim), np.float32)
+    return np.stack([entries[prompt].vector for prompt in cleaned])
+
+
+def clean_prompt(prompt: str) -> str:
+    """The prompt with its white space in order.
+
+    Raises:
+        UsageError: it is empty, has more than `MAX_PROMPT_CHARACTERS`, or holds characters that are no text.
+    """
+    cleaned = " ".join(prompt.split())
+    if len(cleaned) > MAX_PROMPT_CHARACTERS:
+        raise UsageError(
+            f"The prompt has {len(cleaned):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are read.",
+            'Name the thing in a few words, for example "a red chair".',
+        )
+    if not any(character.isprintable() and not character.isspace() for character in cleaned):
+        raise UsageError("The prompt is empty.", 'Name what to look for, for example "a chair".')
+    for character in cleaned:
+        if ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 or 0xD800 <= ord(character) <= 0xDFFF:
+            raise UsageError(
+                f"The prompt {shortened(cleaned)!a} holds the character U+{ord(character):04X}, which is no text.",
+                "Type it again, in UTF-8.",
+            )
+    return cleaned
+
+
+def shortened(prompt: str, length: int = 60) -> str:
+    """The prompt as it is shown in a line."""
+    return prompt if len(prompt) <= length else f"{prompt[: length - 1]}…"
+
+
+def _encode_missing(
+    card: EncoderCard, prompts: list[str], cache: TextCache, encoder: TextEncoder
+) -> dict[str, CachedText]:
+    if encoder.card.text != card.text:
+        raise DataError(
+            f"The index was made with another text encoder ({card.text.model}, {card.text.key[:8]})"
+            f" than {encoder.card.spec} has here ({encoder.card.text.model}, {encoder.card.text.key[:8]}).",
+            "Train the scene again with this encoder, or install the ov3d that made the index.",
+        )
+    vectors = dict(zip(prompts, encoder.encode_text(prompts), strict=True))
+    lost = {prompt: encoder.num_tokens_lost(prompt) for prompt in prompts}
+    cache.put(card.text, vectors, tokens_lost=lost)
+    return {prompt: CachedText(vectors[prompt], lost[prompt]) for prompt in prompts}

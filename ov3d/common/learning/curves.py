@@ -1,0 +1,33 @@
+"""Loss curves: one JSON object a line, rewritten whole with every checkpoint, so that a resumed run has no line twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ov3d.common.base.files import write_text
+
+
+class Curves:
+    """The curves of a stage.
+
+    Args:
+        path: the file.
+        last_step: lines of later steps that stand there are of steps that are run again, and are dropped.
+    """
+
+    def __init__(self, path: Path, last_step: int) -> None:
+        self.path = path
+        self._lines: list[str] = []
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            self._lines = [line for line in lines if json.loads(line)["step"] <= last_step]
+
+    def add(self, step: int, **values: float) -> None:
+        """A line; values are rounded to six digits."""
+        rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+        self._lines.append(json.dumps({"step": step, **rounded}))
+
+    def write(self) -> None:
+        """Put the lines into the file."""
+        write_text(self.path, "".join(f"{line}\n" for line in self._lines))

@@ -1,0 +1,1 @@
+"""From pixels to points: projection, visibility, lifted features and their shared basis."""

@@ -1,0 +1,1 @@
+"""What a scene is: posed frames, cameras, images, truth and point clouds."""

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import ov3d
 from ov3d.common.base.files import cache_root
 
 
@@ -62,8 +63,10 @@ def _versions() -> list[Fact]:
     facts = [Fact("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
     for name in ("ov3d", "torch", "torchvision", "open_clip_torch", "timm", "numpy"):
         version = installed_version(name)
+        if name == "ov3d" and version is None:
+            version = f"{ov3d.__version__}, run from the checkout at {_short(Path(ov3d.__file__).parents[1])}"
         state = "ok" if version else "fault"
-        facts.append(Fact(name, version or "not installed", state, "" if version else "pip install ov3d"))
+        facts.append(Fact(name, version or "not installed", state, "" if version else f"pip install {name}"))
     return facts
 
 

@@ -64,6 +64,18 @@ def new_run(scene: str, backend: str, root: str | Path | None = None) -> Path:
     raise DataError(f"There are a thousand runs named {stamp} of {scene}.", "Clear the outputs folder.")
 
 
+def started_config(run: Path) -> Path:
+    """The settings of a run that is to be resumed.
+
+    Raises:
+        DataError: the folder holds none.
+    """
+    path = run / CONFIG_NAME
+    if not path.is_file():
+        raise DataError(f"{run} is not a run that can be resumed (looked for {CONFIG_NAME}).", "Start a new one.")
+    return path
+
+
 def claim_run(run: Path, config: str) -> None:
     """Write a configuration into a run's folder, or see that the one there fits: a run goes on as it was begun.
 

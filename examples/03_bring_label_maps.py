@@ -10,7 +10,7 @@ import ov3d
 
 def main(folder: Path) -> None:
     """Take the generated room's own label images for a segmenter's: `labels:DIR` names a folder of id images instead."""
-    room = ov3d.demo_scene(folder / "room", seed=3, views=4)
+    room = ov3d.demo_scene(folder / "room", views=4)
     run = ov3d.train("points", room.path, stages=["fuse"], encoder="labels:scene", outputs=folder / "outputs")
     for prompt in ("the floor", "a wall", "a giraffe"):
         answer = ov3d.query(prompt, run)

@@ -1,37 +1,19 @@
 """The Python API: one typed function for what each command does, with the command's own defaults.
 
-`import ov3d` offers all of them and imports each when it is first used. This tour works in an empty folder, offline:
+`import ov3d` offers all of them and imports each when it is first used. The examples here and below run in an empty folder,
+offline, in this order:
 
 >>> import ov3d
-
-A capture in any known layout becomes a `Scene`; this one is a generated room with four photographs on its walls:
-
->>> room = ov3d.demo_scene("my-room", views=4)
->>> scene = ov3d.load_scene("my-room")
->>> scene.name, scene.layout, len(scene.frames), scene.world.units
-('my-room', 'scannet', 4, 'metric')
-
-Its images are encoded once; asking for it again encodes nothing:
-
->>> [report.images + report.skipped for report in ov3d.extract_features("my-room")]
-[4]
->>> [report.images for report in ov3d.extract_features("my-room")]
-[0]
-
-A backend carries what they show onto the points, and the run answers to words:
-
+>>> room = ov3d.demo_scene("my-room", views=4)  # any capture in a known layout does
 >>> run = ov3d.train("points", "my-room", stages=["fuse"])
->>> answer = ov3d.query("a cat", run)
->>> answer.found, answer.scene, len(answer.scores) == len(scene.cloud)
-(True, 'my-room', True)
->>> ov3d.query("a piano", run).headline
-"nothing in this scene matches 'a piano' (best score 0.14, threshold 0.25)"
+>>> ov3d.query("a cat", run).found, ov3d.query("a piano", run).found
+(True, False)
 
-Its index can be read with NumPy alone:
+Scenes and indexes can be looked into:
 
->>> index = ov3d.load_index(run.indexes["my-room"])
->>> index.scene, index.backend, len(index.xyz) == len(scene.cloud)
-('my-room', 'points/fuse', True)
+>>> scene, index = ov3d.load_scene("my-room"), ov3d.load_index(run.indexes["my-room"])
+>>> scene.layout, len(scene.frames), scene.world.units, index.backend, len(index.xyz) == len(scene.cloud)
+('scannet', 4, 'metric', 'points/fuse', True)
 """
 
 from __future__ import annotations
@@ -87,15 +69,14 @@ def extract_features(
     What is stored already is skipped, and `train` with the same encoder and refinement uses what is stored.
 
     >>> import ov3d
-    >>> [report.failed for report in ov3d.extract_features("my-room")]
-    [()]
+    >>> [(report.images, report.skipped) for report in ov3d.extract_features("my-room")]
+    [(0, 4)]
 
     Args:
         path: a scene, or a folder of scenes.
         encoder: as after `--encoder`; `labels:DIR@TEXT` and `features:DIR@TEXT` name the text encoder as well.
         refine: `none`, `dino`, `timm:NAME`, or `auto`: dino for the offline encoder, else none.
-        layout: how the scenes are stored; None detects it.
-        scale: metres per unit of the files; None leaves lengths as they are.
+        layout, scale: how scenes are stored, and metres per unit of their files; None detects it and leaves lengths alone.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         progress: told how far it is.
 
@@ -148,22 +129,16 @@ def train(
         scene: a scene, or a folder of scenes.
         stages: the first ones of the backend's; None takes the configuration's.
         preset: where values come from that are not given, for example `cpu` or `gpu`.
-        encoder: as after `--encoder`; `labels:DIR@TEXT` and `features:DIR@TEXT` name the text encoder as well.
-        refine: `auto`, `none`, `dino` or `timm:NAME`.
+        encoder, refine: as in `extract_features`.
         seed: of everything random.
         config: YAML file of settings.
-        settings: any settings of the backend, nested or with dotted keys (`{"guide.steps": 500}`); they win over the file,
-            and the arguments above win over them.
+        settings: any settings, nested or with dotted keys (`{"guide.steps": 500}`); they win over the file, and the arguments
+            above win over them.
         outputs: folder of runs; None takes $OV3D_OUTPUTS or ./outputs.
-        layout: how the scenes are stored; None detects it.
-        scale: metres per unit of the files; None leaves lengths as they are.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        layout, scale, device: as in `extract_features`.
         resume: folder of an unfinished run, which ends identical to an uninterrupted one; None starts a new one.
         extract: whether missing features are extracted; otherwise they are an error.
         progress: told how far it is.
-
-    Returns:
-        The finished run; `run.indexes` names the LanguageIndex file of each scene.
 
     Raises:
         UsageError: an unknown backend or setting, or a resumed run was started with other ones.
@@ -172,23 +147,13 @@ def train(
     from ov3d.backends import get_backend, train_run
     from ov3d.common.base.runs import started_config
 
-    one_stage = [stages] if isinstance(stages, str) else stages
-    named = {"stages": one_stage, "preset": preset, "encoder": encoder, "refine": refine, "seed": seed}
+    named = {"stages": stages, "preset": preset, "encoder": encoder, "refine": refine, "seed": seed}
     given = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
     folder = None if resume is None else Path(resume)
     path = Path(config) if config is not None else None if folder is None else started_config(folder)
+    how: dict[str, Any] = {"outputs": outputs, "layout": layout, "scale": scale, "device": device, "extract": extract}
     return train_run(
-        get_backend(backend),
-        scene,
-        config_path=path,
-        overrides=given,
-        run=folder,
-        outputs=outputs,
-        layout=layout,
-        scale=scale,
-        device=device,
-        extract=extract,
-        progress=progress,
+        get_backend(backend), scene, config_path=path, overrides=given, run=folder, progress=progress, **how
     )
 
 
@@ -231,9 +196,10 @@ def query(
     from ov3d.common.asking.index import read_index
     from ov3d.common.asking.prompt import clean_prompt
     from ov3d.common.base.progress import Silent
+    from ov3d.common.base.runs import find_run
 
     prompt, listener = clean_prompt(prompt), progress or Silent()
-    path = index_path(_found(run), scene)
+    path = index_path(find_run(run), scene)
     index = read_index(path)
     answer = ask(index, prompt, threshold=threshold, top=top, device=device, say=listener.say)
     if output is not None:
@@ -261,9 +227,8 @@ def predict(
     """Label a scan with the 3D network of a run, without photographs; what `ov3d predict` does.
 
     >>> import ov3d
-    >>> few = {"specialise.steps": 4, "guide.steps": 4, "guide.voxel_size": 0.1}
-    >>> stages = ["fuse", "pseudo-label", "specialise", "guide"]
-    >>> run = ov3d.train("points", "my-room", stages=stages, encoder="labels:scene", settings=few)
+    >>> every, few = ["fuse", "pseudo-label", "specialise", "guide"], {"specialise.steps": 4, "guide.steps": 4}
+    >>> run = ov3d.train("points", "my-room", stages=every, encoder="labels:scene", settings=few)
     >>> done = ov3d.predict(run, "my-room/cloud.ply", "labelled.ply")
     >>> done["points"] == sum(done["classes"].values())
     True
@@ -276,11 +241,8 @@ def predict(
         prompts: any words instead.
         threshold: raw cosine below which a point gets no label; None takes the run's own, or none where its whole vocabulary
             is asked for.
-        turns: how many turned copies of the scan are averaged; 1 is the scan itself.
-        seed: of the copies.
-        layout: how a scene is stored; None detects it.
-        scale: metres per unit of the file; None leaves lengths as they are.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        turns, seed: how many turned copies of the scan are averaged (1 is the scan itself), and the seed of their turns.
+        layout, scale, device: as in `extract_features`.
         progress: told how far it is.
 
     Returns:
@@ -291,22 +253,12 @@ def predict(
         DataError: the scan cannot be read, or has no points.
     """
     from ov3d.common.base.device import pick_device
+    from ov3d.common.base.runs import find_run
     from ov3d.points.predict import predict_scan
 
-    return predict_scan(
-        _found(run),
-        Path(scan),
-        Path(output),
-        classes=tuple(classes),
-        prompts=tuple(prompts),
-        threshold=threshold,
-        turns=turns,
-        seed=seed,
-        layout=layout,
-        scale=scale,
-        device=pick_device(device),
-        progress=progress,
-    )
+    how: dict[str, Any] = {"classes": tuple(classes), "prompts": tuple(prompts), "threshold": threshold, "turns": turns}
+    how |= {"seed": seed, "layout": layout, "scale": scale, "device": pick_device(device), "progress": progress}
+    return predict_scan(find_run(run), Path(scan), Path(output), **how)
 
 
 def evaluate(
@@ -332,8 +284,7 @@ def evaluate(
         classes: which ones to ask for; none takes all that have truth.
         protocol: a nerf run has `held-out`, `3d-ovs` and `langsplat`; None takes the backend's first.
         threshold: cosine from which a class is present; None takes the encoder's own.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        progress: told how far it is.
+        device, progress: as in `extract_features`.
 
     Returns:
         One report per table: the run's own answers, then its teacher's, scene by scene.
@@ -346,10 +297,11 @@ def evaluate(
     from ov3d.common.asking.index import read_index
     from ov3d.common.base.device import pick_device
     from ov3d.common.base.errors import UsageError
+    from ov3d.common.base.runs import find_run
     from ov3d.common.metrics.report import run_reports
     from ov3d.common.readers import load_scene
 
-    found, chosen = _found(run), pick_device(device)
+    found, chosen = find_run(run), pick_device(device)
     made_by = str(found.manifest["backend"])
     if protocol is not None and protocol not in PROTOCOLS[made_by]:
         raise UsageError(f"A run of {made_by} is scored by {' or '.join(PROTOCOLS[made_by])}, not {protocol}.")
@@ -367,9 +319,3 @@ def evaluate(
         options |= {"device": chosen, "classes": tuple(classes), "threshold": threshold, "progress": progress}
         reports += run_reports(get_backend(made_by).evaluate(found, truth, **options).to_json())
     return reports
-
-
-def _found(run: str | Path | Run) -> Run:
-    from ov3d.common.base.runs import Run, find_run
-
-    return run if isinstance(run, Run) else find_run(str(run))

@@ -136,12 +136,16 @@ def read_run(path: str | Path, *, chosen: str = "") -> Run:
     return Run(Path(path), read_json(Path(path) / MANIFEST_NAME, kind=MANIFEST_KIND, version=MANIFEST_VERSION), chosen)
 
 
-def find_run(name: str = "latest", root: str | Path | None = None) -> Run:
+def find_run(name: str | Path | Run = "latest", root: str | Path | None = None) -> Run:
     """Find a run by its folder, by `latest`, or by a scene or `scene/backend` name (the newest of those).
+
+    A run that is open already comes back as it is.
 
     Raises:
         DataError: nothing of that name; what was looked for is named.
     """
+    if isinstance(name, Run):
+        return name
     path = Path(name)
     if name != "latest" and (path / MANIFEST_NAME).is_file():
         return read_run(path)

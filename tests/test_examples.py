@@ -82,4 +82,4 @@ def test_the_documented_calls_give_what_they_say(tmp_path: Path) -> None:
     code = "import doctest, ov3d.api; found = doctest.testmod(ov3d.api); print(found.failed, found.attempted)"
     printed = _run(tmp_path, "-c", code)
     failed, attempted = map(int, printed.split()[-2:])
-    assert failed == 0 and attempted > 25, printed
+    assert failed == 0 and attempted > 20, printed

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from ov3d.backends import get_backend, train_run
-from ov3d.common.asking.ask import ask_index, index_path
+from ov3d.common.asking.ask import ask, index_path
 from ov3d.common.asking.index import read_index
 from ov3d.common.metrics.objects import distance_to_nearest, true_objects
 from ov3d.common.scenes.scene import Scene
@@ -108,12 +108,12 @@ def measure(seed: int, photographs: tuple[str, ...], options: argparse.Namespace
 def _ask(row: Row, path: Path, scene: Scene, photographs: tuple[str, ...], threshold: float | None) -> None:
     index = read_index(path)
     for name in photographs:
-        answer = ask_index(index, f"a {name}", threshold=threshold)
+        answer = ask(index, f"a {name}", threshold=threshold)
         found = answer.objects[0].centre if answer.found else None
         row.metres[name] = float("inf") if found is None else distance_to_nearest(found, true_objects(scene, name))
         row.scores[name] = answer.best_score
     for prompt in ABSENT:
-        answer = ask_index(index, prompt, threshold=threshold)
+        answer = ask(index, prompt, threshold=threshold)
         row.scores[prompt] = answer.best_score
         if answer.found:
             row.false[prompt] = answer.best_score

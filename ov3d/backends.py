@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -59,7 +59,7 @@ def train_run(
     path: str | Path,
     *,
     config_path: Path | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Iterable[str] | Mapping[str, Any] = (),
     run: Path | None = None,
     outputs: str | Path | None = None,
     layout: str | None = None,
@@ -74,7 +74,7 @@ def train_run(
         backend: from `get_backend`.
         path: a scene, or a folder of scenes.
         config_path: YAML file of settings.
-        overrides: `a.b=value` texts that win over the file.
+        overrides: settings that win over the file; see `load_config`.
         run: the folder of an unfinished run to go on with; none makes a new one.
         outputs: where runs are kept.
         layout: how the scenes are stored; none detects it.
@@ -172,8 +172,3 @@ def estimate_run(
     options = {} if progress is None else {"say": progress.say}
     source = open_source(path, layout=layout, scale=scale, **options)
     return backend.estimate(source, config, device=pick_device(device))
-
-
-def train(backend: str, scene: str | Path, *settings: str, outputs: Path | None = None, device: str = "auto") -> Run:
-    """Train a backend by name; `settings` are texts like `refine=dino`."""
-    return train_run(get_backend(backend), scene, overrides=settings, outputs=outputs, device=device)

@@ -53,16 +53,15 @@ def demo(
     go_offline(True)
     use_cache(cache)
     console = Console(as_json=as_json, quiet=quiet)
+    from ov3d.api import demo_scene
     from ov3d.backends import get_backend, train_run
     from ov3d.common.base.device import pick_device
     from ov3d.common.base.runs import outputs_root
-    from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
 
     start = time.perf_counter()
     home = outputs_root(outputs) / "demo"
-    config = GalleryConfig(seed=seed, num_views=views, photographs=PRESENT)
     console.say(f"Building a room with {views} views in {home / f'room-{seed}'}")
-    scene = write_gallery(home / f"room-{seed}", config, progress=console)
+    scene = demo_scene(home / f"room-{seed}", seed, views, progress=console)
     backend = get_backend("points")
     run = train_run(
         backend,
@@ -87,12 +86,12 @@ def demo(
 
 
 def _ask(run: Run, scene: Scene, device: str, console: Console) -> list[Answer]:
-    from ov3d.common.asking.ask import ask_index, index_path
+    from ov3d.common.asking.ask import ask, index_path
     from ov3d.common.asking.index import read_index
 
     index = read_index(index_path(run, scene.name))
     prompts = [f"a {name}" for name in PRESENT] + list(ABSENT)
-    return [ask_index(index, prompt, device=device, say=console.say) for prompt in prompts]
+    return [ask(index, prompt, device=device, say=console.say) for prompt in prompts]
 
 
 def _draw(run: Run, answers: list[Answer], folder: Path, console: Console) -> list[Path]:

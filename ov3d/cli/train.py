@@ -140,12 +140,9 @@ def _overrides(*, stages: str | None, **values: object) -> list[str]:
 def _resumed_config(resume: Path | None, config: Path | None) -> Path | None:
     if resume is None or config is not None:
         return config
-    from ov3d.common.base.errors import DataError
+    from ov3d.common.base.runs import started_config
 
-    written = resume / "config.yaml"
-    if not written.is_file():
-        raise DataError(f"{resume} is no run to go on with (looked for config.yaml).", "Leave --resume out.")
-    return written
+    return started_config(resume)
 
 
 def _show(out: RichConsole, run: Run) -> None:

@@ -117,8 +117,7 @@ def train_scene(
         teacher.card,
         folder,
         vocabulary=classes,
-        lift_config=config.lift,
-        long_side=config.view_long_side,
+        config=config,
         progress=progress,
     )
     write_lifted(folder / LIFTED_NAME, lifted)

@@ -19,7 +19,7 @@ from ov3d.common.base.progress import Progress, Silent
 from ov3d.common.base.runs import CONFIG_NAME, Run, claim_run, read_run, scene_folders, write_manifest
 from ov3d.common.base.shapes import Array, Float, Float32
 from ov3d.common.learning.estimate import estimate_scene
-from ov3d.common.learning.run_lifting import LIFTED_NAME, SceneLifting
+from ov3d.common.learning.run_lifting import LIFTED_NAME, SceneLifting, TakenOver, take_over
 from ov3d.common.lifting.lift import read_lifted
 from ov3d.common.scenes.scene import Scene, SceneSource
 from ov3d.common.teachers import open_teacher
@@ -75,11 +75,11 @@ class PointsBackend:
             progress=listener,
             extract=extract,
             resume=resume,
+            taken=take_over(read_run(config.lifted), config.basis) if config.lifted is not None else TakenOver(),
         )
         scene_of = _Prepared(source, teacher, config, listener)
         folders = scene_folders(run, tuple(source.ids))
         _check_validation(config.validation, tuple(source.ids))
-        _take_over(lifting, config.lifted)
         if config.basis.energy < 1:
             training = [idx for idx, name in enumerate(source.ids) if name not in config.validation]
             lifting.choose(
@@ -187,16 +187,6 @@ def _check_validation(validation: tuple[str, ...], ids: tuple[str, ...]) -> None
             raise UsageError(f"There is no scene {name!r} to validate on.", did_you_mean(name, ids))
     if ids and not set(ids) - set(validation):
         raise DataError("All scenes are validation scenes: there is none to train on.", "Name fewer in validation.")
-
-
-def _take_over(lifting: SceneLifting, lifted_from: Path | None) -> None:
-    """Let a run use another one's lifted features and basis."""
-    if lifted_from is None:
-        return
-    other = read_run(lifted_from)
-    lifting.taken_from = {scene: path.with_name(LIFTED_NAME) for scene, path in other.indexes.items()}
-    if lifting.basis_config.energy < 1:
-        lifting.use_basis_of(other.path)
 
 
 def _manifest(

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.asking.answer import SPACING_FACT
 from ov3d.common.asking.index import LanguageIndex, write_index
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.progress import Progress
@@ -23,10 +22,8 @@ from ov3d.common.checks.views import check_views
 from ov3d.common.language.specs import suitable_refinement
 from ov3d.common.learning.run_lifting import SceneLifting
 from ov3d.common.lifting.lift import LiftedFeatures
-from ov3d.common.lifting.lowrank import compress
-from ov3d.common.lifting.projection import median_spacing
 from ov3d.common.scenes.cloud_from_depth import with_cloud
-from ov3d.common.scenes.scene import PointCloud, Scene
+from ov3d.common.scenes.scene import Scene
 from ov3d.common.scenes.views import FILE_NAME as VIEWS_NAME
 from ov3d.common.scenes.views import ViewSet, write_views
 from ov3d.common.teachers.teacher import Teacher
@@ -78,16 +75,15 @@ def fuse_scene(scene: Scene, lifting: SceneLifting, config: PointsConfig, folder
     Raises:
         DataError: missing features that must not be extracted, or none on any point.
     """
-    assert scene.cloud is not None
     frames = lifting.frames_of(scene, folder)
     lifted = lifting.lifted(scene, frames, folder)
     if not len(lifted):
         raise DataError(f"No point of {scene.name} is seen by a frame with features.", "See: ov3d doctor SCENE")
-    cloud, scene = scene.cloud, replace(scene, frames=frames)
-    index = _index(scene, cloud, lifted, lifting.teacher, config)
+    scene = replace(scene, frames=frames)
+    index = _index(scene, lifted, lifting.teacher, config)
     write_index(folder / INDEX_NAME, index)
     write_views(folder / VIEWS_NAME, ViewSet.from_scene(scene))
-    return Fused(folder / INDEX_NAME, {"points": len(cloud), "share_seen": lifted.share_seen, **index.facts})
+    return Fused(folder / INDEX_NAME, {"points": lifted.num_points, "share_seen": lifted.share_seen, **index.facts})
 
 
 def probe_texts(teacher: Teacher, classes: tuple[str, ...]) -> Float32[Array, "k d"]:
@@ -110,34 +106,21 @@ def point_features(lifted: LiftedFeatures, config: PointsConfig) -> Float16[Arra
     return features
 
 
-def _index(
-    scene: Scene, cloud: PointCloud, lifted: LiftedFeatures, teacher: Teacher, config: PointsConfig
-) -> LanguageIndex:
-    probes = probe_texts(teacher, scene.classes)
-    if lifted.basis is not None:  # a score is code . (basis @ text)
-        probes = probes @ lifted.basis.T
-    low = compress(point_features(lifted, config), probes, tolerance=config.score_tolerance)
+def _index(scene: Scene, lifted: LiftedFeatures, teacher: Teacher, config: PointsConfig) -> LanguageIndex:
     facts = {
-        SPACING_FACT: median_spacing(cloud.xyz),
         "lifted": lifted.key,
         "frames": len(scene.frames),
         "refine": suitable_refinement(config.refine, config.encoder),
         "score": config.score,
-        "basis_energy": low.energy_kept,
-        "basis_score_error": low.max_error,
         **({"lifted_basis": lifted.facts["basis"]} if "basis" in lifted.facts else {}),
         **teacher.facts(scene),
     }
-    return LanguageIndex(
-        xyz=cloud.xyz,
-        code=low.code,
-        basis=low.basis if lifted.basis is None else low.basis @ lifted.basis,
-        owner=lifted.row_of_point() if len(lifted) < len(cloud) else None,
-        scene=scene.name,
-        scene_path=str(scene.path.resolve()),
-        world=scene.world,
+    return LanguageIndex.of_lifted(
+        replace(lifted, code=point_features(lifted, config)),
+        scene,
+        teacher.card,
         backend="points/fuse",
-        encoder=teacher.card,
-        rgb=cloud.rgb,
         facts=facts,
+        probes=probe_texts(teacher, scene.classes),
+        tolerance=config.score_tolerance,
     )

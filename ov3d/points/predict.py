@@ -12,11 +12,12 @@ import numpy as np
 
 from ov3d.common.asking.ask import text_vector
 from ov3d.common.asking.corruption_note import corruption_note
+from ov3d.common.asking.prompt import clean_prompt
 from ov3d.common.base.errors import UsageError, did_you_mean
 from ov3d.common.base.progress import Progress, Silent
 from ov3d.common.base.runs import Run
 from ov3d.common.base.shapes import Array, Float32, UInt8, UInt16
-from ov3d.common.language.text_cache import TextCache, clean_prompt, encode_prompts
+from ov3d.common.language.text_cache import TextCache, encode_prompts
 from ov3d.points.network import PointNetwork, load_network, upright
 from ov3d.points.scan import NO_LABEL, Scan, read_scan, write_labelled
 from ov3d.points.tiles import score_voxels, tile_cosines, voxels_of
@@ -284,7 +285,7 @@ def _text_vectors(network: PointNetwork, words: Words, device: str, progress: Pr
     vectors = np.empty((len(words.prompts), card.dim), np.float32)
     trained = [number for number, name in enumerate(words.prompts) if name not in words.outside]
     if trained:
-        names = [words.prompts[number] for number in trained]
+        names = [clean_prompt(words.prompts[number]) for number in trained]
         vectors[trained] = encode_prompts(card, names, cache, make_encoder, say=progress.say)
     for number, name in enumerate(words.prompts):
         if name in words.outside:

@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ov3d.common.asking.answer import ask
-from ov3d.common.asking.ask import index_path
+from ov3d.common.asking.ask import ask, index_path
 from ov3d.common.asking.index import read_index
 from ov3d.common.base.config import load_config
 from ov3d.common.base.errors import DataError, Ov3dError, UsageError

@@ -17,9 +17,11 @@ from ov3d.common.base.progress import Progress, Silent
 from ov3d.common.base.runs import Run
 from ov3d.common.base.shapes import Array, Float32, UInt8, UInt16
 from ov3d.common.language.text_cache import TextCache, clean_prompt, encode_prompts
-from ov3d.points.network import PointNetwork, load_network, upright
+from ov3d.common.scenes.upright import upright
+from ov3d.common.sparse.tiles import voxels_of
+from ov3d.points.network import PointNetwork, load_network
 from ov3d.points.scan import NO_LABEL, Scan, read_scan, write_labelled
-from ov3d.points.tiles import score_voxels, tile_cosines, voxels_of
+from ov3d.points.tiles import score_voxels, tile_cosines
 from ov3d.points.turns import Pose, poses
 
 if TYPE_CHECKING:

@@ -23,13 +23,14 @@ from ov3d.common.lifting.lift import LiftedFeatures, read_lifted
 from ov3d.common.metrics.semantic import SemanticConfusion
 from ov3d.common.readers import load_scene
 from ov3d.common.scenes.scene import IGNORE, Scene
+from ov3d.common.scenes.upright import upright
 from ov3d.common.teachers import open_teacher
 from ov3d.common.worlds.gallery import furnished_gallery, write_gallery
 from ov3d.points.bake import specialised_features
 from ov3d.points.config import PointsConfig
 from ov3d.points.ensemble import ensemble_scores
 from ov3d.points.material import read_features
-from ov3d.points.network import load_network, upright
+from ov3d.points.network import load_network
 from ov3d.points.pseudo_labels import PSEUDO_NAME, read_pseudo_labels
 from ov3d.points.train import load_affine
 from ov3d.points.turns import Pose, poses

@@ -13,11 +13,10 @@ from pydantic import Field, field_validator, model_validator
 
 from ov3d.common.base.config import Config, filled_in, first_of
 from ov3d.common.language.specs import AUTO, known_refinement
+from ov3d.common.learning.augment import AugmentConfig
 from ov3d.common.lifting.basis import BasisConfig
 from ov3d.common.lifting.lift import LiftConfig
 
-Turn = Literal["any", "quarter", "none"]
-"""How clouds are turned about the vertical, see `AugmentConfig.turn`."""
 STAGES = ("fuse", "pseudo-label", "specialise", "guide")
 """Stages in order; any prefix can be run."""
 
@@ -58,27 +57,6 @@ class SpecialiseConfig(Config):
     """Factor on the logits; the paper has none (1), none takes the encoder's own."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Steps between two checkpoints."""
-
-
-class AugmentConfig(Config):
-    """How a cloud is changed before a step. A training of minutes has no time for much of it; the paper's is a preset's."""
-
-    tilt: float = Field(default=0.0, ge=0)
-    """Largest rotation about x and y, radians."""
-    turn: Turn = "quarter"
-    """Angles that it is turned by about the vertical: any, or quarter turns, which keep straight walls straight in voxels."""
-    scale: tuple[float, float] = (1.0, 1.0)
-    """Range of its size."""
-    flip: float = Field(default=0.5, ge=0, le=1)
-    """Chance of a mirror image, for x and for y."""
-    contrast: float = Field(default=0.0, ge=0, le=1)
-    """Chance that colours are stretched to the whole range, by any degree."""
-    tint: float = Field(default=0.03, ge=0, le=1)
-    """Largest shift of a colour channel, of the whole range; in 19 of 20 steps."""
-    colour_noise: float = Field(default=0.02, ge=0, le=1)
-    """Standard deviation of noise on colours, of the whole range; in 19 of 20 steps."""
-    drop_colours: float = Field(default=0.0, ge=0, le=1)
-    """Chance that all colours are grey, so that the network gets by without."""
 
 
 class GuideConfig(Config):

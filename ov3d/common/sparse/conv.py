@@ -223,7 +223,7 @@ class InverseConv(_SparseConvModule):
         Raises:
             UsageError: `x` is not on the grid that the strided convolution made of `fine`'s.
         """
-        kernel = fine.grid.maps.get(self.shape)
+        kernel: KernelMap | None = fine.grid.maps.get(self.shape)
         if kernel is None or kernel.target is not x.grid:
             raise UsageError(
                 f"No convolution of size {self.shape.size} and stride {self.shape.stride} led from these voxels to those.",

@@ -1,7 +1,7 @@
-"""Rows of the points benchmarks: generated rooms, run folders that are gone on with, answers a stage, scores.
+"""Rows of the points benchmarks: generated rooms, runs that are resumed, the answers of each stage, scores.
 
-Every stage is asked the same: of all words, the one with the highest cosine, no threshold. One confusion matrix a row over all
-points of all rooms; points of unknown class are left out, points without an answer are missed.
+Every stage answers the same way: the word with the highest cosine, without a threshold. Each row has one confusion matrix over
+all points of all rooms; points of unknown class are left out, points without an answer are missed.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def write_rooms(folder: Path, seeds: Sequence[int], num_views: int = 12) -> list
 
 
 def run_of(path: Path, rooms: Path, settings: Sequence[str]) -> tuple[Run, float]:
-    """A run of these settings, trained now, gone on with, or there already; and the seconds of this call."""
+    """A run of these settings, trained now, resumed, or finished before; and the seconds of this call."""
     start = time.perf_counter()
     if (path / MANIFEST_NAME).is_file():
         config = load_config(PointsConfig, None, settings)

@@ -20,7 +20,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.nerf_gallery import Told
-from ov3d.backends import get_backend, train_run
+from ov3d.backends import get_backend
+from ov3d.common.base.config import load_config
+from ov3d.common.learning.run import train_run
 
 STEPS, LONG_SIDE, GOAL = 800, 320, 18.0
 
@@ -47,7 +49,9 @@ def main() -> None:
     clock, processor = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as temporary:
         outputs = options.folder or Path(temporary)
-        run = train_run(get_backend("nerf"), data, overrides=settings, outputs=outputs, progress=Told())
+        backend = get_backend("nerf")
+        config = load_config(backend.config_type, None, settings)
+        run = train_run(backend, data, config, outputs=outputs, progress=Told())
     (facts,) = run.manifest["facts"].values()
     psnr = facts["psnr"]
     result = {

@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ov3d.backends import get_backend, train_run
+from ov3d.backends import get_backend
 from ov3d.common.base.config import load_config
 from ov3d.common.base.progress import Silent
 from ov3d.common.base.runs import Run, new_run, scene_folders
+from ov3d.common.learning.run import train_run
 from ov3d.common.scenes.scene import IGNORE, Scene
 from ov3d.common.worlds.gallery import EASY, GalleryConfig, write_gallery
 from ov3d.nerf.config import NerfConfig
@@ -79,12 +80,11 @@ def measure(seed: int, folder: Path, settings: list[str], skip: str | None = Non
     for name, encoder in (("offline", "offline"), ("labels", LABELS)):
         if name == skip:
             continue
-        overrides = [f"encoder={encoder}", *common]
-        run = _prepared(field, scene, overrides, folder)
+        config = load_config(NerfConfig, None, [f"encoder={encoder}", *common])
+        run = _prepared(field, scene, folder)
         clock, processor = time.perf_counter(), time.process_time()
-        run = train_run(
-            get_backend("nerf"), scene.path, overrides=overrides, run=run, outputs=folder / "runs", progress=Told()
-        )
+        backend = get_backend("nerf")
+        run = train_run(backend, scene.path, config, run=run, outputs=folder / "runs", progress=Told())
         minutes = ((time.perf_counter() - clock) / 60, (time.process_time() - processor) / 60)
         if field is None:
             row["minutes"], row["processor_minutes"] = (round(one, 2) for one in minutes)
@@ -133,11 +133,10 @@ def visible(scene: Scene, names: list[str]) -> tuple[str, ...]:
     return tuple(scene.classes[idx] for idx in sorted(found - {IGNORE}))
 
 
-def _prepared(field: Run | None, scene: Scene, overrides: list[str], folder: Path) -> Path | None:
+def _prepared(field: Run | None, scene: Scene, folder: Path) -> Path | None:
     """A folder with the radiance field of another run of the same settings: distillation alone is left to do."""
     if field is None:
         return None
-    load_config(NerfConfig, None, overrides)  # a wrong setting is found before anything is copied
     run = new_run(scene.name, "nerf", folder / "runs")
     source, target = (scene_folders(one, [scene.name])[0] for one in (field.path, run))
     target.mkdir(parents=True)

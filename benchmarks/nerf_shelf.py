@@ -23,7 +23,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.nerf_gallery import LABELS, Told
-from ov3d.backends import get_backend, train_run
+from ov3d.backends import get_backend
+from ov3d.common.base.config import load_config
+from ov3d.common.learning.run import train_run
 from ov3d.common.readers import load_scene
 
 HELD_OUT = ("8", "9")
@@ -44,7 +46,8 @@ def main() -> None:
     backend = get_backend("nerf")
     clock, processor = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as temporary:
-        run = train_run(backend, data, overrides=settings, outputs=options.folder or Path(temporary), progress=Told())
+        config = load_config(backend.config_type, None, settings)
+        run = train_run(backend, data, config, outputs=options.folder or Path(temporary), progress=Told())
         minutes = (time.perf_counter() - clock) / 60
         processor_minutes = (time.process_time() - processor) / 60
         scene = load_scene(data)

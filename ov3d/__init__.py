@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ov3d.api import extract_features as extract_features
     from ov3d.api import query as query
-    from ov3d.backends import train as train
+    from ov3d.api import train as train
     from ov3d.common.asking.answer import ask as ask
     from ov3d.common.asking.index import read_index as load_index
     from ov3d.common.readers import load_scene as load_scene
@@ -24,7 +24,7 @@ _LAZY = {
     "load_index": ("ov3d.common.asking.index", "read_index"),
     "ask": ("ov3d.common.asking.answer", "ask"),
     "query": ("ov3d.api", "query"),
-    "train": ("ov3d.backends", "train"),
+    "train": ("ov3d.api", "train"),
 }
 
 __all__ = ["__version__", "ask", "extract_features", "load_index", "load_scene", "query", "train"]

@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ov3d.common.asking.answer import Answer
     from ov3d.common.base.progress import Progress
+    from ov3d.common.base.runs import Run
     from ov3d.common.features.extract import ExtractReport
 
 
@@ -86,6 +87,17 @@ def extract_features(
     source = open_source(path, layout=layout, scale=scale, say=progress.say if progress else None)
     teacher = open_teacher(encoder, refine=refine, device=pick_device(device))
     return [teacher.extract(source[idx], progress=progress or Silent()) for idx in range(len(source))]
+
+
+def train(backend: str, scene: str | Path, *settings: str, outputs: Path | None = None, device: str = "auto") -> Run:
+    """Train a backend by name; `settings` are texts like `refine=dino`."""
+    from ov3d.backends import get_backend
+    from ov3d.common.base.config import load_config
+    from ov3d.common.learning.run import train_run
+
+    chosen = get_backend(backend)
+    config = load_config(chosen.config_type, None, settings)
+    return train_run(chosen, scene, config, outputs=outputs, device=device)
 
 
 def query(

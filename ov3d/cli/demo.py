@@ -53,9 +53,11 @@ def demo(
     go_offline(True)
     use_cache(cache)
     console = Console(as_json=as_json, quiet=quiet)
-    from ov3d.backends import get_backend, train_run
+    from ov3d.backends import get_backend
+    from ov3d.common.base.config import load_config
     from ov3d.common.base.device import pick_device
     from ov3d.common.base.runs import outputs_root
+    from ov3d.common.learning.run import train_run
     from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
 
     start = time.perf_counter()
@@ -64,14 +66,8 @@ def demo(
     console.say(f"Building a room with {views} views in {home / f'room-{seed}'}")
     scene = write_gallery(home / f"room-{seed}", config, progress=console)
     backend = get_backend("points")
-    run = train_run(
-        backend,
-        scene.path,
-        overrides=[f"refine={refine}", "stages=[fuse]"],
-        outputs=outputs,
-        device=device,
-        progress=console,
-    )
+    settings = load_config(backend.config_type, None, [f"refine={refine}", "stages=[fuse]"])
+    run = train_run(backend, scene.path, settings, outputs=outputs, device=device, progress=console)
     answers = _ask(run, scene, device, console)
     report = backend.evaluate(run, scene, device=pick_device(device), classes=PRESENT, progress=console)
     pictures = _draw(run, answers, home / "answers", console)

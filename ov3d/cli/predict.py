@@ -72,23 +72,13 @@ def predict(
     found = find_run(run, outputs)
     if found.chosen:
         console.say(f"Labelling with {found.path} ({found.chosen}).")
+    from ov3d.backends import get_backend
     from ov3d.common.base.device import pick_device
-    from ov3d.points.predict import predict_scan
+    from ov3d.common.learning.backend import PredictOptions
 
-    data = predict_scan(
-        found,
-        scan,
-        output,
-        classes=asked,
-        prompts=words,
-        threshold=threshold,
-        turns=turns,
-        seed=seed,
-        layout=layout,
-        scale=scale,
-        device=pick_device(device),
-        progress=console,
-    )
+    backend = get_backend(str(found.manifest["backend"]))
+    options = PredictOptions(asked, words, threshold, turns, seed, layout, scale)
+    data = backend.predict(found, scan, output, options, device=pick_device(device), progress=console)
     console.result(data, lambda out: _show(out, data))
 
 

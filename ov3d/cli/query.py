@@ -138,26 +138,24 @@ def _write_orbit(
     device: str,
     console: Console,
 ) -> Path:
-    """The animation, rendered from the run's field where it has one, else from the index's points."""
-    from ov3d.backends import get_renderer
+    """The animation, rendered by the run's backend where it can show a scene from anywhere, else from the index's points."""
+    from ov3d.backends import get_backend
     from ov3d.common.base.errors import DataError
     from ov3d.common.exporters.orbit import LONG_SIDE, NUM_FRAMES, PaintedPoints, ViewRenderer, write_orbit
     from ov3d.common.scenes.views import FILE_NAME, read_views
 
     views_path = path.with_name(FILE_NAME)
-    make = get_renderer(backend)
-    renderer: ViewRenderer = PaintedPoints(index, answer)
-    if make is not None:
-        try:
-            renderer = make(path.parent, index, answer, device)
-        except DataError as error:
-            console.say(f"{error.message} The points are painted instead.")
+    renderer: ViewRenderer | None = None
+    try:
+        renderer = get_backend(backend).renderer(path.parent, index, answer, device)
+    except DataError as error:
+        console.say(f"{error.message} The points are painted instead.")
     return write_orbit(
         target,
         index,
         answer,
         read_views(views_path) if views_path.is_file() else None,
-        renderer,
+        renderer or PaintedPoints(index, answer),
         num_frames=frames or NUM_FRAMES,
         long_side=size or LONG_SIDE,
         progress=console,

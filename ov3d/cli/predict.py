@@ -80,10 +80,11 @@ def predict(
     found = find_run(run, outputs)
     if found.chosen:
         console.say(f"Labelling with {found.path} ({found.chosen}).")
+    from ov3d.backends import get_backend
     from ov3d.common.base.device import pick_device
-    from ov3d.points.predict import predict_scan
 
-    data = predict_scan(found, scan, output, request, device=pick_device(device), progress=console)
+    backend = get_backend(str(found.manifest["backend"]))
+    data = backend.predict(found, scan, output, request, device=pick_device(device), progress=console)
     console.result(data, lambda out: _show(out, data))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ov3d.common.asking.index import read_index
+from ov3d.common.asking.index import INDEX_NAME, read_index
 from ov3d.common.base.config import load_config
 from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.base.progress import Progress
@@ -27,7 +27,7 @@ from ov3d.common.readers.layout import scene_name
 from ov3d.common.readers.scan import Scan
 from ov3d.common.teachers import open_teacher
 from ov3d.points.config import PointsConfig
-from ov3d.points.fuse import INDEX_NAME, prepared
+from ov3d.points.stages.fuse import prepared
 
 if TYPE_CHECKING:
     import torch

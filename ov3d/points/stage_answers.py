@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.asking.index import read_index
+from ov3d.common.asking.index import INDEX_NAME, read_index
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.files import write_json
 from ov3d.common.base.progress import Progress
@@ -19,7 +19,6 @@ from ov3d.common.scenes.scene import IGNORE
 from ov3d.common.scenes.upright import upright
 from ov3d.points import stage_metrics
 from ov3d.points.adapter import Affine
-from ov3d.points.fuse import INDEX_NAME
 from ov3d.points.guide import Score
 from ov3d.points.material import read_features
 from ov3d.points.network import PointNetwork

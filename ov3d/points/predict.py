@@ -141,7 +141,7 @@ def label_scan(
         network: all points of one of its voxels get the same answer.
         scan: from `read_scan`.
         text: unit vectors.
-        threshold: raw cosine below which a point gets no label; none gives every finite point one.
+        threshold: raw cosine below which a point gets no label; without one every finite point has a label.
         copies: how the scan lies in the copies whose scores are averaged; more than one need a score per point and text in
             memory, and so does `fused`.
         fused: what photographs say about the finite points, where they answer if they are surer than the network.

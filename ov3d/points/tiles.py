@@ -64,7 +64,7 @@ def score_voxels(
         network: in any mode; it is asked in evaluation mode.
         voxels: of `voxels_of`, with the network's voxel size and coarsest step.
         text: unit vectors.
-        tiling: how large tiles are; none lets the network decide.
+        tiling: how large tiles are; by default the network decides.
         progress: hears how far it is.
 
     Returns:

@@ -12,12 +12,12 @@ class PredictRequest:
     Attributes:
         classes: names of the run's vocabulary; with no prompts either, all of it.
         prompts: any words instead.
-        threshold: raw cosine below which a point gets no label; none takes the network's own, or no threshold at all where
+        threshold: raw cosine below which a point gets no label; by default the network's own, or no threshold at all where
             the whole vocabulary is asked for.
         turns: how many copies of the scan, turned as in training and moved among the voxels, are averaged; one is the scan
             itself.
         seed: of the copies.
-        layout: how a scene is stored; none detects it.
+        layout: how a scene is stored; by default that is detected.
         scale: metres per unit of the file.
         ensemble: whether features of photographs answer where they are surer than the network.
     """

@@ -74,8 +74,8 @@ def read_scan(path: Path, *, layout: str | None = None, scale: float | None = No
 
     Args:
         path: a cloud's file, or a scene that has a cloud.
-        layout: how a scene is stored; none detects it.
-        scale: metres per unit of the file; none takes it to be in metres.
+        layout: how a scene is stored; by default that is detected.
+        scale: metres per unit of the file; by default 1.
 
     Raises:
         DataError: there is no such file, it cannot be read, or none of its points has finite coordinates.

@@ -84,11 +84,11 @@ class VoxelGrid:
 
 @dataclass(frozen=True, eq=False)
 class SparseTensor:
-    """A feature vector a voxel.
+    """One feature vector per voxel.
 
     Attributes:
         grid: the voxels, shared by all tensors that were derived from it.
-        feats: one row a voxel, in the grid's order.
+        feats: one row per voxel, in the grid's order.
     """
 
     grid: VoxelGrid
@@ -97,7 +97,7 @@ class SparseTensor:
     def __post_init__(self) -> None:
         if len(self.feats) != self.grid.num_voxels:
             raise UsageError(
-                f"{len(self.feats)} feature rows for {self.grid.num_voxels} voxels.", "Give one row a voxel."
+                f"{len(self.feats)} feature rows for {self.grid.num_voxels} voxels.", "Give one row per voxel."
             )
 
     @property
@@ -121,7 +121,7 @@ def sparse_tensor(
 
     Args:
         coords: batch, x, y, z, no voxel twice.
-        feats: one row a voxel.
+        feats: one row per voxel.
         num_batches: clouds in the batch; by default one more than the largest batch number.
         extent: bounds of the grid, as in `VoxelGrid`.
 

@@ -50,7 +50,7 @@ def sparse_conv(
         raise UsageError(
             f"Rows {tuple(feats.shape)} and weights {tuple(weight.shape)} do not fit a {kernel.shape.size} kernel "
             f"on {expected} voxels.",
-            "Give one row a voxel, and weights [offsets, in, out].",
+            "Give one row per voxel, and weights [offsets, in, out].",
         )
     weight = weight.to(feats.dtype)
     if spconv_adapter.serves(feats):

@@ -144,17 +144,20 @@ def train(
         UsageError: an unknown backend or setting, or a resumed run was started with other ones.
         DataError: there is no scene, or one that cannot be trained on.
     """
-    from ov3d.backends import get_backend, train_run
+    from ov3d.backends import get_backend
+    from ov3d.common.base.config import load_config
     from ov3d.common.base.runs import started_config
+    from ov3d.common.learning.backend import RunOptions
+    from ov3d.common.learning.run import train_run
 
     named = {"stages": stages, "preset": preset, "encoder": encoder, "refine": refine, "seed": seed}
     given = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
     folder = None if resume is None else Path(resume)
     path = Path(config) if config is not None else None if folder is None else started_config(folder)
-    how: dict[str, Any] = {"outputs": outputs, "layout": layout, "scale": scale, "device": device, "extract": extract}
-    return train_run(
-        get_backend(backend), scene, config_path=path, overrides=given, run=folder, progress=progress, **how
-    )
+    chosen = get_backend(backend)
+    checked = load_config(chosen.config_type, path, given)
+    how = RunOptions(layout, scale, extract)
+    return train_run(chosen, scene, checked, run=folder, outputs=outputs, device=device, options=how, progress=progress)
 
 
 def query(
@@ -219,6 +222,7 @@ def predict(
     threshold: float | None = None,
     turns: int = 1,
     seed: int = 0,
+    ensemble: bool = False,
     layout: str | None = None,
     scale: float | None = None,
     device: str = "auto",
@@ -242,6 +246,7 @@ def predict(
         threshold: raw cosine below which a point gets no label; None takes the run's own, or none where its whole vocabulary
             is asked for.
         turns, seed: how many turned copies of the scan are averaged (1 is the scan itself), and the seed of their turns.
+        ensemble: whether features of photographs answer where they are surer than the network.
         layout, scale, device: as in `extract_features`.
         progress: told how far it is.
 
@@ -252,13 +257,15 @@ def predict(
         UsageError: an unknown class, an output that is not a PLY, or a run without a 3D network.
         DataError: the scan cannot be read, or has no points.
     """
+    from ov3d.backends import get_backend
     from ov3d.common.base.device import pick_device
     from ov3d.common.base.runs import find_run
-    from ov3d.points.predict import predict_scan
+    from ov3d.common.learning.prediction_request import PredictRequest
 
-    how: dict[str, Any] = {"classes": tuple(classes), "prompts": tuple(prompts), "threshold": threshold, "turns": turns}
-    how |= {"seed": seed, "layout": layout, "scale": scale, "device": pick_device(device), "progress": progress}
-    return predict_scan(find_run(run), Path(scan), Path(output), **how)
+    found = find_run(run)
+    request = PredictRequest(tuple(classes), tuple(prompts), threshold, turns, seed, layout, scale, ensemble)
+    backend = get_backend(str(found.manifest["backend"]))
+    return backend.predict(found, Path(scan), Path(output), request, device=pick_device(device), progress=progress)
 
 
 def evaluate(
@@ -293,7 +300,7 @@ def evaluate(
         UsageError: the run has no such scene, or is not scored by that protocol.
         DataError: there is no such run, or its scene has no truth.
     """
-    from ov3d.backends import PROTOCOLS, get_backend
+    from ov3d.backends import get_backend
     from ov3d.common.asking.index import read_index
     from ov3d.common.base.device import pick_device
     from ov3d.common.base.errors import UsageError
@@ -303,9 +310,10 @@ def evaluate(
 
     found, chosen = find_run(run), pick_device(device)
     made_by = str(found.manifest["backend"])
-    if protocol is not None and protocol not in PROTOCOLS[made_by]:
-        raise UsageError(f"A run of {made_by} is scored by {' or '.join(PROTOCOLS[made_by])}, not {protocol}.")
-    options: dict[str, Any] = {} if protocol in (None, PROTOCOLS[made_by][0]) else {"protocol": protocol}
+    known = get_backend(made_by).protocols
+    if protocol is not None and protocol not in known:
+        raise UsageError(f"A run of {made_by} is scored by {' or '.join(known)}, not {protocol}.")
+    options: dict[str, Any] = {"protocol": protocol}
     names = sorted(found.indexes)
     if scene is not None and Path(scene).resolve().name in names:
         names = [Path(scene).resolve().name]

@@ -156,26 +156,24 @@ def _orbit(
 def _write_orbit(
     orbit: Orbit, backend: str, path: Path, index: LanguageIndex, answer: Answer, console: Console
 ) -> Path:
-    """The animation of an index at `path`, rendered from the run's field where it has one, else from the index's points."""
-    from ov3d.backends import get_renderer
+    """The animation of an index at `path`, by the backend where it shows a scene from anywhere, else of the points."""
+    from ov3d.backends import get_backend
     from ov3d.common.base.errors import DataError
     from ov3d.common.exporters.orbit import LONG_SIDE, NUM_FRAMES, PaintedPoints, ViewRenderer, write_orbit
     from ov3d.common.scenes.views import FILE_NAME, read_views
 
     views_path = path.with_name(FILE_NAME)
-    make = get_renderer(backend)
-    renderer: ViewRenderer = PaintedPoints(index, answer)
-    if make is not None:
-        try:
-            renderer = make(path.parent, index, answer, orbit.device)
-        except DataError as error:
-            console.say(f"{error.message} The points are painted instead.")
+    renderer: ViewRenderer | None = None
+    try:
+        renderer = get_backend(backend).renderer(path.parent, index, answer, orbit.device)
+    except DataError as error:
+        console.say(f"{error.message} The points are painted instead.")
     return write_orbit(
         orbit.path,
         index,
         answer,
         read_views(views_path) if views_path.is_file() else None,
-        renderer,
+        renderer or PaintedPoints(index, answer),
         num_frames=orbit.frames or NUM_FRAMES,
         long_side=orbit.size or LONG_SIDE,
         progress=console,

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ov3d.common.asking.index import LanguageIndex, write_index
+from ov3d.common.asking.index import INDEX_NAME, LanguageIndex, write_index
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.files import hash_text
 from ov3d.common.base.progress import Progress
@@ -38,7 +38,6 @@ from ov3d.nerf.model import Model
 from ov3d.nerf.rays import working_camera
 from ov3d.nerf.view_rays import view_rays
 
-INDEX_NAME = "index.safetensors"
 LEAST_OPACITY = 0.5
 """A pixel that sees less sees no surface."""
 CLOUD_VOXELS = 256

@@ -22,15 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.asking.index import LanguageIndex, read_index, write_index
+from ov3d.common.asking.index import INDEX_NAME, LanguageIndex, read_index, write_index
 from ov3d.common.base.shapes import Array, Bool, Float, Float32, Float64, Int32
 from ov3d.common.language.cards import EncoderCard
 from ov3d.common.lifting.lift import LiftedFeatures
 from ov3d.common.scenes.scene import IGNORE
+from ov3d.common.scenes.upright import upright
 from ov3d.points.adapter import Affine
-from ov3d.points.fuse import INDEX_NAME
 from ov3d.points.material import read_features
-from ov3d.points.network import PointNetwork, upright
+from ov3d.points.network import PointNetwork
 from ov3d.points.pseudo_labels import PseudoLabels
 
 SPECIALISED_NAME = "specialised.safetensors"

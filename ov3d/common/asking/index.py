@@ -27,6 +27,8 @@ KIND = "language-index"
 VERSION = 1
 SPACING_FACT = "point_spacing"
 """The fact that states the median distance between neighbouring points, scene units."""
+INDEX_NAME = "index.safetensors"
+"""The usual name of a scene's index in a run; a stage may call its own otherwise."""
 SCORE_BLOCK_ROWS = 1 << 10
 """Codes are turned to fp32 so many rows at a time, so that a block stays in the processor's cache."""
 

@@ -58,34 +58,6 @@ def build_config(model: type[C], data: Mapping[str, Any], *, source: str) -> C:
         raise UsageError(f"Configuration key {place} ({source}): {first['msg']}, not {first['input']!r}.") from None
 
 
-def filled_in(data: Any, presets: Mapping[str, Mapping[str, Any]], *, default: str = "cpu") -> Any:
-    """Raw values with those of the preset that they name where they give none; for a validator that runs before all others.
-
-    Args:
-        data: what a model is made from; anything but a mapping is left for the model to refuse.
-        presets: values by preset; parts (mappings) are filled in key by key.
-        default: the preset of data that name none.
-    """
-    if not isinstance(data, Mapping):
-        return data
-    filled = dict(data)
-    for key, value in presets.get(str(data.get("preset", default)), {}).items():
-        given = data.get(key, {} if isinstance(value, Mapping) else value)
-        filled[key] = {**value, **given} if isinstance(value, Mapping) and isinstance(given, Mapping) else given
-    return filled
-
-
-def first_of(stages: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
-    """Stages, if they are the first ones of those known; for a validator.
-
-    Raises:
-        ValueError: they are not, or there is none.
-    """
-    if not stages or stages != known[: len(stages)]:
-        raise ValueError(f"stages must be the first ones of {', '.join(known)}")
-    return stages
-
-
 def dump_config(config: Config) -> str:
     """The configuration as YAML text, every value written out."""
     import yaml

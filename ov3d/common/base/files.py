@@ -13,7 +13,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -259,15 +259,6 @@ def hash_file(path: str | os.PathLike[str]) -> str:
 def hash_text(*parts: str) -> str:
     """The xxh3-128 of some strings, in hexadecimal; the boundaries between them count."""
     return _hash_bytes(b"".join(len(part.encode()).to_bytes(8, "little") + part.encode() for part in parts))
-
-
-def repaired(read: Callable[[], Any], remake: Callable[[], Any], say: Callable[[str], None]) -> Any:
-    """Read a cache file; where it is corrupt, say so and make it anew."""
-    try:
-        return read()
-    except CorruptFileError as error:
-        say(f"{error.message} Making it again.")
-        return remake()
 
 
 # --------------------------------------------------------------------------------------------------------- internals

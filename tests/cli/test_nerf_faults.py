@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ov3d.common.base.files import read_tensors
+from ov3d.common.base.tensor_files import read_tensors
 from ov3d.common.readers import load_scene
 from tests.cli.capture import write_capture
 from tests.cli.conftest import Ov3d

@@ -30,7 +30,7 @@ BANNED = {
     r"(?!-)": "say `per`: one file per scene",
     r"\bis no (?!longer\b|more\b|better\b|larger\b|smaller\b|wider\b|other\b|way\b|need\b|point in\b)[a-z]+": "say `is not a`",
     r"\bare no (?!longer\b|more\b|better\b)[a-z]+": "say `are not`",
-    r"\bnone (?:takes|lets|keeps|leaves|detects|makes|gives|chooses|has|where|draws|starts|lifts|counts)\b": "say what None does",
+    r"\bnone (?:takes|lets|keeps|leaves|detects|makes|gives|chooses|has|where|draws|starts|lifts)\b": "say what None does",
     r"\bis said\b|\bare said\b|\bis told\b": "say who reports it, and where",
     r"\bgone? on (?:with|from)\b|\bgoing on (?:with|from)\b|\bgoes on (?:with|from)\b": "say `resume`",
     r"\bcannot be\.|\bcan't be\.": "say what the value must be",

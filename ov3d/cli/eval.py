@@ -166,21 +166,18 @@ def _evaluate_files(
 
             _refuse(labels_only, f"does not apply to {spec.title}.")
             return evaluate_views(spec, ground_truth, predictions, protocol=protocol, wanted=wanted, progress=console)
-        from ov3d.common.metrics.folders import evaluate_folders
+        from ov3d.common.metrics.folders import FolderOptions, evaluate_folders
 
-        return evaluate_folders(
-            spec,
-            ground_truth,
-            predictions,
+        options = FolderOptions(
             protocol=protocol,
             subset=labels_only["--subset"],
             wanted=wanted,
             split=labels_only["--split"],
             truth_ids=labels_only["--truth-ids"] or "auto",
             prediction_ids=labels_only["--prediction-ids"] or "auto",
-            workers=labels_only["--workers"],
-            progress=console,
         )
+        workers = labels_only["--workers"]
+        return evaluate_folders(spec, ground_truth, predictions, options, workers=workers, progress=console)
     except FaultyFilesError as error:
         if len(error.faults) == 1:
             raise

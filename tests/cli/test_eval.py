@@ -14,7 +14,7 @@ from PIL import Image
 from ov3d.common.base.files import read_json
 from ov3d.common.datasets import load_dataset
 from ov3d.common.exporters.tables import print_report
-from ov3d.common.metrics.folders import evaluate_folders
+from ov3d.common.metrics.folders import FolderOptions, evaluate_folders
 from tests.cli.conftest import Ov3d
 from tests.common.metrics.test_label_folders import kitti_tree, rewrite
 
@@ -54,7 +54,7 @@ def test_a_score_stays_beside_its_name(tree: list[object]) -> None:
     from rich.console import Console
 
     spec = load_dataset("semantickitti")
-    report = evaluate_folders(spec, Path(str(tree[4])), Path(str(tree[6])), protocol="semantic")
+    report = evaluate_folders(spec, Path(str(tree[4])), Path(str(tree[6])), FolderOptions(protocol="semantic"))
     for width in (30, 60, 80):
         stream = io.StringIO()
         print_report(Console(file=stream, width=width), report)

@@ -21,9 +21,6 @@ RENDERERS = {"nerf": "ov3d.nerf.orbit:FieldViews"}
 """Those that can show a scene from where nobody stood: `module:class` of a `ViewRenderer`, made of the scene's folder in
 the run, its index, the answer and a device. The others' points are painted."""
 
-PROTOCOLS = {"nerf": ("held-out", "3d-ovs", "langsplat"), "points": ("semantic",)}
-"""How runs of each are scored; the first is what is done when nobody says which."""
-
 SOURCE_NAME = "source.json"
 SOURCE_KIND, SOURCE_VERSION = "run-source", 1
 """How a run reads its scenes, written before it trains: whoever goes on with it reads them alike."""

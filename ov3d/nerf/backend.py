@@ -18,11 +18,12 @@ from ov3d.common.base.progress import Progress, Silent
 from ov3d.common.base.runs import CONFIG_NAME, Run, claim_run, read_run, scene_folders, write_manifest
 from ov3d.common.base.shapes import Array, Float, Float32
 from ov3d.common.lifting.lift import read_lifted
+from ov3d.common.metrics.run_report import RunReport
 from ov3d.common.scenes.scene import Scene, SceneSource
 from ov3d.common.teachers import open_teacher
 from ov3d.common.teachers.teacher import Teacher
 from ov3d.nerf.config import STAGES, NerfConfig
-from ov3d.nerf.evaluate import ViewsReport, evaluate_views
+from ov3d.nerf.evaluate import ScoredScene, evaluate_views
 from ov3d.nerf.preflight import estimate_scene
 from ov3d.nerf.protocols import evaluate_masks
 from ov3d.nerf.train import LIFTED_NAME, Trained, load_trained, train_scene
@@ -34,6 +35,8 @@ class NerfBackend:
     name = "nerf"
     stages = STAGES
     config_type = NerfConfig
+    protocols = ("held-out", "3d-ovs", "langsplat")
+    can_ensemble = False
 
     def train(
         self,
@@ -101,17 +104,14 @@ class NerfBackend:
         classes: tuple[str, ...] = (),
         threshold: float | None = None,
         progress: Progress | None = None,
-        protocol: str = "held-out",
-    ) -> ViewsReport:
-        """Compare the run's answers in views with their truth; see `evaluate_views` and, for the others, `evaluate_masks`.
-
-        Args:
-            run, scene, device, classes, threshold, progress: as everywhere.
-            protocol: `held-out`, `3d-ovs` or `langsplat`.
+        protocol: str | None = None,
+    ) -> RunReport:
+        """Compare the run's answers in views with their truth; see `evaluate_views` and, for masks, `evaluate_masks`.
 
         Raises:
             UsageError: the protocol has no use for a threshold or for a choice of classes.
         """
+        protocol = protocol or self.protocols[0]
         if protocol != "held-out" and threshold is not None:
             raise UsageError(
                 f"--threshold does not apply to protocol {protocol}, which has its own way.", "Leave it out."
@@ -123,33 +123,13 @@ class NerfBackend:
         listener: Progress = progress or Silent()
         config = load_config(NerfConfig, run.path / CONFIG_NAME)
         teacher = open_teacher(config.encoder, refine=config.refine, device=device)
-        names = tuple(run.manifest["facts"][scene.name]["held_out"])
+        held_out = tuple(run.manifest["facts"][scene.name]["held_out"])
         model, head = load_trained(index_path(run, scene.name).parent, device)
         teacher.features_of(scene, extract=True, progress=listener)
+        scored = ScoredScene(model, head, scene, teacher, held_out, config.field.long_side)
         if protocol != "held-out":
-            return evaluate_masks(
-                model,
-                head,
-                scene,
-                teacher,
-                protocol=protocol,
-                held_out=names,
-                long_side=config.field.long_side,
-                classes=classes,
-                progress=listener,
-            )
-        return evaluate_views(
-            model,
-            head,
-            scene,
-            names or tuple(frame.name for frame in scene.frames),
-            teacher,
-            held_out=bool(names),
-            long_side=config.field.long_side,
-            classes=classes,
-            threshold=threshold,
-            progress=listener,
-        )
+            return evaluate_masks(scored, protocol, classes=classes, progress=listener)
+        return evaluate_views(scored, classes=classes, threshold=threshold, progress=listener)
 
 
 def _manifest(

@@ -21,13 +21,14 @@ from ov3d.common.base.shapes import Array, Float, Float32
 from ov3d.common.learning.estimate import estimate_scene
 from ov3d.common.learning.run_lifting import LIFTED_NAME, SceneLifting
 from ov3d.common.lifting.lift import read_lifted
+from ov3d.common.metrics.run_report import RunReport
 from ov3d.common.scenes.scene import Scene, SceneSource
 from ov3d.common.teachers import open_teacher
 from ov3d.common.teachers.teacher import Teacher
 from ov3d.points.bake import GUIDED_NAME, SPECIALISED_NAME, network_scores, specialised_features
 from ov3d.points.config import STAGES, PointsConfig
 from ov3d.points.estimate import learning_seconds
-from ov3d.points.evaluate import EvaluationReport, evaluate_run
+from ov3d.points.evaluate import evaluate_points, scored_scene
 from ov3d.points.fuse import Fused, fuse_scene, prepared, probe_texts
 from ov3d.points.material import read_features
 from ov3d.points.network import load_network
@@ -42,6 +43,8 @@ class PointsBackend:
     name = "points"
     stages = STAGES
     config_type = PointsConfig
+    protocols = ("semantic",)
+    can_ensemble = True
 
     def train(
         self,
@@ -158,12 +161,17 @@ class PointsBackend:
         classes: tuple[str, ...] = (),
         threshold: float | None = None,
         progress: Progress | None = None,
-    ) -> EvaluationReport:
-        """Compare a run's answers on a scene with its truth; see `evaluate_run`."""
+        protocol: str | None = None,
+        ensemble: bool = False,
+    ) -> RunReport:
+        """Compare a run's answers on a scene with its truth; see `evaluate_points`."""
+        listener: Progress = progress or Silent()
         config = load_config(PointsConfig, run.path / CONFIG_NAME)
         teacher = open_teacher(config.encoder, refine=config.refine, device=device)
-        path = index_path(run, scene.name)
-        return evaluate_run(path, scene, teacher, config, classes=classes, threshold=threshold, progress=progress)
+        scored = scored_scene(index_path(run, scene.name), scene, config, progress=listener)
+        return evaluate_points(
+            scored, teacher, classes=classes, threshold=threshold, ensemble=ensemble, progress=listener
+        )
 
 
 class _Prepared:

@@ -13,17 +13,11 @@ from ov3d.common.base.config import Config
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.runs import Run
 from ov3d.common.base.shapes import Array, Float, Float32
+from ov3d.common.metrics.run_report import RunReport
 from ov3d.common.scenes.scene import Scene, SceneSource
 
 if TYPE_CHECKING:
     import torch
-
-
-@runtime_checkable
-class Report(Protocol):
-    """What an evaluation found."""
-
-    def to_json(self) -> dict[str, Any]: ...
 
 
 @runtime_checkable
@@ -34,11 +28,15 @@ class Backend(Protocol):
         name: what a user types after `ov3d train`.
         stages: in order; any prefix of them can be run.
         config_type: its configuration.
+        protocols: how its runs can be scored; the first one is the default.
+        can_ensemble: whether `evaluate` takes `ensemble=True`, which scores a network together with the photographs' features.
     """
 
     name: str
     stages: tuple[str, ...]
     config_type: type[Config]
+    protocols: tuple[str, ...]
+    can_ensemble: bool = False
 
     def train(
         self,
@@ -86,6 +84,17 @@ class Backend(Protocol):
         classes: tuple[str, ...] = (),
         threshold: float | None = None,
         progress: Progress | None = None,
-    ) -> Report:
-        """Compare the run's answers on a scene with its truth."""
+        protocol: str | None = None,
+    ) -> RunReport:
+        """Compare the run's answers on a scene with its truth.
+
+        Args:
+            run: a finished one.
+            scene: with truth.
+            device: where tensors live.
+            classes: prompted classes; empty takes those that the protocol scores.
+            threshold: raw cosine from which a class counts as present; None takes the protocol's own.
+            progress: hears how far it is.
+            protocol: one of `protocols`; None takes the first.
+        """
         ...

@@ -20,10 +20,11 @@ from ov3d.common.base.shapes import Array, Bool, Int64
 from ov3d.common.datasets import DatasetSpec
 from ov3d.common.datasets.loader import NO_CLASS
 from ov3d.common.metrics.counting import count_overlaps
+from ov3d.common.metrics.dataset_report import panoptic_report, semantic_report
 from ov3d.common.metrics.label_files import Fault, FaultyFilesError, LabelPair, pair_files
 from ov3d.common.metrics.label_ids import UNKNOWN, FileLabels, Ids, SideLabels, class_ids_error
 from ov3d.common.metrics.panoptic import PanopticQuality
-from ov3d.common.metrics.report import EvalReport, panoptic_report, semantic_report
+from ov3d.common.metrics.report import EvalReport
 from ov3d.common.metrics.segments import SegmentPairs
 from ov3d.common.metrics.semantic import SemanticConfusion, lidarseg_scores
 

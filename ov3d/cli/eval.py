@@ -259,11 +259,11 @@ def _run_reports(
     run = find_run(name, outputs)
     if run.chosen:
         console.say(f"Scoring {run.path} ({run.chosen}).")
-    from ov3d.common.learning.evaluate_run import EvaluateOptions, evaluate_run
+    from ov3d.common.learning.evaluate_run import EvaluateRequest, evaluate_run
 
     backend = get_backend(str(run.manifest["backend"]))
-    options = EvaluateOptions(asked.prompted, asked.threshold, asked.protocol, asked.ensemble)
-    found = evaluate_run(backend, run, options, scene=asked.scene, device=device, progress=console)
+    request = EvaluateRequest(asked.prompted, asked.threshold, asked.protocol, asked.ensemble)
+    found = evaluate_run(backend, run, request, scene=asked.scene, device=device, progress=console)
     return [report for one in found for report in one.reports()]
 
 

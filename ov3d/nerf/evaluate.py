@@ -91,7 +91,7 @@ def evaluate_views(
         if frame.labels is not None
     }
     asked = _asked(scene, list(truths.values()), classes)
-    question = Question.of(scene.classes, asked, teacher.text(asked), -1.0 if threshold is None else threshold)
+    question = Question.of(scene.classes, asked, teacher.text(asked), threshold)
     queries = question.text @ factorised(scored.head)[0]
     ours, theirs = question.confusion(), question.confusion()
     for frame in labelled:

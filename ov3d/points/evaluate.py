@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ov3d.common.asking.corruption_note import corruption_note
-from ov3d.common.asking.index import LanguageIndex, read_index
+from ov3d.common.asking.index import INDEX_NAME, LanguageIndex, read_index
 from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.shapes import Array, Bool, Float32, Int32
@@ -30,7 +30,6 @@ from ov3d.common.scenes.scene import IGNORE, Scene
 from ov3d.common.teachers.teacher import ImageFeatures, Teacher
 from ov3d.points.config import PointsConfig
 from ov3d.points.ensemble import ensemble_scores
-from ov3d.points.fuse import INDEX_NAME
 
 PIXEL_STEP = 4
 """The teacher is asked at every fourth pixel of every fourth row."""
@@ -122,8 +121,8 @@ def evaluate_points(
         )
     check_known(scene.name, scene.classes, classes)
     classes = classes or (scene.classes if scored.trained else _asked_by_default(scored))
-    if threshold is None:
-        threshold = -1.0 if scored.trained else index.encoder.presence_threshold
+    if threshold is None and not scored.trained:
+        threshold = index.encoder.presence_threshold
     question = Question.of(scene.classes, classes, teacher.text(classes), threshold)
     if scored.trained:
         tables = _trained_tables(scored, question, ensemble)
@@ -140,7 +139,7 @@ def evaluate_points(
         backend=index.backend,
         protocol="semantic",
         encoder=index.encoder.spec,
-        threshold=threshold,
+        threshold=question.threshold,
         share_seen=float(index.seen.mean()) if len(index) else 0.0,
         tables=tuple(tables),
         notes=tuple(note for note in notes if note),

@@ -204,10 +204,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import ov3d.backends
     import ov3d.common.learning.evaluate_run
     from ov3d.common.asking.index import LanguageIndex, write_index
-    from ov3d.common.base.config import Config
     from ov3d.common.base.runs import write_manifest
     from ov3d.common.language.cards import EncoderCard, Identity
     from ov3d.common.learning.backend import Backend
+    from ov3d.common.learning.run_config import RunConfig
     from ov3d.common.metrics import SemanticConfusion
     from ov3d.common.metrics.prompted import PromptedTable
     from ov3d.common.metrics.run_report import RunReport
@@ -218,7 +218,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     table = PromptedTable("points", ("cat", "cup"), confusion.compute())
 
     class Toy(Backend):
-        name, stages, config_type, protocols = "points", ("fuse",), Config, ("semantic",)
+        name, stages, config_type, protocols = "points", ("fuse",), RunConfig, ("semantic",)
 
         def evaluate(self, run: object, scene: object, **options: object) -> RunReport:
             return RunReport(
@@ -263,6 +263,7 @@ def test_a_protocol_of_another_backend_is_refused(ov3d: Ov3d, run: Path) -> None
     assert (done.code, "A run of points is scored by protocol semantic, not 3d-ovs" in done.error) == (2, True), (
         done.err
     )
+    assert "is scored by protocol semantic, not panoptic" in ov3d("eval", run, "--protocol", "panoptic").error
     assert ov3d("eval", run, "--protocol", "semantic").code == 0
 
 

@@ -18,7 +18,7 @@ from ov3d.common.scenes.scene import Scene
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateOptions:
+class EvaluateRequest:
     """What a run is asked for, and how its answers are scored.
 
     Attributes:
@@ -37,7 +37,7 @@ class EvaluateOptions:
 def evaluate_run(
     backend: Backend,
     run: Run,
-    options: EvaluateOptions = EvaluateOptions(),
+    request: EvaluateRequest = EvaluateRequest(),
     *,
     scene: str | Path | None = None,
     device: str = "auto",
@@ -48,7 +48,7 @@ def evaluate_run(
     Args:
         backend: the one that made the run.
         run: a finished run.
-        options: what is asked, and how it is scored.
+        request: what is asked, and how it is scored.
         scene: path of the one scene to score, where it has moved or the run has several; None scores all of them, where they
             were when the run was made.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
@@ -61,10 +61,10 @@ def evaluate_run(
         UsageError: the run has no such scene, or the backend no such protocol or no ensemble.
         DataError: a scene cannot be read, or has no truth.
     """
-    _check(backend, options)
+    _check(backend, request)
     place = None if scene is None else Path(scene)
-    asked: dict[str, Any] = {"classes": options.classes, "threshold": options.threshold, "protocol": options.protocol}
-    if options.ensemble:
+    asked: dict[str, Any] = {"classes": request.classes, "threshold": request.threshold, "protocol": request.protocol}
+    if request.ensemble:
         asked["ensemble"] = True
     names, chosen = _scored_scenes(run, place), pick_device(device)
     return [
@@ -72,15 +72,15 @@ def evaluate_run(
     ]
 
 
-def _check(backend: Backend, options: EvaluateOptions) -> None:
+def _check(backend: Backend, request: EvaluateRequest) -> None:
     """See that the backend can be scored that way."""
-    protocol = options.protocol
+    protocol = request.protocol
     if protocol is not None and protocol not in backend.protocols:
         raise UsageError(
             f"A run of {backend.name} is scored by protocol {' or '.join(backend.protocols)}, not {protocol}.",
             "Leave --protocol out.",
         )
-    if options.ensemble and not backend.can_ensemble:
+    if request.ensemble and not backend.can_ensemble:
         raise UsageError(f"--ensemble does not apply to a run of {backend.name}.", "Leave it out.")
 
 

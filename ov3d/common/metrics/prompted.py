@@ -129,7 +129,11 @@ class Question:
 
     @classmethod
     def of(
-        cls, known: tuple[str, ...], classes: tuple[str, ...], text: Float32[Array, "k d"], threshold: float
+        cls,
+        known: tuple[str, ...],
+        classes: tuple[str, ...],
+        text: Float32[Array, "k d"],
+        threshold: float | None = None,
     ) -> Question:
         """The question for some of a scene's classes.
 
@@ -137,12 +141,12 @@ class Question:
             known: all classes of the scene, in order of their ids.
             classes: those to prompt for.
             text: their unit vectors.
-            threshold: raw cosine from which the best one counts as present.
+            threshold: raw cosine from which the best one counts as present; None lets it always count.
         """
         numbers = np.full(len(known) + 1, len(classes), np.int32)
         numbers[[known.index(name) for name in classes]] = np.arange(len(classes))
         numbers[-1] = IGNORE
-        return cls(classes, text, threshold, numbers)
+        return cls(classes, text, -1.0 if threshold is None else threshold, numbers)
 
     def answers(self, scores: Float[Array, "n k"], seen: Bool[Array, " n"] | None = None) -> Int32[Array, " n"]:
         """The number of the best class of each point or pixel, k (`other`) where it is below the threshold.

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from ov3d.common.asking.index import LanguageIndex, write_index
-from ov3d.common.base.config import Config
 from ov3d.common.base.errors import UsageError
 from ov3d.common.base.runs import Run, read_run, write_manifest
 from ov3d.common.language.cards import EncoderCard, Identity
 from ov3d.common.learning import evaluate_run as module
 from ov3d.common.learning.backend import Backend
-from ov3d.common.learning.evaluate_run import EvaluateOptions, evaluate_run
+from ov3d.common.learning.evaluate_run import EvaluateRequest, evaluate_run
+from ov3d.common.learning.run_config import RunConfig
 from ov3d.common.metrics.run_report import RunReport
 from ov3d.common.scenes.scene import Scene, World
 
@@ -23,7 +23,7 @@ from ov3d.common.scenes.scene import Scene, World
 class Recorder(Backend):
     """A backend that notes what it is asked."""
 
-    name, stages, config_type = "toy", ("all",), Config
+    name, stages, config_type = "toy", ("all",), RunConfig
     protocols, can_ensemble = ("semantic", "panoptic"), True
 
     def __init__(self) -> None:
@@ -104,12 +104,12 @@ def test_one_scene_of_several_and_one_that_has_moved(tmp_path: Path, read: list[
 @pytest.mark.usefixtures("read")
 def test_the_backend_is_asked_for_what_it_can_do(tmp_path: Path) -> None:
     run, backend = _run(tmp_path, "a"), Recorder()
-    (report,) = _evaluate(backend, run, EvaluateOptions(("cat",), 0.3, "panoptic", ensemble=True))
+    (report,) = _evaluate(backend, run, EvaluateRequest(("cat",), 0.3, "panoptic", ensemble=True))
     assert report.protocol == "panoptic"
     asked = backend.asked[0]
     assert (asked["classes"], asked["threshold"], asked["ensemble"]) == (("cat",), 0.3, True)
     with pytest.raises(UsageError, match="A run of toy is scored by protocol semantic or panoptic, not held-out"):
-        _evaluate(backend, run, EvaluateOptions(protocol="held-out"))
+        _evaluate(backend, run, EvaluateRequest(protocol="held-out"))
     backend.can_ensemble = False
     with pytest.raises(UsageError, match="--ensemble does not apply to a run of toy"):
-        _evaluate(backend, run, EvaluateOptions(ensemble=True))
+        _evaluate(backend, run, EvaluateRequest(ensemble=True))

@@ -172,7 +172,8 @@ def _from_scene(scene: Scene, path: Path) -> Scan:
     cloud = scene.cloud
     if cloud is None or not len(cloud):
         raise DataError(f"Scene {scene.name} has no points.", "Give a scan: a PLY, LAS, PCD or .npy file.")
-    raw = RawPoints(cloud.xyz + np.asarray(scene.world.origin), cloud.rgb, cloud.labels, cloud.instances)
+    xyz = cloud.xyz + np.asarray(scene.world.origin)
+    raw = RawPoints(xyz, cloud.rgb, cloud.labels, cloud.instances, cloud.intensity)
     everything = np.ones(len(cloud), bool)
     return Scan(path, _columns(raw), cloud.xyz, cloud.rgb, everything, scene.world.up, scene.notes)
 
@@ -199,7 +200,7 @@ def _columns(raw: RawPoints) -> dict[str, Shaped[Array, " n"]]:
     }
     if raw.rgb is not None:
         columns |= {f"input_{name}": raw.rgb[:, k] for k, name in enumerate(("red", "green", "blue"))}
-    for name, values in (("input_label", raw.labels), ("instance", raw.instances)):
+    for name, values in (("input_label", raw.labels), ("instance", raw.instances), ("intensity", raw.intensity)):
         if values is not None:
             columns[name] = values if values.dtype.str.lstrip("<>|=") in _TYPES else _narrower(values)
     return columns

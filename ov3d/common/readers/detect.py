@@ -7,7 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ov3d.common.base.errors import DataError, UsageError, did_you_mean
-from ov3d.common.readers import arrays, blender, cloud, colmap, llff, nerfstudio, s3dis, scannet, scannet_raw, stanford
+from ov3d.common.readers import (
+    arrays,
+    blender,
+    cloud,
+    colmap,
+    kitti_object,
+    llff,
+    nerfstudio,
+    nuscenes,
+    s3dis,
+    scannet,
+    scannet_raw,
+    semantickitti,
+    stanford,
+)
 from ov3d.common.readers.layout import Layout, scene_name
 from ov3d.common.readers.scaling import check_scale, in_metres
 from ov3d.common.scenes.scene import LazyScenes, Scene, SceneSource
@@ -25,6 +39,9 @@ LAYOUTS: tuple[Layout, ...] = (
     arrays.POINTCEPT,
     arrays.OPENSCENE,
     arrays.NPY,
+    nuscenes.LAYOUT,
+    semantickitti.LAYOUT,
+    kitti_object.LAYOUT,
 )
 """Known layouts; the first that matches a path reads it."""
 
@@ -56,6 +73,11 @@ def open_source(
     if not root.exists():
         raise DataError(f"There is nothing at {root}.", "Check the path to the scene.")
     single = _matching(root, layouts)
+    if single is not None and single.open is not None:
+        inside = single.open(root)
+        finish = _finisher(scale, say)
+        by_id = {name: idx for idx, name in enumerate(inside.ids)}
+        return LazyScenes(tuple(inside.ids), lambda name: finish(inside[by_id[name]]), dict(inside.splits))
     if single is not None:
         return LazyScenes((scene_name(root),), _loader(root, single, {}, scale, say))
     inner = _scenes_below(root, layouts) if root.is_dir() else {}
@@ -64,11 +86,14 @@ def open_source(
     return LazyScenes(tuple(inner), _loader(root, None, inner, scale, say), _splits(root, tuple(inner)))
 
 
-def load_scene(path: str | os.PathLike[str], *, layout: str | None = None, scale: float | None = None) -> Scene:
+def load_scene(
+    path: str | os.PathLike[str], name: str | None = None, *, layout: str | None = None, scale: float | None = None
+) -> Scene:
     """Read one scene.
 
     Args:
-        path: the scene.
+        path: the scene, or a data set.
+        name: which scene of a data set.
         layout: a name of `LAYOUTS`; by default the content tells.
         scale: metres per unit of the files; makes an arbitrary world metric. By default lengths are as they are.
 
@@ -77,6 +102,10 @@ def load_scene(path: str | os.PathLike[str], *, layout: str | None = None, scale
         DataError: the path is no scene, several scenes, or one with a fault; the message names it.
     """
     source = open_source(path, layout=layout, scale=scale)
+    if name is not None and (len(source) > 1 or name in source.ids):
+        if name not in source.ids:
+            raise DataError(f"{path} has no scene {name!r}.", did_you_mean(name, source.ids))
+        return source[list(source.ids).index(name)]
     if len(source) > 1:
         first = ", ".join(source.ids[:3])
         raise DataError(f"{path} holds {len(source)} scenes ({first}, …).", f"Name one: {Path(path) / source.ids[0]}")
@@ -126,14 +155,23 @@ def _loader(
 ) -> Callable[[str], Scene]:
     def load(name: str) -> Scene:
         path, layout = (root, single) if single is not None else inner[name]
-        scene = layout.load(path)
+        return finish(layout.load(path))
+
+    finish = _finisher(scale, say)
+    return load
+
+
+def _finisher(scale: float | None, say: Callable[[str], None] | None) -> Callable[[Scene], Scene]:
+    """What is done to every scene that is read: bring it to metres, and tell what it was read as."""
+
+    def finish(scene: Scene) -> Scene:
         scene = scene if scale is None else in_metres(scene, scale)
         if say is not None:
             for line in (summary(scene), *scene.notes):
                 say(f"{scene.name}: {line}")
         return scene
 
-    return load
+    return finish
 
 
 def _splits(root: Path, ids: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ov3d.common.base.shapes import Array, Float64
-from ov3d.common.scenes.scene import Frame, Scene
+from ov3d.common.scenes.scene import Frame, Scene, SceneSource
 
 FAR = 1000.0
 """Coordinates beyond this get an origin: fp32 is finer than a tenth of a millimetre below it, and coarser beyond."""
@@ -27,6 +27,7 @@ class Layout:
         matches: whether a path is a scene of this layout; looks at names only.
         load: reads one scene.
         yields_to: where this is true too, another layout fits better, unless the user names this one.
+        open: for layouts of whole data sets, their scenes without reading any; none where a path is one scene.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Layout:
     matches: Callable[[Path], bool]
     load: Callable[[Path], Scene]
     yields_to: Callable[[Path], bool] = lambda path: False
+    open: Callable[[Path], SceneSource] | None = None
 
 
 def scene_name(path: Path) -> str:

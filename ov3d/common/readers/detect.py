@@ -77,7 +77,7 @@ def open_source(
         inside = single.open(root)
         finish = _finisher(scale, say)
         by_id = {name: idx for idx, name in enumerate(inside.ids)}
-        return LazyScenes(tuple(inside.ids), lambda name: finish(inside[by_id[name]]), dict(inside.splits))
+        return LazyScenes(tuple(inside.ids), lambda name: finish(inside[by_id[name]]), inside.splits)
     if single is not None:
         return LazyScenes((scene_name(root),), _loader(root, single, {}, scale, say))
     inner = _scenes_below(root, layouts) if root.is_dir() else {}

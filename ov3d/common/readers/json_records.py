@@ -1,7 +1,7 @@
 """Large JSON tables (a list of objects) read one object at a time, in bounded memory.
 
-A reader wants a few of the millions of rows of a driving data set: nuScenes' `sample_data.json` has 2.6 million, of which 240,000
-are keyframes.
+A reader wants a few of the millions of rows of a driving data set: nuScenes' `sample_data.json` has 2.6 million,
+240,000 of them keyframes.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from ov3d.common.readers.kitti_calibration import (
 from ov3d.common.readers.layout import Layout
 from ov3d.common.readers.sweep_points import read_sweep
 from ov3d.common.scenes.cameras import invert_pose
-from ov3d.common.scenes.scene import LazyScenes, PointCloud, Scene, SceneSource
+from ov3d.common.scenes.scene import LazyScenes, PointCloud, Scene
 from ov3d.common.scenes.sweep import Sweep
 
 COLUMNS = 4
@@ -31,7 +31,7 @@ SETS = ("training", "testing")
 CAMERAS = ("image_2", "image_3")
 
 
-def open_frames(root: Path) -> SceneSource:
+def open_frames(root: Path) -> LazyScenes:
     """All frames; `training` and `testing` are splits.
 
     Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ov3d.common.base.shapes import Array, Float64
-from ov3d.common.scenes.scene import Frame, Scene, SceneSource
+from ov3d.common.scenes.scene import Frame, LazyScenes, Scene
 
 FAR = 1000.0
 """Coordinates beyond this get an origin: fp32 is finer than a tenth of a millimetre below it, and coarser beyond."""
@@ -35,7 +35,7 @@ class Layout:
     matches: Callable[[Path], bool]
     load: Callable[[Path], Scene]
     yields_to: Callable[[Path], bool] = lambda path: False
-    open: Callable[[Path], SceneSource] | None = None
+    open: Callable[[Path], LazyScenes] | None = None
 
 
 def scene_name(path: Path) -> str:

@@ -21,14 +21,14 @@ from ov3d.common.readers.nuscenes_tables import Keyframe, SensorData, read_keyfr
 from ov3d.common.readers.sweep_labels import class_names, read_lidarseg, read_nuscenes_panoptic, scene_labels
 from ov3d.common.readers.sweep_points import SweepPoints, read_sweep
 from ov3d.common.scenes.cameras import Camera, invert_pose
-from ov3d.common.scenes.scene import Frame, LazyScenes, PointCloud, Scene, SceneSource
+from ov3d.common.scenes.scene import Frame, LazyScenes, PointCloud, Scene
 from ov3d.common.scenes.sweep import Sweep
 
 COLUMNS = 5
 DATASET = "nuscenes-panoptic"
 
 
-def open_keyframes(root: Path) -> SceneSource:
+def open_keyframes(root: Path) -> LazyScenes:
     """All keyframes of a data set, each read when it is asked for; splits are those of the drives.
 
     Raises:

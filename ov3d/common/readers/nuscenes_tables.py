@@ -103,9 +103,7 @@ class _Dangling:
         if self.found:
             named = "; ".join(self.found[:NAMED]) + ("; ..." if len(self.found) > NAMED else "")
             count = f"{len(self.found):,} token{'s' if len(self.found) > 1 else ''}"
-            raise DataError(
-                f"{count} in {folder} lead nowhere: {named}.", "Tables of two versions are mixed; copy them again."
-            )
+            raise DataError(f"{count} in {folder} lead nowhere: {named}.", "Copy the tables of one version again.")
 
 
 def read_keyframes(folder: Path) -> list[Keyframe]:

@@ -31,7 +31,7 @@ from ov3d.common.readers.layout import Layout
 from ov3d.common.readers.sweep_labels import class_names, read_semantickitti, scene_labels
 from ov3d.common.readers.sweep_points import read_sweep
 from ov3d.common.scenes.cameras import invert_pose
-from ov3d.common.scenes.scene import Frame, LazyScenes, PointCloud, Scene, SceneSource
+from ov3d.common.scenes.scene import Frame, LazyScenes, PointCloud, Scene
 from ov3d.common.scenes.sweep import Sweep
 
 DATASET = "semantickitti"
@@ -69,7 +69,7 @@ class Sequence:
         return rigid(matrix_of(self.calibration, ("Tr", "Tr_velo_to_cam"), (3, 4), path), f"Tr of {path}")
 
 
-def open_scans(root: Path) -> SceneSource:
+def open_scans(root: Path) -> LazyScenes:
     """All scans of a data set or of one sequence; splits are train, val and test by sequence.
 
     Raises:

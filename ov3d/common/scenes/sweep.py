@@ -1,6 +1,6 @@
-"""What a LiDAR sweep knows beside its points and photographs: where and when the sensor stood, and when each camera looked.
+"""What a LiDAR sweep knows beside its points and photographs: where and when its sensor and cameras were.
 
-The scene of a sweep has its points in the LiDAR's own frame at the time of the sweep: voxel grids of LiDAR networks are centred
+Its points are in the LiDAR's own frame at the time of the sweep: voxel grids of LiDAR networks are centred
 on the sensor, and label files list the points of one sweep in their order.
 """
 

@@ -9,16 +9,14 @@ Run: python -m benchmarks.confusion [--repeats N]     (pip install '.[bench]')
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.lidar_labels import IGNORED, NUM_CLASSES, make_scans
-from benchmarks.panoptic_quality import seconds
+from benchmarks.harness import interleaved, medians, parser, report
+from benchmarks.shared.lidar_labels import IGNORED, NUM_CLASSES, make_scans
 from ov3d.common.metrics import SemanticConfusion
 
 GOAL, GOAL_TORCHMETRICS = 5.0, 50.0
@@ -28,9 +26,9 @@ UNKNOWN = -1
 
 def main() -> None:
     """Run every case, and print one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=41)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--repeats", type=int, default=41)
+    options = arguments.parse_args()
     cases = {}
     for order in ("scan order", "shuffled"):
         for dtype in ("int64", "int32", "int8"):
@@ -40,20 +38,20 @@ def main() -> None:
             print(f"{order}, {dtype}: " + ", ".join(f"{name} {1e3 * value:.3f} ms" for name, value in times.items()))
     times = cases["scan order", "int64"]
     ratio, ratio_torchmetrics = times["bincount"] / times["ours"], times["torchmetrics"] / times["ours"]
-    result = {
-        "name": "confusion",
-        "ours": round(1e3 * times["ours"], 4),
-        "peer": round(1e3 * times["bincount"], 4),
-        "unit": "ms a scan",
-        "ratio": round(ratio, 2),
-        "goal": GOAL,
-        "met": ratio >= GOAL and ratio_torchmetrics >= GOAL_TORCHMETRICS,
-        "torchmetrics": round(1e3 * times["torchmetrics"], 3),
-        "ratio_torchmetrics": round(ratio_torchmetrics, 1),
-        "goal_torchmetrics": GOAL_TORCHMETRICS,
-        "other_ratios": {" ".join(case): round(one["bincount"] / one["ours"], 2) for case, one in cases.items()},
-    }
-    print(json.dumps(result))
+    report(
+        "confusion",
+        ours=round(1e3 * times["ours"], 4),
+        peer=round(1e3 * times["bincount"], 4),
+        unit="ms a scan",
+        ratio=round(ratio, 2),
+        goal=GOAL,
+        met=ratio >= GOAL and ratio_torchmetrics >= GOAL_TORCHMETRICS,
+        save=options.save,
+        torchmetrics=round(1e3 * times["torchmetrics"], 3),
+        ratio_torchmetrics=round(ratio_torchmetrics, 1),
+        goal_torchmetrics=GOAL_TORCHMETRICS,
+        other_ratios={" ".join(case): round(one["bincount"] / one["ours"], 2) for case, one in cases.items()},
+    )
 
 
 def labels(shuffled: bool, dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -72,13 +70,10 @@ def measure(found: np.ndarray, truth: np.ndarray, repeats: int, *, torchmetrics:
     }
     if torchmetrics:
         work["torchmetrics"] = torchmetrics_update(found, truth)
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for repeat in range(repeats):
-        for name, call in work.items():
-            if name != "torchmetrics" or repeat < 5:
-                times[name].append(seconds(call))
+    # Processor time: what else the machine does meanwhile does not count.
+    times = interleaved(work, repeats, warm_up=0, at_most={"torchmetrics": 5}, clock=time.thread_time)
     np.testing.assert_array_equal(ours.matrix, repeats * masked_bincount(found, truth))
-    return {name: statistics.median(values) for name, values in times.items()}
+    return medians(times)
 
 
 def masked_bincount(found: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -9,14 +9,11 @@ crops, interleaved, fp32. The last line is one JSON object; `ratio` is the media
 
 from __future__ import annotations
 
-import json
-import statistics
-import time
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.harness import interleaved, median_ratio, medians, parser, report
 from ov3d.common.encoders import create_encoder
 from ov3d.common.encoders.efficientnet_lite import VARIANTS
 from ov3d.common.encoders.torchvision_shim import import_torchvision
@@ -27,37 +24,31 @@ GOAL = 2.0
 
 def main() -> None:
     """Run both, print crops a second and the JSON line."""
+    options = parser(__doc__).parse_args()
     crops = _crops()
     encoder = create_encoder("offline:lite0", device=torch.device("cpu"), dtype="float32")
     peer = _timm_lite0()
     with torch.inference_mode():
         similarity = F.cosine_similarity(encoder.encode_crops(crops), _peer_vectors(peer, crops)).min()
-        times: dict[str, list[float]] = {"ours": [], "peer": []}
-        for _ in range(REPEATS):
-            for name, seconds in times.items():
-                start = time.perf_counter()
-                if name == "ours":
-                    encoder.encode_crops(crops)
-                else:
-                    _peer_vectors(peer, crops)
-                seconds.append(time.perf_counter() - start)
-    ours, theirs = (NUM_CROPS / statistics.median(times[name]) for name in ("ours", "peer"))
-    ratio = statistics.median(slow / quick for quick, slow in zip(times["ours"], times["peer"], strict=True))
+        calls = {"ours": lambda: encoder.encode_crops(crops), "peer": lambda: _peer_vectors(peer, crops)}
+        times = interleaved(calls, REPEATS, warm_up=0)  # the comparison of vectors was the warm-up
+    ours, theirs = (NUM_CROPS / median for median in medians(times).values())
+    ratio = median_ratio(times["peer"], times["ours"])
     print(
         f"{NUM_CROPS} crops of {CROP_SIZE} px: {ours:.0f} crops/s, timm {theirs:.0f} ({ratio:.1f}x); cosine {similarity:.5f}"
     )
-    result = {
-        "name": "encoding",
-        "ours": round(ours, 1),
-        "peer": round(theirs, 1),
-        "unit": "crops/s, EfficientNet-Lite0, fp32",
-        "ratio": round(ratio, 2),
-        "goal": GOAL,
-        "met": ratio >= GOAL,
-        "threads": torch.get_num_threads(),
-        "min_cosine": round(float(similarity), 6),
-    }
-    print(json.dumps(result))
+    report(
+        "encoding",
+        ours=round(ours, 1),
+        peer=round(theirs, 1),
+        unit="crops/s, EfficientNet-Lite0, fp32",
+        ratio=round(ratio, 2),
+        goal=GOAL,
+        met=ratio >= GOAL,
+        save=options.save,
+        threads=torch.get_num_threads(),
+        min_cosine=round(float(similarity), 6),
+    )
 
 
 def _crops() -> Tensor:

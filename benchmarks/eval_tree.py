@@ -10,18 +10,12 @@ Run: python -m benchmarks.eval_tree [--scans N] [--repeats N]     (needs nothing
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import statistics
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.harness import data_folder, interleaved, medians, parser, report, skip
 from ov3d.common.datasets import load_dataset
 from ov3d.common.metrics import PanopticQuality
 from ov3d.common.metrics.counting import count_overlaps
@@ -34,27 +28,34 @@ RAW_IDS = np.array([10, 11, 15, 18, 30, 40, 48, 50, 70, 72, 80], np.uint32)
 
 def main() -> None:
     """Make the tree, measure, and print one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scans", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=7)
-    options = parser.parse_args()
-    data = Path(os.environ.get("OV3D_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-    sources = sorted((data / "lidar/semantickitti").rglob("*.label"))
+    arguments = parser(__doc__)
+    arguments.add_argument("--scans", type=int, default=200)
+    arguments.add_argument("--repeats", type=int, default=7)
+    options = arguments.parse_args()
+    unit = f"s for {options.scans} scans"
+    data = data_folder("lidar", "semantickitti")
+    sources = sorted(data.rglob("*.label"))
     if not sources:
-        print(f"Skipped: no SemanticKITTI sample scans at {data} (set OV3D_DATA).", file=sys.stderr)
-        print(json.dumps({"name": "eval_tree", "skipped": "no sample scans", "goal": GOAL, "met": None}))
+        skip("eval_tree", f"no SemanticKITTI sample scans at {data} (set OV3D_DATA)", unit=unit, goal=GOAL)
         return
     with tempfile.TemporaryDirectory() as folder:
         truth, found = make_tree(Path(folder), sources, options.scans)
-        result = measure(truth, found, options.repeats)
-    print(json.dumps(result))
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long a call takes, reading and all."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+        median = measure(truth, found, options.repeats)
+    print(", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in median.items()))
+    bound = median["read"] + median["metric"]
+    report(
+        "eval_tree",
+        ours=round(median["everything"], 4),
+        peer=round(bound, 4),
+        unit=unit,
+        ratio=round(bound / median["everything"], 3),
+        goal=GOAL,
+        met=bound / median["everything"] >= GOAL,
+        save=options.save,
+        read=round(median["read"], 4),
+        metric=round(median["metric"], 4),
+        scans_per_second=round(options.scans / median["everything"], 1),
+    )
 
 
 def make_tree(root: Path, sources: list[Path], count: int) -> tuple[Path, Path]:
@@ -72,8 +73,8 @@ def make_tree(root: Path, sources: list[Path], count: int) -> tuple[Path, Path]:
     return root / "truth", root / "found"
 
 
-def measure(truth: Path, found: Path, repeats: int) -> dict[str, object]:
-    """Medians of reading, of the metric and of everything."""
+def measure(truth: Path, found: Path, repeats: int) -> dict[str, float]:
+    """Median seconds of reading, of the metric and of everything."""
     spec = load_dataset("semantickitti")
     files = [sorted(root.rglob("*.label")) for root in (truth, found)]
     pairs = [tuple(np.fromfile(path, np.uint32) for path in both) for both in zip(*files, strict=True)]
@@ -96,25 +97,7 @@ def measure(truth: Path, found: Path, repeats: int) -> dict[str, object]:
         return evaluate_folders(spec, truth, found, workers=1).means["PQ"]
 
     assert everything() == metric().compute().mean_pq
-    times: dict[str, list[float]] = {"read": [], "metric": [], "everything": []}
-    for _ in range(repeats):
-        for name, work in (("read", read), ("metric", metric), ("everything", everything)):
-            times[name].append(seconds(work))
-    median = {name: statistics.median(values) for name, values in times.items()}
-    bound = median["read"] + median["metric"]
-    print(", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in median.items()))
-    return {
-        "name": "eval_tree",
-        "ours": round(median["everything"], 4),
-        "peer": round(bound, 4),
-        "unit": f"s for {len(pairs)} scans",
-        "ratio": round(bound / median["everything"], 3),
-        "goal": GOAL,
-        "met": bound / median["everything"] >= GOAL,
-        "read": round(median["read"], 4),
-        "metric": round(median["metric"], 4),
-        "scans_per_second": round(len(pairs) / median["everything"], 1),
-    }
+    return medians(interleaved({"read": read, "metric": metric, "everything": everything}, repeats, warm_up=0))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ away during the first. The last line is one JSON object; `ratio` is the median o
 
 from __future__ import annotations
 
-import json
-import statistics
 import time
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from benchmarks.harness import interleaved, last_of, median_ratio, medians, parser, report
 from ov3d.nerf.alignment import distribution_loss
 from ov3d.nerf.pairs import TINY, Divergence
 
@@ -27,52 +27,55 @@ IN_A_ROW = 4
 
 def main() -> None:
     """Run both with both divergences, print milliseconds and the JSON line."""
+    options = parser(__doc__).parse_args()
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(SIDE * SIDE, CLASSES, generator=generator)
     features = torch.nn.functional.normalize(torch.randn(SIDE * SIDE, 16, generator=generator), dim=1)
     likeness = features @ features.T - 0.1
     kl, js = (measure(logits, likeness, divergence) for divergence in ("kl", "js"))
-    result = {
-        "name": "fda",
-        **kl,
-        "unit": "ms of processor time, forwards and backwards, kl",
-        "goal": GOAL,
-        "met": bool(kl["ratio"] >= GOAL and max(kl["max_error"], js["max_error"]) < 1e-3),
-        "threads": torch.get_num_threads(),
-        "js": js,
-    }
-    print(json.dumps(result))
+    report(
+        "fda",
+        ours=kl["ours"],
+        peer=kl["peer"],
+        unit="ms of processor time, forwards and backwards, kl",
+        ratio=kl["ratio"],
+        goal=GOAL,
+        met=kl["ratio"] >= GOAL and max(kl["max_error"], js["max_error"]) < 1e-3,
+        save=options.save,
+        max_error=kl["max_error"],
+        threads=torch.get_num_threads(),
+        js=js,
+    )
 
 
 def measure(logits: Tensor, likeness: Tensor, divergence: Divergence) -> dict[str, float]:
     """Milliseconds of both, interleaved, and how far they are apart."""
-    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    losses = {
+        "ours": lambda p: distribution_loss(p, likeness, divergence=divergence, limit=LIMIT),
+        "peer": lambda p: _pair_by_pair(p, likeness, divergence),
+    }
     found: dict[str, tuple[Tensor, Tensor]] = {}
-    for repeat in range(REPEATS + 1):
-        for name, times in seconds.items():
-            for _ in range(IN_A_ROW):
-                leaf = logits.clone().requires_grad_()
-                start = time.process_time()
-                probabilities = leaf.softmax(1)
-                if name == "ours":
-                    attract, repel = distribution_loss(probabilities, likeness, divergence=divergence, limit=LIMIT)
-                else:
-                    attract, repel = _pair_by_pair(probabilities, likeness, divergence)
-                loss = 200 * attract + 0.2 * repel
-                loss.backward()  # type: ignore[no-untyped-call]
-                taken = time.process_time() - start
-            if repeat:
-                times.append(taken)
-            assert leaf.grad is not None
-            found[name] = (loss.detach(), leaf.grad)
+
+    def step(name: str) -> float:
+        leaf = logits.clone().requires_grad_()
+        start = time.process_time()
+        attract, repel = losses[name](leaf.softmax(1))
+        loss = 200 * attract + 0.2 * repel
+        loss.backward()  # type: ignore[no-untyped-call]
+        taken = time.process_time() - start
+        assert leaf.grad is not None
+        found[name] = (loss.detach(), leaf.grad)
+        return taken
+
+    times = interleaved({name: partial(last_of, IN_A_ROW, partial(step, name)) for name in losses}, REPEATS, clock=None)
     (loss, gradient), (peer_loss, peer_gradient) = found["ours"], found["peer"]
     error = max(
         float((loss - peer_loss).abs() / peer_loss.abs()),
         float((gradient - peer_gradient).norm() / peer_gradient.norm()),
     )
-    ours, peer = (statistics.median(seconds[name]) * 1e3 for name in ("ours", "peer"))
-    ratio = statistics.median(slow / quick for quick, slow in zip(seconds["ours"], seconds["peer"], strict=True))
+    ours, peer = (1e3 * median for median in medians(times).values())
+    ratio = median_ratio(times["peer"], times["ours"])
     print(
         f"{divergence}, {SIDE}x{SIDE} rays, {CLASSES} classes: {ours:.1f} ms, pair by pair {peer:.1f} ms ({ratio:.1f}x); "
         f"error {error:.1e}"

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
-import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.harness import interleaved, medians, parser, report, seconds
 from ov3d.common.features.crops import CropPlan, channels_first, cut
 from ov3d.common.features.store import FeatureStore
 from ov3d.common.language.cards import EncoderCard, Identity
@@ -38,6 +37,7 @@ GOAL_SPEED, GOAL_SIZE = 10.0, 200.0
 
 def main() -> None:
     """Run all parts, print a table and the JSON line."""
+    options = parser(__doc__).parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for width, height, dim, repeats in ((4000, 3000, 512, 3), (640, 480, 512, 9), (640, 480, 1000, 9)):
@@ -50,20 +50,20 @@ def main() -> None:
             )
     large = rows[0]
     speed, size = large["speed_ratio"], large["size_ratio"]
-    result = {
-        "name": "features",
-        "ours": round(large["ours_ms"], 2),
-        "peer": round(large["peer_ms"], 2),
-        "unit": "ms to read 4096 pixels of a 12-megapixel image, verified",
-        "ratio": round(speed, 2),
-        "goal": GOAL_SPEED,
-        "met": speed >= GOAL_SPEED and size >= GOAL_SIZE,
-        "size_ratio": round(size, 1),
-        "size_goal": GOAL_SIZE,
-        "cases": [{key: round(value, 2) for key, value in row.items()} for row in rows],
+    report(
+        "features",
+        ours=round(large["ours_ms"], 2),
+        peer=round(large["peer_ms"], 2),
+        unit="ms to read 4096 pixels of a 12-megapixel image, verified",
+        ratio=round(speed, 2),
+        goal=GOAL_SPEED,
+        met=speed >= GOAL_SPEED and size >= GOAL_SIZE,
+        save=options.save,
+        size_ratio=round(size, 1),
+        size_goal=GOAL_SIZE,
+        cases=[{key: round(value, 2) for key, value in row.items()} for row in rows],
         **encoding_case(),
-    }
-    print(json.dumps(result))
+    )
 
 
 def read_case(folder: Path, width: int, height: int, dim: int, repeats: int) -> dict[str, float]:
@@ -84,7 +84,7 @@ def read_case(folder: Path, width: int, height: int, dim: int, repeats: int) -> 
     def peer() -> Any:
         return torch.load(peer_path, weights_only=True)[:, :, rows, columns]
 
-    ours_seconds, peer_seconds = interleaved(ours, peer, repeats)
+    ours_seconds, peer_seconds = in_turn(ours, peer, repeats)
     case = {
         "width": width,
         "height": height,
@@ -120,7 +120,7 @@ def encoding_case() -> dict[str, float]:
         name: create_encoder("offline", device=torch.device("cpu"), dtype=name) for name in ("bfloat16", "float32")
     }
     half, full = (encoder.encode_crops(crops).float() for encoder in encoders.values())
-    half_seconds, full_seconds = interleaved(
+    half_seconds, full_seconds = in_turn(
         lambda: encoders["bfloat16"].encode_crops(crops), lambda: encoders["float32"].encode_crops(crops), 1
     )
     cosine = float((half * full).sum(1).min())
@@ -135,17 +135,17 @@ def encoding_case() -> dict[str, float]:
     }
 
 
-def interleaved(ours: Callable[[], Any], peer: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """Median seconds of both, one after the other in each repeat; the first repeat only warms up."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats + 1):
-        for call, taken in zip((ours, peer), times, strict=True):
-            start = time.perf_counter()
-            result = call()
-            taken.append(time.perf_counter() - start)
-            del result
-            gc.collect()
-    return statistics.median(times[0][1:]), statistics.median(times[1][1:])
+def in_turn(ours: Callable[[], Any], peer: Callable[[], Any], repeats: int) -> tuple[float, float]:
+    """Median seconds of both, each with the garbage of the one before it collected."""
+
+    def measured(work: Callable[[], Any]) -> float:
+        taken = seconds(work)
+        gc.collect()
+        return taken
+
+    calls = {"ours": partial(measured, ours), "peer": partial(measured, peer)}
+    median = medians(interleaved(calls, repeats, clock=None))
+    return median["ours"], median["peer"]
 
 
 def write_image(folder: Path, width: int, height: int) -> Frame:

@@ -23,9 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ov3d.backends import get_backend, train_run
-from ov3d.common.asking.ask import ask_index, index_path
+from benchmarks.harness import parser, report
+from ov3d.backends import get_backend
+from ov3d.common.asking.ask import ask, index_path
 from ov3d.common.asking.index import read_index
+from ov3d.common.base.config import load_config
+from ov3d.common.learning.run import train_run
 from ov3d.common.metrics.objects import distance_to_nearest, true_objects
 from ov3d.common.scenes.scene import Scene
 from ov3d.common.worlds.gallery import EASY, HARD, photograph_gallery, write_gallery
@@ -81,8 +84,8 @@ def measure(seed: int, photographs: tuple[str, ...], options: argparse.Namespace
         config = replace(config, num_views=options.views)
     scene = write_gallery(folder / f"room-{seed}-{len(photographs)}-{config.num_views}", config)
     backend = get_backend("points")
-    overrides = [f"refine={options.refine}", *options.settings]
-    run = train_run(backend, scene.path, overrides=overrides, outputs=folder / "runs", device="cpu")
+    config = load_config(backend.config_type, None, [f"refine={options.refine}", *options.settings])
+    run = train_run(backend, scene.path, config, outputs=folder / "runs", device="cpu")
     report = backend.evaluate(
         run, scene, device=torch.device("cpu"), classes=photographs, threshold=options.threshold
     ).to_json()
@@ -108,12 +111,12 @@ def measure(seed: int, photographs: tuple[str, ...], options: argparse.Namespace
 def _ask(row: Row, path: Path, scene: Scene, photographs: tuple[str, ...], threshold: float | None) -> None:
     index = read_index(path)
     for name in photographs:
-        answer = ask_index(index, f"a {name}", threshold=threshold)
+        answer = ask(index, f"a {name}", threshold=threshold)
         found = answer.objects[0].centre if answer.found else None
         row.metres[name] = float("inf") if found is None else distance_to_nearest(found, true_objects(scene, name))
         row.scores[name] = answer.best_score
     for prompt in ABSENT:
-        answer = ask_index(index, prompt, threshold=threshold)
+        answer = ask(index, prompt, threshold=threshold)
         row.scores[prompt] = answer.best_score
         if answer.found:
             row.false[prompt] = answer.best_score
@@ -157,15 +160,16 @@ def summary(rows: list[Row]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(TEST_SEEDS))
-    parser.add_argument("--refine", choices=("none", "dino"), default="dino")
-    parser.add_argument("--views", type=int, help="photographs taken in a room, in place of 8")
-    parser.add_argument("--threshold", type=float, help="in place of the encoder's own")
-    parser.add_argument("--hard", action="store_true", help="also rooms with the six photographs of the harder set")
-    parser.add_argument("--folder", type=Path, help="where rooms and runs are kept; a temporary one without it")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-    options = parser.parse_args()
+    """Measure the rooms, and print one JSON line."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--seeds", type=int, nargs="+", default=list(TEST_SEEDS))
+    arguments.add_argument("--refine", choices=("none", "dino"), default="dino")
+    arguments.add_argument("--views", type=int, help="photographs taken in a room, in place of 8")
+    arguments.add_argument("--threshold", type=float, help="in place of the encoder's own")
+    arguments.add_argument("--hard", action="store_true", help="also rooms with the six photographs of the harder set")
+    arguments.add_argument("--folder", type=Path, help="where rooms and runs are kept; a temporary one without it")
+    arguments.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    options = arguments.parse_args()
     results = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
@@ -179,19 +183,19 @@ def main() -> None:
     easy = results["easy"]
     right = easy["found_near"].split("/")
     met = easy["fused"] >= GOAL_FUSED and easy["dense"] >= GOAL_DENSE and right[0] == right[1]
-    result = {
-        "name": "gallery",
-        "ours": easy["fused"],
-        "peer": easy["dense"],
-        "unit": "mIoU",
-        "ratio": round(easy["fused"] / max(easy["dense"], 1e-9), 3),
-        "goal": GOAL_FUSED,
-        "met": bool(met and easy["most_false_in_a_room"] <= len(ABSENT) - GOAL_ABSENT),
-        "seeds": options.seeds,
-        "refine": options.refine,
+    report(
+        "gallery",
+        ours=easy["fused"],
+        peer=easy["dense"],
+        unit="mIoU",
+        ratio=round(easy["fused"] / max(easy["dense"], 1e-9), 3),
+        goal=GOAL_FUSED,
+        met=met and easy["most_false_in_a_room"] <= len(ABSENT) - GOAL_ABSENT,
+        save=options.save,
+        seeds=options.seeds,
+        refine=options.refine,
         **results,
-    }
-    print(json.dumps(result))
+    )
 
 
 if __name__ == "__main__":

@@ -8,19 +8,15 @@ makes convolutions fast and deterministic, not only the pairs. `ratio` is the pe
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.sparse_conv import SHAPE, WIDTHS, LevelCase
-from benchmarks.sparse_room import room_levels
-from benchmarks.spconv_peer import NO_PEER, Peer
+from benchmarks.harness import interleaved, median_ratio, medians, parser, report, seconds
+from benchmarks.shared.sparse_levels import SHAPE, WIDTHS, LevelCase, room_levels
+from benchmarks.shared.spconv_peer import Peer, open_peer
 from ov3d.common.sparse import lookup
 from ov3d.common.sparse.kernel_map import kernel_map
 from ov3d.common.sparse.kernel_shape import KernelShape
@@ -36,68 +32,59 @@ OTHERS = {
 
 def main() -> None:
     """Time both builders by turns, print a table and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", help="interpreter of an environment with torch and spconv's CPU wheel")
-    parser.add_argument("--repeats", type=int, default=15)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--peer-python", help="interpreter of an environment with torch and spconv's CPU wheel")
+    arguments.add_argument("--repeats", type=int, default=15)
+    options = arguments.parse_args()
     torch.set_num_threads(1)
     grids = room_levels()
-    ours: list[list[float]] = [[] for _ in grids]
-    theirs: list[list[float]] = [[] for _ in grids]
-    with tempfile.TemporaryDirectory() as folder:
-        peer = None
-        if options.peer_python:
-            for level, (grid, width) in enumerate(zip(grids, WIDTHS, strict=True)):
-                LevelCase(grid, width).save(Path(folder) / f"level{level}.pt")
-            peer = Peer(options.peer_python, Path(folder))
-        else:
-            print(NO_PEER)
-        for repeat in range(options.repeats + 1):
-            for level, grid in enumerate(grids):
-                seconds = build_seconds(grid, SHAPE)
-                answer = peer.ask("build", level)["build"] if peer else float("nan")
-                if repeat:
-                    ours[level].append(seconds)
-                    theirs[level].append(answer)
-        if peer:
-            peer.close()
-    print(json.dumps(report(grids, ours, theirs if peer else None)))
+    cases = [LevelCase(grid, width) for grid, width in zip(grids, WIDTHS, strict=True)] if options.peer_python else []
+    calls = {}
+    with tempfile.TemporaryDirectory() as folder, open_peer(options.peer_python, cases, Path(folder)) as peer:
+        for level, grid in enumerate(grids):
+            calls[f"ours {level}"] = partial(build_seconds, grid, SHAPE)
+            if peer:
+                calls[f"peer {level}"] = partial(_peer_seconds, peer, level)
+        times = interleaved(calls, options.repeats, clock=None)
+    median = medians(times)
+    ratios = [median_ratio(times[f"peer {level}"], times[f"ours {level}"]) for level in range(len(cases))]
+    for level, grid in enumerate(grids):
+        line = f"{grid.num_voxels:,} voxels, 3³: {median[f'ours {level}'] * 1e3:.1f} ms"
+        print(line + (f", peer {median[f'peer {level}'] * 1e3:.1f} ms, {ratios[level]:.2f}x" if ratios else ""))
+    others = other_seconds(grids[0])
+    report(
+        "kernel_map",
+        ours=round(median["ours 0"], 4),
+        peer=round(median["peer 0"], 4) if ratios else None,
+        unit="s, 3³ submanifold map of the finest grid, one thread",
+        ratio=round(ratios[0], 2) if ratios else None,
+        goal=GOAL,
+        met=ratios[0] >= GOAL if ratios else None,
+        save=options.save,
+        ratios=[round(ratio, 2) for ratio in ratios],
+        others_ms={name: round(value * 1e3, 1) for name, value in others.items()},
+    )
 
 
 def build_seconds(grid: VoxelGrid, shape: KernelShape) -> float:
     """Time of a map and its schedule, from nothing but the voxels."""
     bare = VoxelGrid(grid.coords)
-    start = time.perf_counter()
-    kernel_map(bare, shape).schedule("forward")
-    return time.perf_counter() - start
+    return seconds(lambda: kernel_map(bare, shape).schedule("forward"))
 
 
-def report(grids: list[VoxelGrid], ours: list[list[float]], theirs: list[list[float]] | None) -> dict[str, Any]:
-    """The table and the JSON line's content."""
-    ratios = []
-    for level, grid in enumerate(grids):
-        line = f"{grid.num_voxels:,} voxels, 3³: {statistics.median(ours[level]) * 1e3:.1f} ms"
-        if theirs:
-            ratios.append(statistics.median(b / a for a, b in zip(ours[level], theirs[level], strict=True)))
-            line += f", peer {statistics.median(theirs[level]) * 1e3:.1f} ms, {ratios[-1]:.2f}x"
-        print(line)
-    others = {name: min(build_seconds(grids[0], shape) for _ in range(3)) for name, shape in OTHERS.items()}
+def _peer_seconds(peer: Peer, level: int) -> float:
+    return peer.ask("build", level)["build"]
+
+
+def other_seconds(grid: VoxelGrid) -> dict[str, float]:
+    """Least seconds of three for other kernels, and for the usual one where the grid is looked up in blocks."""
+    others = {name: min(build_seconds(grid, shape) for _ in range(3)) for name, shape in OTHERS.items()}
     dense, lookup.DENSE_CELLS_A_VOXEL = lookup.DENSE_CELLS_A_VOXEL, 0
-    others["3³ by blocks"] = min(build_seconds(grids[0], SHAPE) for _ in range(3))
+    others["3³ by blocks"] = min(build_seconds(grid, SHAPE) for _ in range(3))
     lookup.DENSE_CELLS_A_VOXEL = dense
-    for name, seconds in others.items():
-        print(f"{grids[0].num_voxels:,} voxels, {name}: {seconds * 1e3:.1f} ms")
-    return {
-        "name": "kernel_map",
-        "ours": round(statistics.median(ours[0]), 4),
-        "peer": round(statistics.median(theirs[0]), 4) if theirs else None,
-        "unit": "s, 3³ submanifold map of the finest grid, one thread",
-        "ratio": round(ratios[0], 2) if ratios else None,
-        "goal": GOAL,
-        "met": ratios[0] >= GOAL if ratios else None,
-        "ratios": [round(ratio, 2) for ratio in ratios],
-        "others_ms": {name: round(seconds * 1e3, 1) for name, seconds in others.items()},
-    }
+    for name, value in others.items():
+        print(f"{grid.num_voxels:,} voxels, {name}: {value * 1e3:.1f} ms")
+    return others
 
 
 if __name__ == "__main__":

@@ -1,22 +1,19 @@
 """Lifting onto a million points: ours against a loop that gathers a feature for every point and view.
 
-A million points of a furnished room, 20 views of 320x240 with depth, dense maps of 512 numbers in fp16; the peer is that of
-`benchmarks.fusion`. Both end with one fp16 row a seen point. Ours has the default budget of memory, in which the sums of a
-million points take two blocks (2 GB); the peer holds them whole.
+A million points of a furnished room, 20 views of 320x240 with depth, dense maps of 512 numbers in fp16; inputs and peer are
+those of `benchmarks.fusion`. Ours has the default budget of memory, in which the sums of a million points take two blocks
+(2 GB); the peer holds them whole.
 
 Run: python -m benchmarks.lifting
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks import fusion
+from benchmarks.harness import interleaved, median_ratio, medians, parser, report
+from benchmarks.shared.dense_fusion import make_fusion
 from ov3d.common.lifting.lift import LiftConfig
 
 NUM_POINTS, DIM, REPEATS = 1_000_000, 512, 2
@@ -24,35 +21,33 @@ GOAL = 10.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=REPEATS)
-    options = parser.parse_args()
-    fusion.NUM_POINTS, fusion.DIM = NUM_POINTS, DIM
-    fusion.CONFIG = fusion.CONFIG.model_copy(update={"memory_mib": LiftConfig().memory_mib})
-    seconds: dict[str, list[float]] = {name: [] for name in fusion.RUNS}
+    """Measure, and print one JSON line."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--repeats", type=int, default=REPEATS)
+    options = arguments.parse_args()
+    rows: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
-        inputs = fusion.make_inputs(Path(folder))
-        rows = {}
-        for _ in range(options.repeats):
-            for name, function in fusion.RUNS.items():
-                start = time.perf_counter()
-                rows[name] = len(function(*inputs))  # type: ignore[arg-type]
-                seconds[name].append(time.perf_counter() - start)
+        fusion = make_fusion(Path(folder), num_points=NUM_POINTS, dim=DIM, memory_mib=LiftConfig().memory_mib)
+        calls = fusion.calls()
+        counted = {name: lambda name=name: rows.update({name: len(calls[name]())}) for name in calls}
+        times = interleaved(counted, options.repeats, warm_up=0)
     assert rows["ours"] == rows["peer"], "both must see the same points"
-    ours, theirs = (statistics.median(seconds[name]) for name in ("ours", "peer"))
-    ratio = statistics.median(p / o for o, p in zip(seconds["ours"], seconds["peer"], strict=True))
-    print(f"{len(inputs[0]):,} points, {rows['ours']:,} seen: ours {ours:.2f} s, peer {theirs:.2f} s ({ratio:.1f}x)")
-    result = {
-        "name": "lifting",
-        "ours": round(ours, 3),
-        "peer": round(theirs, 3),
-        "unit": "s for 1M points, 20 views, 512 numbers",
-        "ratio": round(ratio, 2),
-        "goal": GOAL,
-        "met": ratio >= GOAL,
-        "rows": rows["ours"],
-    }
-    print(json.dumps(result))
+    median, ratio = medians(times), median_ratio(times["peer"], times["ours"])
+    print(
+        f"{NUM_POINTS:,} points, {rows['ours']:,} seen: ours {median['ours']:.2f} s, peer {median['peer']:.2f} s "
+        f"({ratio:.1f}x)"
+    )
+    report(
+        "lifting",
+        ours=round(median["ours"], 3),
+        peer=round(median["peer"], 3),
+        unit="s for 1M points, 20 views, 512 numbers",
+        ratio=round(ratio, 2),
+        goal=GOAL,
+        met=ratio >= GOAL,
+        save=options.save,
+        rows=rows["ours"],
+    )
 
 
 if __name__ == "__main__":

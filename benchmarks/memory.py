@@ -13,11 +13,7 @@ Run: python -m benchmarks.memory [CASE ...] [--scale 0.1]
 
 from __future__ import annotations
 
-import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from benchmarks.harness import in_own_process, parser, peak_bytes, report
+from benchmarks.shared.mean_colours import DIM, MeanColours
 from ov3d.common.features.extract import extract_features
 from ov3d.common.features.store import FeatureStore
-from ov3d.common.language.cards import EncoderCard, Identity
 from ov3d.common.lifting.basis import BasisConfig, choose_basis
 from ov3d.common.lifting.lift import LiftConfig, lift, read_lifted, write_lifted
 from ov3d.common.scenes.cameras import Camera, look_at
@@ -37,25 +33,7 @@ from ov3d.common.scenes.scene import Frame, PointCloud
 
 GOAL = 4e9
 WIDTH, HEIGHT = 11_600, 8_700
-NUM_POINTS, NUM_VIEWS, DIM = 50_000_000, 5_000, 384
-
-
-class MeanColours:
-    """A crop's mean colour, turned into a unit vector of 384 numbers: a stand-in for an encoder."""
-
-    identity = Identity("mean colours", "none", "none", "float32")
-    card = EncoderCard("mean-colours", identity, identity, DIM, 10.0, 0.2, True)
-    waves = torch.randn(DIM, 3, generator=torch.Generator().manual_seed(0))
-
-    def encode_crops(self, crops: Tensor) -> Tensor:
-        colours = torch.stack([crop.float().mean((1, 2)) / 50 for crop in crops])
-        return torch.nn.functional.normalize(torch.cos(colours @ self.waves.T), dim=1)
-
-    def encode_text(self, prompts: list[str]) -> np.ndarray:
-        raise NotImplementedError("nobody asks")
-
-    def num_tokens_lost(self, prompt: str) -> int:
-        return 0
+NUM_POINTS, NUM_VIEWS = 50_000_000, 5_000
 
 
 class WavePixels:
@@ -85,7 +63,7 @@ def image_case(folder: Path, scale: float, mode: str) -> dict[str, float]:
     elif mode == "16bit":
         image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) << 8)
     image.save(path, **({"quality": 80} if mode == "jpeg" else {"compress_level": 1}))
-    writing = peak()
+    writing = peak_bytes()
     del image
     frame = Frame("0", path, Camera(width, height, width, width, width / 2, height / 2), np.eye(4))
     encoder = MeanColours()
@@ -183,43 +161,37 @@ CASES: dict[str, Callable[[Path, float], dict[str, float]]] = {
 }
 
 
-def peak() -> int:
-    """The largest resident size of this process so far, in bytes (Linux)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all by default")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full size")
-    parser.add_argument("--here", action="store_true", help="run one case in this process, print its JSON")
-    options = parser.parse_args()
+    """Run the cases, each in its own process, and print one JSON line."""
+    arguments = parser(__doc__)
+    arguments.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all by default")
+    arguments.add_argument("--scale", type=float, default=1.0, help="share of the full size")
+    arguments.add_argument("--here", action="store_true", help="run one case in this process, print its JSON")
+    options = arguments.parse_args()
     torch.set_num_threads(1)  # a busy machine would wait for threads; memory is what counts
     if options.here:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             found = CASES[options.cases[0]](Path(folder), options.scale)
-        print(json.dumps({**found, "peak_bytes": peak(), "seconds": round(time.perf_counter() - start, 1)}))
+        print(json.dumps({**found, "peak_bytes": peak_bytes(), "seconds": round(time.perf_counter() - start, 1)}))
         return
     results = {}
     for name in options.cases or list(CASES):
-        command = [sys.executable, "-m", "benchmarks.memory", name, "--here", "--scale", str(options.scale)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        results[name] = json.loads(done.stdout.splitlines()[-1])
+        results[name] = in_own_process("memory", name, "--here", "--scale", options.scale)
         print(f"{name}: peak {results[name]['peak_bytes'] / 1e9:.2f} GB, {results[name]['seconds']:.0f} s", flush=True)
     worst = max(case["peak_bytes"] for case in results.values())
-    result = {
-        "name": "memory",
-        "ours": worst,
-        "peer": None,
-        "unit": "bytes of resident memory, worst case",
-        "ratio": round(GOAL / worst, 2),
-        "goal": GOAL,
-        "met": worst < GOAL,
-        "scale": options.scale,
-        "cases": results,
-    }
-    print(json.dumps(result))
+    report(
+        "memory",
+        ours=worst,
+        peer=None,
+        unit="bytes of resident memory, worst case",
+        ratio=round(GOAL / worst, 2),
+        goal=GOAL,
+        met=worst < GOAL,
+        save=options.save,
+        scale=options.scale,
+        cases=results,
+    )
 
 
 if __name__ == "__main__":

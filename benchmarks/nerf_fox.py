@@ -9,32 +9,28 @@ Run: python -m benchmarks.nerf_fox
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 
-from benchmarks.nerf_gallery import Told
-from ov3d.backends import get_backend, train_run
+from benchmarks.harness import data_folder, parser, report, skip
+from benchmarks.shared.nerf_runs import train_nerf
 
 STEPS, LONG_SIDE, GOAL = 800, 320, 18.0
 
 
 def main() -> None:
     """Train, and print PSNR."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--long-side", type=int, default=LONG_SIDE)
-    parser.add_argument("--folder", type=Path, help="where the run is kept; a temporary one without it")
-    options = parser.parse_args()
-    data = Path(os.environ.get("OV3D_DATA", Path(__file__).parents[2] / "shared" / "data")) / "nerf" / "fox"
+    arguments = parser(__doc__)
+    arguments.add_argument("--steps", type=int, default=STEPS)
+    arguments.add_argument("--long-side", type=int, default=LONG_SIDE)
+    arguments.add_argument("--folder", type=Path, help="where the run is kept; a temporary one without it")
+    options = arguments.parse_args()
+    data, unit = data_folder("nerf", "fox"), "dB, held-out PSNR"
     if not data.is_dir():
-        print(f"skipped: the capture is not at {data} (set OV3D_DATA)")
+        skip("nerf_fox", f"the capture is not at {data} (set OV3D_DATA)", unit=unit, goal=GOAL)
         return
     upsample_at = [options.steps // 4, options.steps * 7 // 16, options.steps * 5 // 8]
     settings = [
@@ -44,29 +40,27 @@ def main() -> None:
         f"field.long_side={options.long_side}",
         f"field.view_every={options.steps // 4}",
     ]
-    clock, processor = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as temporary:
-        outputs = options.folder or Path(temporary)
-        run = train_run(get_backend("nerf"), data, overrides=settings, outputs=outputs, progress=Told())
+        run, minutes, processor = train_nerf(data, settings, options.folder or Path(temporary))
     (facts,) = run.manifest["facts"].values()
     psnr = facts["psnr"]
-    result = {
-        "name": "nerf_fox",
-        "ours": psnr,
-        "peer": None,
-        "unit": "dB, held-out PSNR",
-        "ratio": None,
-        "goal": GOAL,
-        "met": bool(math.isfinite(psnr) and psnr >= GOAL),
-        "space": facts["space"],
-        "held_out": facts["held_out"],
-        "steps": options.steps,
-        "long_side": options.long_side,
-        "minutes": round((time.perf_counter() - clock) / 60, 1),
-        "processor_minutes": round((time.process_time() - processor) / 60, 1),
-        "threads": torch.get_num_threads(),
-    }
-    print(json.dumps(result))
+    report(
+        "nerf_fox",
+        ours=psnr,
+        peer=None,
+        unit=unit,
+        ratio=None,
+        goal=GOAL,
+        met=math.isfinite(psnr) and psnr >= GOAL,
+        save=options.save,
+        space=facts["space"],
+        held_out=facts["held_out"],
+        steps=options.steps,
+        long_side=options.long_side,
+        minutes=round(minutes, 1),
+        processor_minutes=round(processor, 1),
+        threads=torch.get_num_threads(),
+    )
 
 
 if __name__ == "__main__":

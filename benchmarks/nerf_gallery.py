@@ -18,53 +18,38 @@ import argparse
 import json
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ov3d.backends import get_backend, train_run
-from ov3d.common.base.config import load_config
-from ov3d.common.base.progress import Silent
+from benchmarks.harness import parser, report
+from benchmarks.shared.nerf_runs import LABELS, both_ious, train_nerf
+from ov3d.backends import get_backend
 from ov3d.common.base.runs import Run, new_run, scene_folders
 from ov3d.common.scenes.scene import IGNORE, Scene
 from ov3d.common.worlds.gallery import EASY, GalleryConfig, write_gallery
-from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.train_field import CHECKPOINT_NAME
 
 NUM_VIEWS, WIDTH, HEIGHT = 24, 320, 240
-LABELS = "labels:scene,corrupt=30,seed=0"
 GOAL_MINUTES, GOAL_PSNR, GOAL_GAIN, GOAL_LABELS = 15.0, 25.0, 0.10, 0.85
-TITLES = ("field", "teacher")
-
-
-class Told(Silent):
-    """Prints what is said, with the time."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-
-    def say(self, line: str) -> None:
-        """Print a line."""
-        print(f"[{(time.perf_counter() - self._start) / 60:6.2f} min] {line}", flush=True)
 
 
 def main() -> None:
     """Build the rooms, train, score, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--folder", type=Path, help="where rooms and runs are kept; a temporary one without it")
-    parser.add_argument("--skip", choices=("offline", "labels"), help="score one teacher only")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
+    arguments.add_argument("--folder", type=Path, help="where rooms and runs are kept; a temporary one without it")
+    arguments.add_argument("--skip", choices=("offline", "labels"), help="score one teacher only")
+    arguments.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    options = arguments.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         for seed in options.seeds:
             rows.append(measure(seed, options.folder or Path(temporary), options.settings, options.skip))
             print(json.dumps(rows[-1]), flush=True)
-    print(json.dumps(summary(rows, options)))
+    summarise(rows, options)
 
 
 def measure(seed: int, folder: Path, settings: list[str], skip: str | None = None) -> dict[str, Any]:
@@ -81,15 +66,9 @@ def measure(seed: int, folder: Path, settings: list[str], skip: str | None = Non
             continue
         overrides = [f"encoder={encoder}", *common]
         run = _prepared(field, scene, overrides, folder)
-        clock, processor = time.perf_counter(), time.process_time()
-        run = train_run(
-            get_backend("nerf"), scene.path, overrides=overrides, run=run, outputs=folder / "runs", progress=Told()
-        )
-        minutes = ((time.perf_counter() - clock) / 60, (time.process_time() - processor) / 60)
-        if field is None:
-            row["minutes"], row["processor_minutes"] = (round(one, 2) for one in minutes)
-        else:
-            row["second_minutes"], row["second_processor_minutes"] = (round(one, 2) for one in minutes)
+        run, minutes, processor = train_nerf(scene.path, overrides, folder / "runs", run)
+        prefix = "" if field is None else "second_"
+        row |= {f"{prefix}minutes": round(minutes, 2), f"{prefix}processor_minutes": round(processor, 2)}
         field = field or run
         row[name] = score(run, scene, classes, photographs_only=name == "offline")
     return row
@@ -104,18 +83,15 @@ def score(run: Run, scene: Scene, classes: tuple[str, ...], *, photographs_only:
     if photographs_only:
         asked = tuple(name for name in asked if name in EASY)
         threshold = run.manifest["encoder"]["presence_threshold"]
-    report = backend.evaluate(run, scene, device=torch.device("cpu"), classes=asked, threshold=threshold).to_json()
-    ours, theirs = report["tables"][:2]
+    scores = backend.evaluate(run, scene, device=torch.device("cpu"), classes=asked, threshold=threshold).to_json()
+    ours, theirs = scores["tables"][:2]
+    ious = both_ious(ours, theirs)
     return {
         "field": round(ours["mean_iou"], 4),
         "teacher": round(theirs["mean_iou"], 4),
         "psnr": round(ours["extra"]["PSNR"], 2),
         "ssim": round(ours["extra"]["SSIM"], 4),
-        "ious": {
-            name: [round(table["classes"][name]["iou"], 3) for table in (ours, theirs)]
-            for name in asked
-            if all(name in table["classes"] for table in (ours, theirs))
-        },
+        "ious": {name: ious[name] for name in asked if name in ious},
     }
 
 
@@ -133,11 +109,10 @@ def visible(scene: Scene, names: list[str]) -> tuple[str, ...]:
     return tuple(scene.classes[idx] for idx in sorted(found - {IGNORE}))
 
 
-def _prepared(field: Run | None, scene: Scene, overrides: list[str], folder: Path) -> Path | None:
+def _prepared(field: Run | None, scene: Scene, folder: Path) -> Path | None:
     """A folder with the radiance field of another run of the same settings: distillation alone is left to do."""
     if field is None:
         return None
-    load_config(NerfConfig, None, overrides)  # a wrong setting is found before anything is copied
     run = new_run(scene.name, "nerf", folder / "runs")
     source, target = (scene_folders(one, [scene.name])[0] for one in (field.path, run))
     target.mkdir(parents=True)
@@ -145,9 +120,8 @@ def _prepared(field: Run | None, scene: Scene, overrides: list[str], folder: Pat
     return run
 
 
-def summary(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """Means over rooms, and whether the goals are met."""
-    result: dict[str, Any] = {"name": "nerf_gallery", "unit": "held-out mIoU", "seeds": options.seeds}
+def summarise(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Print the means over rooms, and whether the goals are met."""
     means = {
         name: {key: round(float(np.mean([row[name][key] for row in rows])), 4) for key in ("field", "teacher", "psnr")}
         for name in ("offline", "labels")
@@ -161,20 +135,23 @@ def summary(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str
         goals["offline"] = means["offline"]["field"] >= means["offline"]["teacher"] + GOAL_GAIN
     if "labels" in means:
         goals["labels"] = means["labels"]["field"] >= GOAL_LABELS
-    return {
-        **result,
-        "ours": first["field"],
-        "peer": first["teacher"],
-        "ratio": round(first["field"] / max(first["teacher"], 1e-9), 3),
-        "goal": GOAL_LABELS,
-        "met": all(goals.values()),
-        "goals": goals,
-        "minutes": minutes,
-        "processor_minutes": processor,
-        "settings": options.settings,
+    report(
+        "nerf_gallery",
+        ours=first["field"],
+        peer=first["teacher"],
+        unit="held-out mIoU",
+        ratio=round(first["field"] / max(first["teacher"], 1e-9), 3),
+        goal=GOAL_LABELS,
+        met=all(goals.values()),
+        save=options.save,
+        seeds=options.seeds,
+        goals=goals,
+        minutes=minutes,
+        processor_minutes=processor,
+        settings=options.settings,
         **means,
-        "rows": rows,
-    }
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

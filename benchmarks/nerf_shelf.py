@@ -13,17 +13,14 @@ Run: python -m benchmarks.nerf_shelf
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 
-from benchmarks.nerf_gallery import LABELS, Told
-from ov3d.backends import get_backend, train_run
+from benchmarks.harness import data_folder, parser, report, skip
+from benchmarks.shared.nerf_runs import LABELS, both_ious, train_nerf
+from ov3d.backends import get_backend
 from ov3d.common.readers import load_scene
 
 HELD_OUT = ("8", "9")
@@ -32,46 +29,38 @@ GOAL_GAIN = 0.10
 
 def main() -> None:
     """Train, score, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where the run is kept; a temporary one without it")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-    options = parser.parse_args()
-    data = Path(os.environ.get("OV3D_DATA", Path(__file__).parents[2] / "shared" / "data")) / "nerf" / "apc-shelf"
+    arguments = parser(__doc__)
+    arguments.add_argument("--folder", type=Path, help="where the run is kept; a temporary one without it")
+    arguments.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    options = arguments.parse_args()
+    data, unit = data_folder("nerf", "apc-shelf"), "held-out mIoU"
     if not data.is_dir():
-        print(f"skipped: the capture is not at {data} (set OV3D_DATA)")
+        goal = f"the teacher's and {GOAL_GAIN} more"
+        skip("nerf_shelf", f"the capture is not at {data} (set OV3D_DATA)", unit=unit, goal=goal)
         return
     settings = [f"encoder={LABELS}", f"held_out=[{','.join(map(repr, HELD_OUT))}]", *options.settings]
-    backend = get_backend("nerf")
-    clock, processor = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as temporary:
-        run = train_run(backend, data, overrides=settings, outputs=options.folder or Path(temporary), progress=Told())
-        minutes = (time.perf_counter() - clock) / 60
-        processor_minutes = (time.process_time() - processor) / 60
-        scene = load_scene(data)
-        report = backend.evaluate(run, scene, device=torch.device("cpu")).to_json()
-    ours, theirs = report["tables"][:2]
+        run, minutes, processor = train_nerf(data, settings, options.folder or Path(temporary))
+        scores = get_backend("nerf").evaluate(run, load_scene(data), device=torch.device("cpu")).to_json()
+    ours, theirs = scores["tables"][:2]
     gain = ours["mean_iou"] - theirs["mean_iou"]
-    result = {
-        "name": "nerf_shelf",
-        "ours": round(ours["mean_iou"], 4),
-        "peer": round(theirs["mean_iou"], 4),
-        "unit": "held-out mIoU",
-        "ratio": round(ours["mean_iou"] / theirs["mean_iou"], 3),
-        "goal": round(theirs["mean_iou"] + GOAL_GAIN, 4),
-        "met": bool(gain >= GOAL_GAIN),
-        "ious": {
-            name: [round(table["classes"][name]["iou"], 3) for table in (ours, theirs)]
-            for name in ours["classes"]
-            if name in theirs["classes"]
-        },
-        "psnr": round(ours["extra"]["PSNR"], 2),
-        "ssim": round(ours["extra"]["SSIM"], 4),
-        "settings": options.settings,
-        "minutes": round(minutes, 2),
-        "processor_minutes": round(processor_minutes, 2),
-        "threads": torch.get_num_threads(),
-    }
-    print(json.dumps(result))
+    report(
+        "nerf_shelf",
+        ours=round(ours["mean_iou"], 4),
+        peer=round(theirs["mean_iou"], 4),
+        unit=unit,
+        ratio=round(ours["mean_iou"] / theirs["mean_iou"], 3),
+        goal=round(theirs["mean_iou"] + GOAL_GAIN, 4),
+        met=gain >= GOAL_GAIN,
+        save=options.save,
+        ious=both_ious(ours, theirs),
+        psnr=round(ours["extra"]["PSNR"], 2),
+        ssim=round(ours["extra"]["SSIM"], 4),
+        settings=options.settings,
+        minutes=round(minutes, 2),
+        processor_minutes=round(processor, 2),
+        threads=torch.get_num_threads(),
+    )
 
 
 if __name__ == "__main__":

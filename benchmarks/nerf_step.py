@@ -12,15 +12,15 @@ cleared away during the first. The last line is one JSON object; `ratio` is the 
 
 from __future__ import annotations
 
-import json
-import statistics
 import time
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.harness import interleaved, last_of, median_ratio, medians, parser, report
 from ov3d.nerf.field import RadianceField, VectorMatrix
 from ov3d.nerf.lookup import LINE_AXES, PLANE_AXES
 from ov3d.nerf.occupancy import Occupancy, find_occupancy
@@ -36,59 +36,56 @@ OPTICAL_STEP = DENSITY_FACTOR * DELTA
 
 def main() -> None:
     """Run both, print rays a second and the JSON line."""
+    options = parser(__doc__).parse_args()
     torch.set_num_threads(1)  # the goal is a core's; idle threads that wait would count as processor time
     field, (origin, direction), jitter = room(), _rays(), torch.rand(NUM_RAYS, generator=_seeded(2))
     occupancy = find_occupancy(field, optical_step=OPTICAL_STEP, threshold=1e-3)
     images = [_image(table, field.resolution) for table in _tables(field)]
     target = torch.rand(NUM_RAYS, 3, generator=_seeded(3))
-    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
-    colours, gradients = {}, {}
-    for repeat in range(REPEATS + 1):
-        for name, times in seconds.items():
-            for _ in range(IN_A_ROW):
-                start = time.process_time()
-                lines = SPACE.lines(origin, direction)
-                if name == "ours":
-                    field.zero_grad()
-                    samples = march(SPACE, lines, occupancy, DELTA, jitter=jitter)
-                    colour = render_colour(field, weigh(field, samples), direction, 1.0)
-                else:
-                    for image in images:
-                        image.grad = None
-                    colour = _dense(field, images, lines, direction, jitter, occupancy)
-                (colour - target).square().mean().backward()
-                taken = time.process_time() - start
-            if repeat:
-                times.append(taken)
-            colours[name] = colour.detach()
-        gradients = {
-            "ours": [table.grad.clone() for table in _tables(field)],
-            "peer": [_table(image.grad) for image in images if image.grad is not None],
-        }
+    colours = {}
+
+    def step(name: str) -> float:
+        start = time.process_time()
+        lines = SPACE.lines(origin, direction)
+        if name == "ours":
+            field.zero_grad()
+            samples = march(SPACE, lines, occupancy, DELTA, jitter=jitter)
+            colour = render_colour(field, weigh(field, samples), direction, 1.0)
+        else:
+            for image in images:
+                image.grad = None
+            colour = _dense(field, images, lines, direction, jitter, occupancy)
+        (colour - target).square().mean().backward()
+        taken = time.process_time() - start
+        colours[name] = colour.detach()
+        return taken
+
+    calls = {name: partial(last_of, IN_A_ROW, partial(step, name)) for name in ("ours", "peer")}
+    times = interleaved(calls, REPEATS, clock=None)
     colour_error = float((colours["ours"] - colours["peer"]).abs().max())
-    pairs = zip(gradients["ours"], gradients["peer"], strict=True)
+    pairs = zip((table.grad for table in _tables(field)), (_table(image.grad) for image in images), strict=True)
     gradient_error = max(float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in pairs)
-    ours, peer = (NUM_RAYS / statistics.median(seconds[name]) for name in ("ours", "peer"))
-    ratio = statistics.median(slow / quick for quick, slow in zip(seconds["ours"], seconds["peer"], strict=True))
+    ours, peer = (NUM_RAYS / median for median in medians(times).values())
+    ratio = median_ratio(times["peer"], times["ours"])
     kept = weigh(field, march(SPACE, SPACE.lines(origin, direction), occupancy, DELTA, jitter=jitter))
     print(f"{len(kept.samples)} samples, {len(kept.visible().samples)} with colour, of {NUM_RAYS} rays")
     print(
         f"{ours:.0f} rays/s, dense twin {peer:.0f} ({ratio:.1f}x); colour {colour_error:.1e}, gradient {gradient_error:.1e}"
     )
     right = colour_error < 1e-3 and gradient_error < 1e-2
-    result = {
-        "name": "nerf_step",
-        "ours": round(ours),
-        "peer": round(peer),
-        "unit": "rays/s of processor time, a training step",
-        "ratio": round(ratio, 2),
-        "goal": GOAL,
-        "met": bool(right and ratio >= GOAL),
-        "threads": torch.get_num_threads(),
-        "max_colour_error": colour_error,
-        "max_gradient_error": gradient_error,
-    }
-    print(json.dumps(result))
+    report(
+        "nerf_step",
+        ours=round(ours),
+        peer=round(peer),
+        unit="rays/s of processor time, a training step",
+        ratio=round(ratio, 2),
+        goal=GOAL,
+        met=right and ratio >= GOAL,
+        save=options.save,
+        threads=torch.get_num_threads(),
+        max_colour_error=colour_error,
+        max_gradient_error=gradient_error,
+    )
 
 
 def room(places: int = PLACES) -> RadianceField:

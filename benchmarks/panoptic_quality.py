@@ -8,18 +8,17 @@ Run: python -m benchmarks.panoptic_quality [--scans N]     (pip install '.[bench
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import importlib.util
-import json
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from benchmarks.lidar_labels import IGNORED, NUM_CLASSES, THINGS, Scan, make_scans
+from benchmarks.harness import interleaved, medians, parser, report
+from benchmarks.shared.lidar_labels import IGNORED, NUM_CLASSES, THINGS, Scan, make_scans
 from ov3d.common.metrics import PanopticQuality
 
 GOAL, GOAL_TORCHMETRICS = 17.0, 200.0
@@ -28,10 +27,10 @@ MIN_POINTS = 50
 
 def main() -> None:
     """Run both orders of points, and print one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scans", type=int, default=50)
-    parser.add_argument("--torchmetrics-scans", type=int, default=4)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--scans", type=int, default=50)
+    arguments.add_argument("--torchmetrics-scans", type=int, default=4)
+    options = arguments.parse_args()
     measured = {
         order: measure(make_scans(options.scans, shuffled=order == "shuffled"), options.torchmetrics_scans)
         for order in ("scan order", "shuffled")
@@ -40,24 +39,24 @@ def main() -> None:
         print(f"{order}: " + ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in times.items()))
     times, worst = measured["scan order"], measured["shuffled"]
     ratio, ratio_torchmetrics = times["official"] / times["ours"], times["torchmetrics"] / times["ours"]
-    result = {
-        "name": "panoptic_quality",
-        "ours": round(1e3 * times["ours"], 3),
-        "peer": round(1e3 * times["official"], 3),
-        "unit": "ms a scan",
-        "ratio": round(ratio, 1),
-        "goal": GOAL,
-        "met": ratio >= GOAL and ratio_torchmetrics >= GOAL_TORCHMETRICS,
-        "torchmetrics": round(1e3 * times["torchmetrics"], 1),
-        "ratio_torchmetrics": round(ratio_torchmetrics, 1),
-        "goal_torchmetrics": GOAL_TORCHMETRICS,
-        "shuffled": {
+    report(
+        "panoptic_quality",
+        ours=round(1e3 * times["ours"], 3),
+        peer=round(1e3 * times["official"], 3),
+        unit="ms a scan",
+        ratio=round(ratio, 1),
+        goal=GOAL,
+        met=ratio >= GOAL and ratio_torchmetrics >= GOAL_TORCHMETRICS,
+        save=options.save,
+        torchmetrics=round(1e3 * times["torchmetrics"], 1),
+        ratio_torchmetrics=round(ratio_torchmetrics, 1),
+        goal_torchmetrics=GOAL_TORCHMETRICS,
+        shuffled={
             "ours": round(1e3 * worst["ours"], 3),
             "ratio": round(worst["official"] / worst["ours"], 1),
             "ratio_torchmetrics": round(worst["torchmetrics"] / worst["ours"], 1),
         },
-    }
-    print(json.dumps(result))
+    )
 
 
 def measure(scans: list[Scan], num_torchmetrics: int) -> dict[str, float]:
@@ -65,26 +64,26 @@ def measure(scans: list[Scan], num_torchmetrics: int) -> dict[str, float]:
     official = official_tool()(NUM_CLASSES, [IGNORED], min_points=MIN_POINTS)
     ours = PanopticQuality(NUM_CLASSES, THINGS, ignore=[IGNORED], min_points=MIN_POINTS)
     theirs, to_tensors = torchmetrics_tool()
-    times: dict[str, list[float]] = {"ours": [], "official": [], "torchmetrics": []}
-    for idx, scan in enumerate(scans):
-        arrays = scan.arrays()
-        times["official"].append(seconds(lambda: official.addBatch(*arrays)))  # noqa: B023 - called at once
-        times["ours"].append(seconds(lambda: ours.update(*arrays)))  # noqa: B023
-        if idx < num_torchmetrics:
-            tensors = to_tensors(scan)
-            times["torchmetrics"].append(seconds(lambda: theirs.update(*tensors)))  # noqa: B023
+    arrays = [scan.arrays() for scan in scans]
+    tensors = [to_tensors(scan) for scan in scans[:num_torchmetrics]]
+    # Each call takes the next scan. Processor time: what else the machine does meanwhile does not count.
+    calls = {
+        "official": partial(_on_next, official.addBatch, iter(arrays)),
+        "ours": partial(_on_next, ours.update, iter(arrays)),
+        "torchmetrics": partial(_on_next, theirs.update, iter(tensors)),
+    }
+    times = interleaved(
+        calls, len(scans), warm_up=0, at_most={"torchmetrics": num_torchmetrics}, clock=time.thread_time
+    )
     for name, count in (("tp", official.pan_tp), ("fp", official.pan_fp), ("fn", official.pan_fn)):
         np.testing.assert_array_equal(getattr(ours, name), count)
     np.testing.assert_array_equal(ours.confusion, official.px_iou_conf_matrix.T)
     np.testing.assert_allclose(ours.compute().mean_pq, official.getPQ()[0], rtol=0, atol=1e-12)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return medians(times)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long this thread computes in a call; what else the machine does meanwhile does not count."""
-    start = time.thread_time()
-    work()
-    return time.thread_time() - start
+def _on_next(update: Callable[..., object], inputs: Iterator[Sequence[Any]]) -> object:
+    return update(*next(inputs))
 
 
 def official_tool() -> Any:

@@ -9,10 +9,7 @@ Run: python -m benchmarks.points_predict [--points 5000000] [--preset cpu]
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,13 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.memory import peak
+from benchmarks.harness import in_own_process, parser, peak_bytes, report
 from ov3d.common.base.progress import Silent
+from ov3d.common.exporters.labelled import write_labelled
 from ov3d.common.language.cards import NO_IMAGE, EncoderCard, Identity
+from ov3d.common.readers.scan import read_scan
 from ov3d.points.config import PRESETS, GuideConfig
 from ov3d.points.network import NetworkSpec, PointNetwork
 from ov3d.points.predict import label_scan
-from ov3d.points.scan import read_scan, write_labelled
 
 GOAL = 4e9
 NUM_POINTS, ROOM_POINTS, NUM_CLASSES, DIM = 5_000_000, 125_000, 20, 384
@@ -90,7 +88,7 @@ def make_network(preset: str) -> PointNetwork:
 def measure(scan_path: Path, folder: Path, preset: str, threads: int) -> dict[str, Any]:
     """Read, label, write; in this process."""
     torch.set_num_threads(threads)
-    before = peak()
+    before = peak_bytes()
     network = make_network(preset)
     text = np.random.default_rng(0).normal(size=(NUM_CLASSES, DIM)).astype(np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)
@@ -112,39 +110,39 @@ def measure(scan_path: Path, folder: Path, preset: str, threads: int) -> dict[st
         "parts_wall_and_processor": parts,
         "bytes_written": out.stat().st_size,
         "imports_bytes": before,
-        "peak_rss": peak(),
+        "peak_rss": peak_bytes(),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=NUM_POINTS)
-    parser.add_argument("--preset", choices=("cpu", "gpu", "paper"), default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--here", type=Path, help="label this scan in this process, print its JSON")
-    options = parser.parse_args()
+    """Write the scan, label it in another process, and print one JSON line."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--points", type=int, default=NUM_POINTS)
+    arguments.add_argument("--preset", choices=("cpu", "gpu", "paper"), default="cpu")
+    arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--here", type=Path, help="label this scan in this process, print its JSON")
+    options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if options.here is not None:
             print(json.dumps(measure(options.here, folder, options.preset, options.threads)))
             return
-        write_building(folder / "scan.ply", options.points)
-        command = [sys.executable, "-m", "benchmarks.points_predict", "--here", str(folder / "scan.ply")]
-        command += ["--preset", options.preset, "--threads", str(options.threads)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+        scan = folder / "scan.ply"
+        write_building(scan, options.points)
+        same = ("--preset", options.preset, "--threads", options.threads)
+        found = in_own_process("points_predict", "--here", scan, *same)
     print(f"{found['points']:,} points, {found['voxels']:,} voxels in {found['tiles']} tiles: {found['seconds']} s")
-    result = {
-        "name": "points_predict",
-        "ours": found["seconds"],
-        "peer": None,
-        "unit": f"seconds for {found['points']:,} points, preset {options.preset}, {options.threads} threads",
-        "ratio": round(GOAL / found["peak_rss"], 2),
-        "goal": GOAL,
-        "met": found["peak_rss"] < GOAL,
+    report(
+        "points_predict",
+        ours=found["seconds"],
+        peer=None,
+        unit=f"seconds for {found['points']:,} points, preset {options.preset}, {options.threads} threads",
+        ratio=round(GOAL / found["peak_rss"], 2),
+        goal=GOAL,
+        met=found["peak_rss"] < GOAL,
+        save=options.save,
         **found,
-    }
-    print(json.dumps(result))
+    )
 
 
 if __name__ == "__main__":

@@ -14,10 +14,7 @@ Run: python -m benchmarks.points_shelf      needs the sample captures ($OV3D_DAT
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.points_rows import (
+from benchmarks.harness import data_folder, parser, report, skip
+from benchmarks.shared.points_rows import (
     Guided,
     Row,
     fused_answer,
@@ -89,38 +87,38 @@ def _truth(scene: Scene) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--levels", type=int, nargs="+", default=[0, 30])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=None, help="where runs are kept; a temporary folder without it")
-    options = parser.parse_args()
+    """Train and score every level and seed, and print one JSON line."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--levels", type=int, nargs="+", default=[0, 30])
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--out", type=Path, default=None, help="where runs are kept; a temporary folder without it")
+    options = arguments.parse_args()
     torch.set_num_threads(options.threads)
-    data = Path(os.environ.get("OV3D_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-    source = data / "nerf" / "apc-shelf"
+    level = 30 if 30 in options.levels else options.levels[0]
+    unit = f"mIoU over present classes on points of views 8-9, teacher at {level} %"
+    source = data_folder("nerf", "apc-shelf")
     if not source.is_dir():
-        print(f"Skipped: no shelf at {source} (set OV3D_DATA).", file=sys.stderr)
-        print(json.dumps({"name": "points_shelf", "skipped": f"no shelf at {source}"}))
+        skip("points_shelf", f"no shelf at {source} (set OV3D_DATA)", unit=unit, goal=GOAL)
         return
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary)
         levels = {level: measure_level(source, out, level, options) for level in options.levels}
-    level = 30 if 30 in levels else options.levels[0]
     rows = levels[level]
     ours, peer = (rows[name]["mean"]["miou_present"] for name in ("guided", "fused"))
-    result = {
-        "name": "points_shelf",
-        "ours": ours,
-        "peer": peer,
-        "unit": f"mIoU over present classes on points of views 8-9, teacher at {level} %",
-        "ratio": round(ours / max(peer, 1e-9), 3),
-        "goal": GOAL,
-        "met": bool(ours - peer >= GOAL),
-        "settings": [*SETTINGS, *options.settings],
-        "rows": {f"{one} %": rows for one, rows in levels.items()},
-    }
-    print(json.dumps(result))
+    report(
+        "points_shelf",
+        ours=ours,
+        peer=peer,
+        unit=unit,
+        ratio=round(ours / max(peer, 1e-9), 3),
+        goal=GOAL,
+        met=ours - peer >= GOAL,
+        save=options.save,
+        settings=[*SETTINGS, *options.settings],
+        rows={f"{one} %": rows for one, rows in levels.items()},
+    )
 
 
 def measure_level(source: Path, out: Path, level: int, options: argparse.Namespace) -> dict[str, Any]:

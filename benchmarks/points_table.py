@@ -3,8 +3,8 @@
     zero-shot fused -> filtered (pseudo labels) -> specialised -> guided (the 3D network alone) -> ensemble
 
 On the training rooms, and on rooms that no stage has seen. Every row is asked for all classes of the generator's vocabulary,
-and once more in words that the teacher never saw (tests/points/synonyms.py). The teacher and the scene-level labels are all
-that is learnt from. Runs are kept in --out and gone on with: an interrupted table costs only what is missing.
+and once more in words that the teacher never saw (`benchmarks/shared/synonyms.py`). The teacher and the scene-level labels are
+all that is learnt from. Runs are kept in --out and resumed: an interrupted table costs only what is missing.
 
 There is no peer that trains on the CPU: the fused teacher is what the stages are compared with. Goals are the project's own.
 
@@ -15,7 +15,6 @@ Run: python -m benchmarks.points_table            all of it, hours
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,7 +24,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.points_rows import (
+from benchmarks.harness import parser, report
+from benchmarks.shared.points_rows import (
     Answer,
     Guided,
     Row,
@@ -41,10 +41,10 @@ from benchmarks.points_rows import (
     words_of,
     write_rooms,
 )
+from benchmarks.shared.synonyms import SYNONYMS
 from ov3d.common.base.runs import Run
 from ov3d.common.scenes.scene import Scene
 from ov3d.common.worlds.rooms import CLASSES
-from tests.points.synonyms import SYNONYMS
 
 ROOMS, TEST_ROOMS = tuple(range(200, 212)), tuple(range(300, 304))
 LEVELS, SEEDS = (0, 15, 30, 45), (0, 1, 2)
@@ -191,18 +191,18 @@ def _mean(rows: Sequence[Row]) -> float:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--levels", type=int, nargs="+", help="per cent of labelled pixels that are wrong")
-    parser.add_argument("--seeds", type=int, nargs="+", help="of the trainings")
-    parser.add_argument("--rooms", type=int, nargs="+", help="seeds of the training rooms")
-    parser.add_argument("--test-rooms", type=int, nargs="+", help="seeds of the unseen rooms")
-    parser.add_argument("--views", type=int, default=12, help="photographs of a room")
-    parser.add_argument("--options", nargs="+", default=[], choices=list(OPTIONS), help="a row more for each")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", default=None, help="where rooms and runs are kept [default: outputs/points-table]")
-    parser.add_argument("--slice", action="store_true", help="two rooms, few steps")
-    options = parser.parse_args(arguments)
+    own = parser(__doc__)
+    own.add_argument("--levels", type=int, nargs="+", help="per cent of labelled pixels that are wrong")
+    own.add_argument("--seeds", type=int, nargs="+", help="of the trainings")
+    own.add_argument("--rooms", type=int, nargs="+", help="seeds of the training rooms")
+    own.add_argument("--test-rooms", type=int, nargs="+", help="seeds of the unseen rooms")
+    own.add_argument("--views", type=int, default=12, help="photographs of a room")
+    own.add_argument("--options", nargs="+", default=[], choices=list(OPTIONS), help="a row more for each")
+    own.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    own.add_argument("--threads", type=int, default=2)
+    own.add_argument("--out", default=None, help="where rooms and runs are kept [default: outputs/points-table]")
+    own.add_argument("--slice", action="store_true", help="two rooms, few steps")
+    options = own.parse_args(arguments)
     small = options.slice
     options.rooms = options.rooms or list(SLICE_ROOMS if small else ROOMS)
     options.test_rooms = options.test_rooms or list(SLICE_TEST_ROOMS if small else TEST_ROOMS)
@@ -214,6 +214,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train and score everything, and print one JSON line."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     table = Table(options)
@@ -225,25 +226,24 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         print(f"{name}: {goal['value']:.3f} (at least {goal['at_least']:.2f}) {'met' if goal['met'] else 'MISSED'}")
     level = 30 if 30 in table.rows else options.levels[0]
     value = {name: _mean(entry["classes"]) for name, entry in table.rows[level].items()}
-    result = {
-        "name": "points_table",
-        "ours": round(value["guided"], 4),
-        "peer": round(value["fused"], 4),
-        "unit": f"mIoU over present classes, training rooms, {level} %",
-        "ratio": round(value["guided"] / max(value["fused"], 1e-9), 3),
-        "goal": GAIN,
-        "met": all(goal["met"] for goal in goals.values()),
-        "slice": options.slice,
-        "rooms": options.rooms,
-        "test_rooms": options.test_rooms,
-        "settings": options.settings,
-        "threads": options.threads,
-        "training_minutes": table.minutes,
-        "goals": goals,
-        "rows": table.to_json(),
-    }
-    print(json.dumps(result))
-    return result
+    return report(
+        "points_table",
+        ours=round(value["guided"], 4),
+        peer=round(value["fused"], 4),
+        unit=f"mIoU over present classes, training rooms, {level} %",
+        ratio=round(value["guided"] / max(value["fused"], 1e-9), 3),
+        goal=GAIN,
+        met=all(goal["met"] for goal in goals.values()),
+        save=options.save,
+        slice=options.slice,
+        rooms=options.rooms,
+        test_rooms=options.test_rooms,
+        settings=options.settings,
+        threads=options.threads,
+        training_minutes=table.minutes,
+        goals=goals,
+        rows=table.to_json(),
+    )
 
 
 if __name__ == "__main__":

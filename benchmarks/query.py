@@ -9,69 +9,62 @@ Run: python -m benchmarks.query [--points N] [--repeats N] [--profile]
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 
-from ov3d.common.asking.index import LanguageIndex, write_index
-from ov3d.common.base.runs import new_run, write_manifest
+from benchmarks.harness import parser, report
+from benchmarks.shared.asked_runs import write_asked_run
+from benchmarks.shared.processes import OURS, compare, listing, run, user_environment
+from ov3d.common.asking.index import LanguageIndex
 from ov3d.common.language.cards import EncoderCard, Identity
-from ov3d.common.language.text_cache import TextCache
 from ov3d.common.scenes.scene import World
 
 GOAL = 2.0
 RANK, DIM = 192, 1000
 PROMPT = "a cat"
 PEER = "import numpy, safetensors, typer, rich.console"
-OURS = "from ov3d.cli.app import main; main()"
 FORBIDDEN = ("torch", "scipy", "pydantic", "PIL", "rich.table")
-LISTED = (
-    "import sys, atexit; atexit.register(lambda: print(*sorted(set(sys.modules) & set({names!r})), file=sys.stderr)); "
-)
 
 
 def main() -> None:
     """Measure and print; the last line is one JSON object."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--points", type=int, default=100_000)
-    parser.add_argument("--repeats", type=int, default=25)
-    parser.add_argument("--profile", action="store_true", help="print the slowest imports of one query")
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--points", type=int, default=100_000)
+    arguments.add_argument("--repeats", type=int, default=25)
+    arguments.add_argument("--profile", action="store_true", help="print the slowest imports of one query")
+    options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        env = {**os.environ, "OV3D_CACHE": f"{folder}/cache", "OV3D_OUTPUTS": f"{folder}/outputs"}
-        env.pop("OV3D_CHECK_SHAPES", None)
-        os.environ.update({name: env[name] for name in ("OV3D_CACHE", "OV3D_OUTPUTS")})
-        make_run(args.points)
+        env = user_environment(folder)
+        os.environ.update(env)  # the run is made here
+        make_run(options.points)
         command = ["query", PROMPT, "--json", "--quiet"]
-        answer = run([LISTED.format(names=FORBIDDEN) + OURS, *command], env)
-        if args.profile:
+        answer = run([listing(FORBIDDEN) + OURS, *command], env)
+        if options.profile:
             print_profile([OURS, *command], env)
-        ours, peer = interleaved([OURS, *command], [PEER], env, args.repeats)
+        ours, peer = compare([OURS, *command], [PEER], env, options.repeats)
     found = json.loads(answer.stdout)
-    assert [item["num_points"] for item in found["objects"]] == [expected_points(args.points)], found["objects"]
+    assert [item["num_points"] for item in found["objects"]] == [expected_points(options.points)], found["objects"]
     imported = answer.stderr.split()
     ratio = ours / peer
-    print(f"query {1e3 * ours:.0f} ms, imports alone {1e3 * peer:.0f} ms, {args.repeats} runs each in turn")
+    print(f"query {1e3 * ours:.0f} ms, imports alone {1e3 * peer:.0f} ms, {options.repeats} runs each in turn")
     print(f"heavy modules imported: {', '.join(imported) or 'none'}")
-    result = {
-        "name": "query",
-        "ours": round(ours, 4),
-        "peer": round(peer, 4),
-        "unit": "s",
-        "ratio": round(ratio, 3),
-        "goal": f"at most {GOAL} x, torch and scipy not imported",
-        "met": ratio <= GOAL and not {"torch", "scipy"} & set(imported),
-        "imported": imported,
-        "points": args.points,
-    }
-    print(json.dumps(result))
+    report(
+        "query",
+        ours=round(ours, 4),
+        peer=round(peer, 4),
+        unit="s",
+        ratio=round(ratio, 3),
+        goal=f"at most {GOAL} x, torch and scipy not imported",
+        met=ratio <= GOAL and not {"torch", "scipy"} & set(imported),
+        save=options.save,
+        imported=imported,
+        points=options.points,
+    )
 
 
 def make_run(num_points: int) -> None:
@@ -99,35 +92,12 @@ def make_run(num_points: int) -> None:
         rgb=rng.integers(0, 255, (num_points, 3), dtype=np.uint8),
         facts={"point_spacing": 0.03},
     )
-    TextCache().put(card.text, {PROMPT: basis[0]})
-    run_path = new_run("room", "points")
-    write_index(run_path / "room" / "index.safetensors", index)
-    write_manifest(run_path, {"backend": "points", "indexes": {"room": "room/index.safetensors"}})
+    write_asked_run(index, {PROMPT: basis[0]})
 
 
 def expected_points(num_points: int) -> int:
     """How many points the cat has."""
     return num_points // 50
-
-
-def run(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run code and its arguments in a fresh interpreter."""
-    done = subprocess.run([sys.executable, "-c", *command], env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{command} failed: {done.stderr}")
-    return done
-
-
-def interleaved(ours: list[str], peer: list[str], env: dict[str, str], repeats: int) -> tuple[float, float]:
-    """Median seconds of both commands, run in turn after one run each that does not count."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(repeats + 1):
-        for command, times in zip((ours, peer), seconds, strict=True):
-            start = time.perf_counter()
-            run(command, env)
-            if repeat:
-                times.append(time.perf_counter() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
 def print_profile(command: list[str], env: dict[str, str]) -> None:

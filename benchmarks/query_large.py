@@ -10,22 +10,17 @@ Run: python -m benchmarks.query_large [--points N] [--repeats N]
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ov3d.common.asking.index import LanguageIndex, write_index
-from ov3d.common.base.runs import new_run, write_manifest
-from ov3d.common.base.shapes import Array, Float32
+from benchmarks.harness import in_own_process, interleaved, medians, parser, report
+from benchmarks.shared.asked_runs import write_asked_run
+from benchmarks.shared.processes import OURS, Finished, listing, run, user_environment
+from ov3d.common.asking.index import LanguageIndex
 from ov3d.common.language.cards import EncoderCard, Identity
 from ov3d.common.language.text_cache import TextCache
 from ov3d.common.scenes.scene import World
@@ -36,10 +31,6 @@ SPACING = 0.01
 PROMPTS = {"a cat": 1 / 50, "a wall": 1 / 2}
 """Prompts and the share of the points that answer each."""
 HEAVY = ("torch", "scipy", "pydantic", "PIL", "rich.table")
-LISTED = (
-    f"import sys, atexit; atexit.register(lambda: print(*sorted(set(sys.modules) & set({HEAVY!r})), file=sys.stderr)); "
-)
-OURS = "from ov3d.cli.app import main; main()"
 PEER = """
 import sys, torch
 from safetensors.torch import load_file
@@ -52,47 +43,45 @@ print(int((score >= 0.2).sum()))
 
 def main() -> None:
     """Measure and print; the last line is one JSON object."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--points", type=int, default=1_000_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--make", action="store_true", help="only make the run; used by the benchmark itself")
-    args = parser.parse_args()
-    if args.make:
-        path, vectors = make_run(args.points)
+    arguments = parser(__doc__)
+    arguments.add_argument("--points", type=int, default=1_000_000)
+    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--make", action="store_true", help="only make the run; used by the benchmark itself")
+    options = arguments.parse_args()
+    if options.make:
+        path, vectors = make_run(options.points)
         print(json.dumps({"index": str(path), "vectors": {prompt: str(one) for prompt, one in vectors.items()}}))
         return
     with tempfile.TemporaryDirectory() as folder:
-        env = {**os.environ, "OV3D_CACHE": f"{folder}/cache", "OV3D_OUTPUTS": f"{folder}/outputs"}
-        env.pop("OV3D_CHECK_SHAPES", None)
+        env = user_environment(folder)
         # In a process of its own: what this one holds would count as the peak memory of every child.
-        making = [sys.executable, "-m", "benchmarks.query_large", "--make", "--points", str(args.points)]
-        made = json.loads(subprocess.run(making, env=env, check=True, capture_output=True, text=True).stdout)
+        made = in_own_process("query_large", "--make", "--points", options.points, env=env)
         rows = {}
         for prompt, share in PROMPTS.items():
-            ours = [LISTED + OURS, "query", prompt, "--json", "--quiet"]
+            ours = [listing(HEAVY) + OURS, "query", prompt, "--json", "--quiet"]
             peer = [PEER, made["index"], made["vectors"][prompt]]
-            rows[prompt] = row = compared(ours, peer, env, args.repeats)
+            rows[prompt] = row = compared(ours, peer, env, options.repeats)
             found = json.loads(row["out"])["objects"]
-            assert sum(item["num_points"] for item in found) > 0.9 * share * args.points, found
+            assert sum(item["num_points"] for item in found) > 0.9 * share * options.points, found
             print(
-                f"{prompt!r}, {share:.0%} of {args.points:,} points: query {row['ours']:.2f} s, {row['mib']:.0f} MiB; "
+                f"{prompt!r}, {share:.0%} of {options.points:,} points: query {row['ours']:.2f} s, {row['mib']:.0f} MiB; "
                 f"torch {row['peer']:.2f} s, {row['peer_mib']:.0f} MiB; imported: {' '.join(row['imported']) or 'none'}"
             )
     worst = max(rows.values(), key=lambda row: row["ours"])
     imported = sorted({name for row in rows.values() for name in row["imported"]})
-    result = {
-        "name": "query_large",
-        "ours": round(worst["ours"], 3),
-        "peer": round(worst["peer"], 3),
-        "unit": "s",
-        "ratio": round(worst["ours"] / worst["peer"], 3),
-        "goal": f"torch not imported (gate); at most {GOAL_SECONDS:g} s",
-        "met": "torch" not in imported and worst["ours"] <= GOAL_SECONDS,
-        "imported": imported,
-        "peak_mib": round(max(row["mib"] for row in rows.values())),
-        "points": args.points,
-    }
-    print(json.dumps(result))
+    report(
+        "query_large",
+        ours=round(worst["ours"], 3),
+        peer=round(worst["peer"], 3),
+        unit="s",
+        ratio=round(worst["ours"] / worst["peer"], 3),
+        goal=f"torch not imported (gate); at most {GOAL_SECONDS:g} s",
+        met="torch" not in imported and worst["ours"] <= GOAL_SECONDS,
+        save=options.save,
+        imported=imported,
+        peak_mib=round(max(row["mib"] for row in rows.values())),
+        points=options.points,
+    )
 
 
 def make_run(num_points: int) -> tuple[Path, dict[str, Path]]:
@@ -126,54 +115,21 @@ def make_run(num_points: int) -> tuple[Path, dict[str, Path]]:
         vocabulary=tuple(PROMPTS),
         facts={"point_spacing": SPACING},
     )
-    texts: dict[str, Float32[Array, " d"]] = dict(zip(PROMPTS, basis[: len(PROMPTS)], strict=True))
-    cache = TextCache()
-    cache.put(card.text, texts)
-    run_path = new_run("large", "nerf")
-    path = write_index(run_path / "large" / "index.safetensors", index)
-    write_manifest(run_path, {"backend": "nerf", "indexes": {"large": "large/index.safetensors"}})
-    return path, {prompt: cache.path(card.text, prompt) for prompt in PROMPTS}
+    path = write_asked_run(index, dict(zip(PROMPTS, basis[: len(PROMPTS)], strict=True)))
+    return path, {prompt: TextCache().path(card.text, prompt) for prompt in PROMPTS}
 
 
 def compared(ours: list[str], peer: list[str], env: dict[str, str], repeats: int) -> dict[str, Any]:
     """Median seconds and peak memory of both commands, run in turn after one run each that does not count."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    memory = [0.0, 0.0]
-    answer = None
-    for repeat in range(repeats + 1):
-        for place, command in enumerate((ours, peer)):
-            start = time.perf_counter()
-            done, mib = run(command, env)
-            if repeat:
-                seconds[place].append(time.perf_counter() - start)
-            memory[place] = max(memory[place], mib)
-            answer = done if place == 0 else answer
-    assert answer is not None
-    return {
-        "ours": statistics.median(seconds[0]),
-        "peer": statistics.median(seconds[1]),
-        "mib": memory[0],
-        "peer_mib": memory[1],
-        "out": answer.stdout,
-        "imported": answer.stderr.split(),
+    done: dict[str, list[Finished]] = {"ours": [], "peer": []}
+    calls = {
+        "ours": lambda: done["ours"].append(run(ours, env)),
+        "peer": lambda: done["peer"].append(run(peer, env)),
     }
-
-
-def run(command: list[str], env: dict[str, str]) -> tuple[subprocess.CompletedProcess[str], float]:
-    """Run code and its arguments in a fresh interpreter; also its peak resident memory in MiB."""
-    with subprocess.Popen(
-        [sys.executable, "-c", *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        out, err = "", ""
-        assert process.stdout is not None
-        assert process.stderr is not None
-        out, err = process.stdout.read(), process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{command} failed: {err}")
-    unit = 1024 if sys.platform == "darwin" else 1
-    return subprocess.CompletedProcess(command, 0, out, err), usage.ru_maxrss / unit / 1024
+    median = medians(interleaved(calls, repeats))
+    mib = {name: max(one.peak_bytes for one in finished) / 2**20 for name, finished in done.items()}
+    last = done["ours"][-1]
+    return {**median, "mib": mib["ours"], "peer_mib": mib["peer"], "out": last.stdout, "imported": last.stderr.split()}
 
 
 if __name__ == "__main__":

@@ -10,10 +10,7 @@ voxelising, kernel maps, training and the passes that measure.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.harness import data_folder, parser, report, skip
 from ov3d.common.sparse.unet import Level, UNet, UNetSpec
 from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
 
@@ -40,40 +38,34 @@ SPEC = UNetSpec(
 
 def main() -> None:
     """Train until the accuracy or the time is reached; print it as it grows, and the JSON line."""
-    default = Path(os.environ.get("OV3D_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, default=default / "points" / "s3dis-crop.h5")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--file", type=Path, default=data_folder("points", "s3dis-crop.h5"))
+    arguments.add_argument("--threads", type=int, default=2)
+    options = arguments.parse_args()
+    missing = None
     if importlib.util.find_spec("h5py") is None:
-        skip("h5py is not installed (pip install 'ov3d[bench]')")
+        missing = "h5py is not installed (pip install 'ov3d[bench]')"
     elif not options.file.is_file():
-        skip(f"there is no {options.file}; pass --file or set OV3D_DATA")
-    else:
-        torch.set_num_threads(options.threads)
-        print(json.dumps(result(**train(*read_crop(options.file))) | {"threads": options.threads}))
-
-
-def skip(reason: str) -> None:
-    """Say why nothing was measured, on a line and in the JSON."""
-    print(f"Skipped: {reason}")
-    print(json.dumps(result(None, None) | {"skipped": reason}))
-
-
-def result(seconds: float | None, accuracy: float | None, **more: Any) -> dict[str, Any]:
-    """The JSON line's content."""
-    met = None if accuracy is None or seconds is None else accuracy >= GOAL_ACCURACY and seconds <= GOAL_SECONDS
-    return {
-        "name": "s3dis_unet",
-        "ours": seconds,
-        "peer": None,
-        "unit": f"s to {GOAL_ACCURACY:.0%} training accuracy",
-        "ratio": None if not seconds else round(GOAL_SECONDS / seconds, 2),
-        "goal": GOAL_SECONDS,
-        "met": met,
-        "accuracy": accuracy,
-        **more,
-    }
+        missing = f"there is no {options.file}; pass --file or set OV3D_DATA"
+    unit = f"s to {GOAL_ACCURACY:.0%} training accuracy"
+    if missing:
+        skip("s3dis_unet", missing, unit=unit, goal=GOAL_SECONDS)
+        return
+    torch.set_num_threads(options.threads)
+    found = train(*read_crop(options.file))
+    seconds = found.pop("seconds")
+    report(
+        "s3dis_unet",
+        ours=seconds,
+        peer=None,
+        unit=unit,
+        ratio=round(GOAL_SECONDS / seconds, 2),
+        goal=GOAL_SECONDS,
+        met=found["accuracy"] >= GOAL_ACCURACY and seconds <= GOAL_SECONDS,
+        save=options.save,
+        **found,
+        threads=options.threads,
+    )
 
 
 def read_crop(path: Path) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,137 +11,84 @@ written to benchmarks/results/.
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.sparse_room import room_levels
-from benchmarks.spconv_peer import NO_PEER, Peer
+from benchmarks.harness import interleaved, median_ratio, medians, parser, report, write_result
+from benchmarks.shared.sparse_levels import WIDTHS, LevelCase, room_levels
+from benchmarks.shared.spconv_peer import Peer, open_peer
 from ov3d.common.sparse import spconv_adapter
 from ov3d.common.sparse.conv import cpu_has_bf16, sparse_conv
-from ov3d.common.sparse.kernel_map import KernelMap, kernel_map
-from ov3d.common.sparse.kernel_shape import KernelShape
 from ov3d.common.sparse.voxels import VoxelGrid
 
-WIDTHS = (32, 64, 128)
 GOALS = {"one thread": 0.95, "two threads": 1.4, "bf16": 1.6}
 MEMORY_GOAL = 3.0
-SHAPE = KernelShape.of_submanifold(3)
-
-
-class LevelCase:
-    """One level: its map, and leaves to differentiate by."""
-
-    def __init__(self, grid: VoxelGrid, width: int) -> None:
-        generator = torch.Generator().manual_seed(width)
-        self.kernel: KernelMap = kernel_map(grid, SHAPE)
-        self.kernel.schedule("forward")
-        self.feats = torch.randn(grid.num_voxels, width, generator=generator)
-        self.weight = torch.randn(SHAPE.volume, width, width, generator=generator) / (27 * width) ** 0.5
-        self.gradient = torch.randn(grid.num_voxels, width, generator=generator)
-
-    def save(self, path: Path) -> None:
-        """What the peer needs of it."""
-        torch.save(
-            {
-                "coords": self.kernel.source.coords,
-                "feats": self.feats,
-                "weight": self.weight,
-                "gradient": self.gradient,
-            },
-            path,
-        )
-
-    def seconds(self, dtype: torch.dtype = torch.float32, device: str = "cpu") -> float:
-        """Time of one forward and backward."""
-        feats = self.feats.to(device, dtype).requires_grad_()
-        weight = self.weight.to(device, dtype).requires_grad_()
-        gradient = self.gradient.to(device, dtype)
-        _wait(device)
-        start = time.perf_counter()
-        sparse_conv(feats, weight, self.kernel).backward(gradient)
-        _wait(device)
-        return time.perf_counter() - start
 
 
 def main() -> None:
     """Run all parts, print a table and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", help="interpreter of an environment with torch and spconv's CPU wheel")
-    parser.add_argument("--repeats", type=int, default=9)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--peer-python", help="interpreter of an environment with torch and spconv's CPU wheel")
+    arguments.add_argument("--repeats", type=int, default=9)
+    options = arguments.parse_args()
     torch.set_num_threads(1)
     cases = [LevelCase(grid, width) for grid, width in zip(room_levels(), WIDTHS, strict=True)]
     for case in cases:
         print(f"{len(case.feats):,} voxels, {case.kernel.num_pairs / len(case.feats):.1f} pairs a voxel")
-    result: dict[str, Any] = {"name": "sparse_conv", "unit": "s, forward + backward, one thread each"}
-    result |= memory(cases)
-    with tempfile.TemporaryDirectory() as folder:
-        peer = None
-        if options.peer_python:
-            for number, case in enumerate(cases):
-                case.save(Path(folder) / f"level{number}.pt")
-            peer = Peer(options.peer_python, Path(folder))
-            result |= agreement(peer)
-        else:
-            print(NO_PEER)
-        result |= times(cases, peer, options.repeats)
+    found = memory(cases)
+    with tempfile.TemporaryDirectory() as folder, open_peer(options.peer_python, cases, Path(folder)) as peer:
         if peer:
-            peer.close()
+            found |= agreement(peer)
+        found |= measure(cases, peer, options.repeats)
     if torch.cuda.is_available():
-        result |= cuda(cases)
-    print(json.dumps(result))
+        found |= cuda(cases)
+    unit = "s, forward + backward, one thread each"
+    report("sparse_conv", unit=unit, goal=GOALS["one thread"], save=options.save, **found)
 
 
-def times(cases: list[LevelCase], peer: Peer | None, repeats: int) -> dict[str, Any]:
+def measure(cases: list[LevelCase], peer: Peer | None, repeats: int) -> dict[str, Any]:
     """Ours on one and two threads, in fp32 and bf16, and the peer, by turns."""
     kinds = {"one thread": (1, torch.float32), "two threads": (2, torch.float32), "bf16": (1, torch.bfloat16)}
-    seconds: dict[str, list[float]] = {name: [] for name in (*kinds, "peer")}
-    for repeat in range(repeats + 1):
-        for name, (num_threads, dtype) in kinds.items():
-            if name == "bf16" and repeat > 3:
-                continue
-            torch.set_num_threads(num_threads)
-            total = sum(case.seconds(dtype) for case in cases)
-            torch.set_num_threads(1)
-            if repeat:  # the first round warms caches and compiled kernels up
-                seconds[name].append(total)
-        if peer:
-            answers = [peer.ask("convolve", level) for level in range(len(cases))]
-            if repeat:
-                seconds["peer"].append(sum(answer["forward"] + answer["backward"] for answer in answers))
-    for name, values in seconds.items():
-        if values:
-            print(f"{name}: median {statistics.median(values) * 1e3:.0f} ms, least {min(values) * 1e3:.0f} ms")
-    ours = seconds["one thread"]
+    calls = {name: partial(_ours, cases, *kind) for name, kind in kinds.items()}
+    if peer:
+        calls["peer"] = partial(_theirs, peer)
+    times = interleaved(calls, repeats, at_most={"bf16": 3}, clock=None)  # the first round compiles kernels, too
+    median = medians(times)
+    for name, values in times.items():
+        print(f"{name}: median {median[name] * 1e3:.0f} ms, least {min(values) * 1e3:.0f} ms")
     found: dict[str, Any] = {
-        "ours": round(statistics.median(ours), 4),
-        "bf16_speedup": round(statistics.median(a / b for a, b in zip(ours, seconds["bf16"], strict=False)), 2),
+        "ours": round(median["one thread"], 4),
+        "bf16_speedup": round(median_ratio(times["one thread"], times["bf16"]), 2),
         "bf16_goal": GOALS["bf16"],
         "bf16_in_hardware": cpu_has_bf16(),
     }
     if not peer:
-        return found | {"peer": None, "ratio": None, "goal": GOALS["one thread"], "met": None}
-    theirs = seconds["peer"]
-    one, two = (
-        statistics.median(b / a for a, b in zip(seconds[name], theirs, strict=True))
-        for name in ("one thread", "two threads")
-    )
+        return found | {"peer": None, "ratio": None, "met": None}
+    one, two = (median_ratio(times["peer"], times[name]) for name in ("one thread", "two threads"))
     return found | {
-        "peer": round(statistics.median(theirs), 4),
+        "peer": round(median["peer"], 4),
         "peer_version": f"spconv {peer.version}, CPU, one thread",
         "ratio": round(one, 3),
-        "goal": GOALS["one thread"],
         "ratio_two_threads": round(two, 3),
         "goal_two_threads": GOALS["two threads"],
         "met": one >= GOALS["one thread"] and two >= GOALS["two threads"],
     }
+
+
+def _ours(cases: list[LevelCase], num_threads: int, dtype: torch.dtype) -> float:
+    torch.set_num_threads(num_threads)
+    total = sum(case.seconds(dtype) for case in cases)
+    torch.set_num_threads(1)
+    return total
+
+
+def _theirs(peer: Peer) -> float:
+    answers = [peer.ask("convolve", level) for level in range(len(WIDTHS))]
+    return sum(answer["forward"] + answer["backward"] for answer in answers)
 
 
 def agreement(peer: Peer) -> dict[str, float]:
@@ -200,18 +147,11 @@ def cuda(cases: list[LevelCase]) -> dict[str, Any]:
     found: dict[str, Any] = {"cuda_device": torch.cuda.get_device_name()}
     for name, chosen in engines.items():
         spconv_adapter._cuda_build = chosen
-        runs = [sum(case.seconds(device="cuda") for case in moved) for _ in range(11)]
-        found[f"cuda_{name}_ms"] = round(statistics.median(runs[1:]) * 1e3, 2)
+        times = interleaved({name: lambda: sum(case.seconds(device="cuda") for case in moved)}, 10, clock=None)
+        found[f"cuda_{name}_ms"] = round(medians(times)[name] * 1e3, 2)
     spconv_adapter._cuda_build = build
-    path = Path(__file__).parent / "results" / "sparse_conv_cuda.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_result("sparse_conv_cuda", found)
     return found
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -7,13 +7,11 @@ Run: python -m benchmarks.startup [--repeats N]
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import tempfile
 from pathlib import Path
 
-from benchmarks.query import LISTED, OURS, interleaved, run
+from benchmarks.harness import parser, report
+from benchmarks.shared.processes import OURS, compare, listing, run, user_environment
 
 GOAL = 1.5
 FORBIDDEN = ("torch", "numpy", "scipy", "pydantic", "PIL", "rich")
@@ -33,33 +31,33 @@ def command_{number}() -> None:
 
 def main() -> None:
     """Measure and print; the last line is one JSON object."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--repeats", type=int, default=25)
-    args = parser.parse_args()
-    env = {name: value for name, value in os.environ.items() if name != "OV3D_CHECK_SHAPES"}
+    arguments = parser(__doc__)
+    arguments.add_argument("--repeats", type=int, default=25)
+    options = arguments.parse_args()
+    env = user_environment()
     names = command_names()
     with tempfile.TemporaryDirectory() as folder:
         commands = "".join(EMPTY_COMMAND.format(name=name, number=number) for number, name in enumerate(names))
         script = Path(folder, "empty_app.py")
         script.write_text(EMPTY_APP.format(commands=commands), encoding="utf-8")
         peer = f"import sys; sys.path.insert(0, {folder!r}); import empty_app"
-        imported = run([LISTED.format(names=FORBIDDEN) + OURS, "--help"], env).stderr.split()
-        ours_seconds, peer_seconds = interleaved([OURS, "--help"], [peer, "--help"], env, args.repeats)
+        imported = run([listing(FORBIDDEN) + OURS, "--help"], env).stderr.split()
+        ours_seconds, peer_seconds = compare([OURS, "--help"], [peer, "--help"], env, options.repeats)
     ratio = ours_seconds / peer_seconds
     print(f"ov3d --help {1e3 * ours_seconds:.0f} ms, an empty app of {len(names)} commands {1e3 * peer_seconds:.0f} ms")
     print(f"heavy modules imported: {', '.join(imported) or 'none'}")
-    result = {
-        "name": "startup",
-        "ours": round(ours_seconds, 4),
-        "peer": round(peer_seconds, 4),
-        "unit": "s",
-        "ratio": round(ratio, 3),
-        "goal": f"at most {GOAL} x, torch, numpy and scipy not imported",
-        "met": ratio <= GOAL and not {"torch", "numpy", "scipy"} & set(imported),
-        "imported": imported,
-        "commands": len(names),
-    }
-    print(json.dumps(result))
+    report(
+        "startup",
+        ours=round(ours_seconds, 4),
+        peer=round(peer_seconds, 4),
+        unit="s",
+        ratio=round(ratio, 3),
+        goal=f"at most {GOAL} x, torch, numpy and scipy not imported",
+        met=ratio <= GOAL and not {"torch", "numpy", "scipy"} & set(imported),
+        save=options.save,
+        imported=imported,
+        commands=len(names),
+    )
 
 
 def command_names() -> list[str]:

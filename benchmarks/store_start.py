@@ -10,11 +10,7 @@ Run: python -m benchmarks.store_start [--images 168000]
 
 from __future__ import annotations
 
-import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -22,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.memory import MeanColours
+from benchmarks.harness import in_own_process, parser, peak_bytes, report
+from benchmarks.shared.mean_colours import MeanColours
 from ov3d.common.base.files import hash_text
 from ov3d.common.features.shards import ENDING, FOLDER_NAME, MAGIC, SHARD_ENTRIES
 from ov3d.common.features.store import FeatureStore
@@ -82,15 +79,15 @@ def start(folder: Path, count: int) -> dict[str, float]:
     begun = time.perf_counter()
     missing = FeatureStore(folder / "features", CARD).missing(frames)
     seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "missing": len(missing), "peak_bytes": peak}
+    return {"seconds": seconds, "missing": len(missing), "peak_bytes": peak_bytes()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=NUM_IMAGES)
-    parser.add_argument("--here", type=Path, help="only start, on what that folder holds, and print JSON")
-    options = parser.parse_args()
+    """Write images and shards, start in another process, and print one JSON line."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--images", type=int, default=NUM_IMAGES)
+    arguments.add_argument("--here", type=Path, help="only start, on what that folder holds, and print JSON")
+    options = arguments.parse_args()
     if options.here is not None:
         print(json.dumps(start(options.here, options.images)))
         return
@@ -105,22 +102,20 @@ def main() -> None:
             store.key(frame)
         hashing = time.perf_counter() - begun
         write_shards(store, frames)
-        command = [sys.executable, "-m", "benchmarks.store_start", "--images", str(options.images), "--here", name]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+        found = in_own_process("store_start", "--images", options.images, "--here", name)
     print(f"{options.images:,} images: hashed in {hashing:.1f} s, found stored in {found['seconds']:.1f} s")
-    result = {
-        "name": "store_start",
-        "ours": round(found["seconds"], 2),
-        "peer": round(hashing, 2),
-        "unit": f"s to see that {options.images} images are stored; peer: hashing small files of so many",
-        "ratio": round(hashing / found["seconds"], 2),
-        "goal": GOAL_SECONDS,
-        "met": found["seconds"] <= GOAL_SECONDS and found["missing"] == 0,
-        "missing": found["missing"],
-        "peak_bytes": found["peak_bytes"],
-    }
-    print(json.dumps(result))
+    report(
+        "store_start",
+        ours=round(found["seconds"], 2),
+        peer=round(hashing, 2),
+        unit=f"s to see that {options.images} images are stored; peer: hashing small files of so many",
+        ratio=round(hashing / found["seconds"], 2),
+        goal=GOAL_SECONDS,
+        met=found["seconds"] <= GOAL_SECONDS and found["missing"] == 0,
+        save=options.save,
+        missing=found["missing"],
+        peak_bytes=found["peak_bytes"],
+    )
 
 
 if __name__ == "__main__":

@@ -126,14 +126,6 @@ def test_every_module_loads_without_the_tests_shape_checks() -> None:
     assert _run(f"import importlib, sys; [importlib.import_module(n) for n in {modules!r}]; print(len(sys.modules))")
 
 
-def test_backends_have_the_same_rooms() -> None:
-    from ov3d.backends import BACKENDS
-
-    for name in BACKENDS:
-        present = {path.stem for path in (ROOT / "ov3d" / name).glob("*.py")}
-        assert {"backend", "config"} <= present, name
-
-
 def test_nothing_generated_is_committed() -> None:
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

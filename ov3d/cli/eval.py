@@ -200,11 +200,7 @@ def _evaluate_run(
     console: Console,
 ) -> list[EvalReport]:
     """One report for each table of the run's scenes: its own answers, then its teacher's."""
-    from ov3d.backends import PROTOCOLS, get_backend
-
-    known = sorted({one for protocols in PROTOCOLS.values() for one in protocols})
-    if protocol is not None and protocol not in known:
-        raise UsageError(f"No run is scored by protocol {protocol!r}.", f"Choose one of {', '.join(known)}.")
+    from ov3d.backends import get_backend
     from ov3d.common.asking.index import read_index
     from ov3d.common.base.device import pick_device
     from ov3d.common.base.runs import find_run
@@ -215,14 +211,12 @@ def _evaluate_run(
     if run.chosen:
         console.say(f"Scoring {run.path} ({run.chosen}).")
     made_by = str(run.manifest["backend"])
-    protocols = PROTOCOLS.get(made_by, ())
-    if protocol is not None and protocol not in protocols:
+    backend = get_backend(made_by)
+    if protocol is not None and protocol not in backend.protocols:
         raise UsageError(
-            f"A run of {made_by} is scored by protocol {' or '.join(protocols)}, not {protocol}.",
+            f"A run of {made_by} is scored by protocol {' or '.join(backend.protocols)}, not {protocol}.",
             "Leave --protocol out.",
         )
-    options = {} if protocol is None or protocol == protocols[0] else {"protocol": protocol}
-    backend: Any = get_backend(made_by)
     names = sorted(run.indexes)
     if scene is not None and scene.resolve().name in names:
         names = [scene.resolve().name]
@@ -240,7 +234,7 @@ def _evaluate_run(
             classes=prompted,
             threshold=threshold,
             progress=console,
-            **options,
+            protocol=protocol,
         )
         reports += run_reports(found.to_json())
     return reports

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ov3d.common.asking.corruption_note import corruption_note
-from ov3d.common.asking.index import LanguageIndex, read_index
+from ov3d.common.asking.index import INDEX_NAME, LanguageIndex, read_index
 from ov3d.common.base.errors import DataError, UsageError, did_you_mean
 from ov3d.common.base.progress import Progress, Silent
 from ov3d.common.base.shapes import Array, Float32, Int32
@@ -26,7 +26,6 @@ from ov3d.common.scenes.cloud_from_depth import with_cloud
 from ov3d.common.scenes.scene import IGNORE, Scene
 from ov3d.common.teachers.teacher import ImageFeatures, Teacher
 from ov3d.points.config import PointsConfig
-from ov3d.points.fuse import INDEX_NAME
 
 PIXEL_STEP = 4
 """The teacher is asked at every fourth pixel of every fourth row."""

@@ -169,7 +169,6 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             2,
             "auto, raw, class",
         ),
-        (["--protocol", "panoptic"], 2, "No run is scored by protocol 'panoptic'. Choose one of 3d-ovs, held-out"),
         (["nowhere"], 1, "There is no run at nowhere"),
     ],
 )
@@ -216,6 +215,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     table = PromptedTable("points", ("cat", "cup"), confusion.compute())
 
     class Backend:
+        protocols = ("semantic",)
+
         def evaluate(self, run: object, scene: object, **options: object) -> EvaluationReport:
             self.options = options
             return EvaluationReport("room", "points/fuse", "offline", 0.2, 0.9, (table,))
@@ -251,6 +252,7 @@ def test_a_protocol_of_another_backend_is_refused(ov3d: Ov3d, run: Path) -> None
     assert (done.code, "A run of points is scored by protocol semantic, not 3d-ovs" in done.error) == (2, True), (
         done.err
     )
+    assert "is scored by protocol semantic, not panoptic" in ov3d("eval", run, "--protocol", "panoptic").error
     assert ov3d("eval", run, "--protocol", "semantic").code == 0
 
 

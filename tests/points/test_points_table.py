@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.points_rows import Row, measure, spread
 from benchmarks.points_shelf import SETTINGS
 from benchmarks.points_table import OPTIONS, ROOMS, SEEDS, SLICE, TEST_ROOMS, Table, parse
+from benchmarks.shared.points_rows import Row, measure, spread
 from ov3d.common.base.config import load_config
 from ov3d.common.scenes.scene import IGNORE, PointCloud, Scene
 from ov3d.points.config import PointsConfig

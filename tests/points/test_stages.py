@@ -12,20 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
-from ov3d.common.asking.answer import ask
-from ov3d.common.asking.ask import index_path
+from ov3d.common.asking.ask import ask, index_path
 from ov3d.common.asking.index import read_index
 from ov3d.common.base.config import load_config
 from ov3d.common.base.errors import DataError, Ov3dError, UsageError
 from ov3d.common.base.files import read_json
 from ov3d.common.base.runs import Run
+from ov3d.common.learning.backend import RunOptions
 from ov3d.common.learning.checkpoints import Checkpoint
 from ov3d.common.scenes.scene import IGNORE, LazyScenes, PointCloud, Scene
-from ov3d.points import train
 from ov3d.points.backend import PointsBackend
 from ov3d.points.config import PRESETS, STAGES, PointsConfig
 from ov3d.points.network import load_network
 from ov3d.points.pseudo_labels import PSEUDO_NAME, read_pseudo_labels
+from ov3d.points.stages import pseudo_label
 from ov3d.points.steps import StageTrainer
 from ov3d.points.superpoints import superpoints
 from tests.colour_encoder import ColourEncoder, colour_encoder
@@ -67,11 +67,11 @@ class Stopped(BaseException):
     """Stands for a killed process: nothing may catch it."""
 
 
-def _train(run: Path, *scenes: Scene, settings: tuple[str, ...] = (), **options: object) -> Run:
+def _train(run: Path, *scenes: Scene, settings: tuple[str, ...] = (), **options: bool) -> Run:
     config = load_config(PointsConfig, None, [*SMALL, *settings])
     by_name = {scene.name: scene for scene in scenes}
     source = LazyScenes(tuple(by_name), by_name.__getitem__)
-    return PointsBackend().train(source, config, run=run, device=CPU, **options)  # type: ignore[arg-type]
+    return PointsBackend().train(source, config, run=run, device=CPU, options=RunOptions(**options))
 
 
 def _weights(run: Path, stage: str) -> dict[str, bytes]:
@@ -276,7 +276,7 @@ def test_superpoints_are_found_once_and_a_damaged_file_is_made_again(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(train, "superpoints", lambda xyz, rgb: asked.append(len(xyz)) or superpoints(xyz, rgb))
+    monkeypatch.setattr(pseudo_label, "superpoints", lambda xyz, rgb: asked.append(len(xyz)) or superpoints(xyz, rgb))
     settings = ("pseudo.superpoints=true", "stages=[fuse, pseudo-label]")
     run = _train(tmp_path / "run", scene, settings=settings)
     (pooled,) = run.path.glob("scenes/*/pooled.safetensors")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from benchmarks.shared.synonyms import SYNONYMS
 from ov3d.common.base.files import hash_text
 from ov3d.common.worlds.rooms import CLASSES
-from tests.points.synonyms import SYNONYMS
 
 FROZEN = "7e9f682fefb7f5a23cfe9c24f3fa8ae8"
 

@@ -6,10 +6,10 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import ov3d
 from ov3d.common.base.files import cache_root
 
 
@@ -64,7 +64,8 @@ def _versions() -> list[Fact]:
     for name in ("ov3d", "torch", "torchvision", "open_clip_torch", "timm", "numpy"):
         version = installed_version(name)
         if name == "ov3d" and version is None:
-            version = f"{ov3d.__version__}, run from the checkout at {_short(Path(ov3d.__file__).parents[1])}"
+            # Not imported: the package itself stands above this room.
+            version = f"{sys.modules['ov3d'].__version__}, run from the checkout at {_short(Path(__file__).parents[3])}"
         state = "ok" if version else "fault"
         facts.append(Fact(name, version or "not installed", state, "" if version else f"pip install {name}"))
     return facts

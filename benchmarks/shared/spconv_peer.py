@@ -10,15 +10,20 @@ Parent and peer talk in JSON lines; arrays go through files.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:  # the peer's side has nothing of it installed
+    from benchmarks.shared.sparse_levels import LevelCase
 
 NO_PEER = "No peer: pass --peer-python, the interpreter of an environment with torch and spconv 2.3.8 (CPU wheel)."
 
@@ -34,7 +39,7 @@ class Peer:
     def __init__(self, python: str, folder: Path) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [python, "-m", "benchmarks.spconv_peer", str(folder)],
+            [python, "-m", "benchmarks.shared.spconv_peer", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -62,6 +67,22 @@ class Peer:
             if line.startswith("{"):
                 return json.loads(line)
         raise SystemExit(f"The peer process ended. {NO_PEER}")
+
+
+@contextlib.contextmanager
+def open_peer(python: str | None, cases: Sequence[LevelCase], folder: Path) -> Iterator[Peer | None]:
+    """The peer with the levels' arrays in `folder`; nothing, and a line that says so, without its interpreter."""
+    if python is None:
+        print(NO_PEER)
+        yield None
+        return
+    for number, case in enumerate(cases):
+        case.save(folder / f"level{number}.pt")
+    peer = Peer(python, folder)
+    try:
+        yield peer
+    finally:
+        peer.close()
 
 
 class _Worker:

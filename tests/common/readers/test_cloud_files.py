@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ov3d.points.scan import read_scan
 from plyfile import PlyData, PlyElement
 
 from ov3d.common.base.errors import MissingModelError
 from ov3d.common.readers import load_scene
 from ov3d.common.readers.lidar_bin import read_bin
 from ov3d.common.readers.lzf import decompress
+from ov3d.common.readers.scan import read_scan
 from ov3d.common.scenes.scene import PointCloud
 from tests.common.readers.cloud_writers import lzf_compress, write_bin, write_las, write_pcd
 from tests.common.readers.layouts import error_of

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean, nearest
 from ov3d.common.readers import (
     arrays,
     blender,
@@ -22,7 +22,7 @@ from ov3d.common.readers import (
     semantickitti,
     stanford,
 )
-from ov3d.common.readers.layout import Layout, scene_name
+from ov3d.common.readers.layout import Layout
 from ov3d.common.readers.scaling import check_scale, in_metres
 from ov3d.common.scenes.scene import LazyScenes, Scene, SceneSource
 
@@ -47,6 +47,9 @@ LAYOUTS: tuple[Layout, ...] = (
 
 SPLITS_FOLDER = "splits"
 
+MANY = 30
+"""Scenes beyond which a hint names only the first."""
+
 
 def open_source(
     path: str | os.PathLike[str],
@@ -55,11 +58,11 @@ def open_source(
     scale: float | None = None,
     say: Callable[[str], None] | None = None,
 ) -> SceneSource:
-    """Open a scene, or a folder whose sub-folders are scenes, without reading any.
+    """Open a scene, a data set, or a folder whose sub-folders are scenes, without reading any.
 
     Args:
-        path: a scene (then the source has one), or a folder of scenes: ids are the names of the sub-folders, in order;
-            each `splits/NAME.txt` is a split, one id a line.
+        path: a scene (then the source has one); a data set; one scene of a data set, as `DATASET/ID`; or a folder of scenes:
+            ids are the names of the sub-folders, in order, and each `splits/NAME.txt` is a split, one id a line.
         layout: a name of `LAYOUTS`; by default the content tells.
         scale: metres per unit of the files; makes an arbitrary world metric. By default lengths are as they are.
         say: hears, of each scene that is read, its layout and its notes, a line each.
@@ -70,20 +73,18 @@ def open_source(
     """
     check_scale(scale)
     root, layouts = Path(path), _layouts(layout)
+    finish = _finisher(scale, say)
     if not root.exists():
-        raise DataError(f"There is nothing at {root}.", "Check the path to the scene.")
+        inside = _member(root, layouts, say)
+        return LazyScenes(inside.ids, lambda name: finish(inside.load(name)))
     single = _matching(root, layouts)
-    if single is not None and single.open is not None:
-        inside = single.open(root)
-        finish = _finisher(scale, say)
-        by_id = {name: idx for idx, name in enumerate(inside.ids)}
-        return LazyScenes(tuple(inside.ids), lambda name: finish(inside[by_id[name]]), inside.splits)
     if single is not None:
-        return LazyScenes((scene_name(root),), _loader(root, single, {}, scale, say))
-    inner = _scenes_below(root, layouts) if root.is_dir() else {}
-    if not inner:
+        inside = single.scenes(root, say)
+        return LazyScenes(inside.ids, lambda name: finish(inside.load(name)), inside.splits)
+    below = _scenes_below(root, layouts) if root.is_dir() else {}
+    if not below:
         raise _no_scene(root, layouts)
-    return LazyScenes(tuple(inner), _loader(root, None, inner, scale, say), _splits(root, tuple(inner)))
+    return LazyScenes(tuple(below), lambda name: finish(_only(*below[name])), _splits(root, tuple(below)))
 
 
 def load_scene(
@@ -104,11 +105,11 @@ def load_scene(
     source = open_source(path, layout=layout, scale=scale)
     if name is not None and (len(source) > 1 or name in source.ids):
         if name not in source.ids:
-            raise DataError(f"{path} has no scene {name!r}.", did_you_mean(name, source.ids))
+            raise DataError(f"{path} has no scene {name!r}.", _near(name, source.ids))
         return source[list(source.ids).index(name)]
     if len(source) > 1:
         first = ", ".join(source.ids[:3])
-        raise DataError(f"{path} holds {len(source)} scenes ({first}, …).", f"Name one: {Path(path) / source.ids[0]}")
+        raise DataError(f"{path} holds {len(source):,} scenes ({first}, …).", f"Name one: {Path(path) / source.ids[0]}")
     return source[0]
 
 
@@ -146,19 +147,37 @@ def _scenes_below(root: Path, layouts: tuple[Layout, ...]) -> dict[str, tuple[Pa
     return found
 
 
-def _loader(
-    root: Path,
-    single: Layout | None,
-    inner: dict[str, tuple[Path, Layout]],
-    scale: float | None,
-    say: Callable[[str], None] | None,
-) -> Callable[[str], Scene]:
-    def load(name: str) -> Scene:
-        path, layout = (root, single) if single is not None else inner[name]
-        return finish(layout.load(path))
+def _member(path: Path, layouts: tuple[Layout, ...], say: Callable[[str], None] | None) -> LazyScenes:
+    """The scene that a path names as `DATASET/ID`.
 
-    finish = _finisher(scale, say)
-    return load
+    Raises:
+        DataError: there is no such data set, or none of its scenes is called that.
+    """
+    single = _matching(path.parent, layouts) if path.parent.is_dir() else None
+    if single is None or single.open is None:
+        raise DataError(f"There is nothing at {path}.", "Check the path to the scene.")
+    inside = single.open(path.parent, say)
+    if path.name not in inside.ids:
+        raise DataError(f"{path.parent} has no scene {path.name!r}.", _near(path.name, inside.ids))
+    return LazyScenes((path.name,), inside.load)
+
+
+def _near(name: str, ids: Sequence[str]) -> str:
+    """A hint for the name of a scene that is not there: the nearest, or the first few of many."""
+    if len(ids) <= MANY or nearest(name, ids):
+        return did_you_mean(name, ids)
+    return f"It has {len(ids):,}: {', '.join(ids[:3])}, …"
+
+
+def _only(path: Path, layout: Layout) -> Scene:
+    """The scene at a path that must be one scene."""
+    inside = layout.scenes(path)
+    if len(inside) != 1:
+        raise DataError(
+            f"{path} is a data set of {len(inside):,} scenes, not a scene.",
+            f"Open it by itself, or one of them: {path / inside.ids[0]}",
+        )
+    return inside[0]
 
 
 def _finisher(scale: float | None, say: Callable[[str], None] | None) -> Callable[[Scene], Scene]:

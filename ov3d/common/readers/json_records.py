@@ -14,6 +14,8 @@ from typing import Any
 from ov3d.common.base.errors import DataError
 
 CHUNK = 1 << 22
+"""Characters that are read at a time; no object is longer."""
+
 _BETWEEN = " \t\r\n,"
 
 
@@ -38,7 +40,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
                 try:
                     record, place = decoder.raw_decode(text, place)
                 except ValueError:
-                    more = file.read(CHUNK)
+                    more = file.read(CHUNK) if len(text) - place < CHUNK else ""
                     if not more:
                         raise _damaged(path, "it is cut short or damaged") from None
                     text, place = text[place:] + more, 0

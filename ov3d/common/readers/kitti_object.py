@@ -7,20 +7,14 @@ Boxes of `label_2` are not read: they label no point.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from ov3d.common.base.errors import DataError
-from ov3d.common.readers.kitti_calibration import (
-    frame_of,
-    matrix_of,
-    missing_note,
-    photographs,
-    read_calibration,
-    rigid,
-)
-from ov3d.common.readers.layout import Layout
+from ov3d.common.readers.kitti_calibration import frames_of, matrix_of, read_calibration, rigid
+from ov3d.common.readers.layout import Layout, folder_name
 from ov3d.common.readers.sweep_points import read_sweep
 from ov3d.common.scenes.cameras import invert_pose
 from ov3d.common.scenes.scene import LazyScenes, PointCloud, Scene
@@ -28,10 +22,9 @@ from ov3d.common.scenes.sweep import Sweep
 
 COLUMNS = 4
 SETS = ("training", "testing")
-CAMERAS = ("image_2", "image_3")
 
 
-def open_frames(root: Path) -> LazyScenes:
+def open_frames(root: Path, say: Callable[[str], None] | None = None) -> LazyScenes:
     """All frames; `training` and `testing` are splits.
 
     Raises:
@@ -41,24 +34,12 @@ def open_frames(root: Path) -> LazyScenes:
     splits: dict[str, tuple[str, ...]] = {}
     for folder in _folders(root):
         numbers = sorted(file.stem for file in (folder / "velodyne").glob("*.bin"))
-        ids = tuple(f"{folder.name}-{number}" for number in numbers)
+        ids = tuple(f"{folder_name(folder)}-{number}" for number in numbers)
         frames |= {name: (folder, number) for name, number in zip(ids, numbers, strict=True)}
-        splits[folder.name] = ids
+        splits[folder_name(folder)] = ids
     if not frames:
         raise DataError(f"{root} holds no frame (training/velodyne/*.bin).", "Check the path.")
     return LazyScenes(tuple(frames), lambda name: load_frame(root, *frames[name]), splits)
-
-
-def load(path: Path) -> Scene:
-    """The one frame of a data set that has just one.
-
-    Raises:
-        DataError: it has several.
-    """
-    source = open_frames(path)
-    if len(source) != 1:
-        raise DataError(f"{path} holds {len(source):,} frames ({source.ids[0]}, …).", "Open it as a data set.")
-    return source[0]
 
 
 def load_frame(root: Path, folder: Path, number: str) -> Scene:
@@ -72,35 +53,35 @@ def load_frame(root: Path, folder: Path, number: str) -> Scene:
     lines = read_calibration(calib)
     rectified = rigid(matrix_of(lines, ("R0_rect", "R_rect"), (3, 3), calib), f"R0_rect of {calib}")
     camera_from_lidar = rigid(matrix_of(lines, ("Tr_velo_to_cam", "Tr"), (3, 4), calib), f"Tr_velo_to_cam of {calib}")
-    lidar_from_rectified = invert_pose(rectified @ camera_from_lidar)
-    found, missing = photographs(folder, number, CAMERAS)
-    frames = []
-    for name, path in found.items():
-        projection = matrix_of(lines, (f"P{name[-1]}",), (3, 4), calib)
-        frames.append(frame_of(path, name, projection, lidar_from_rectified, f"P{name[-1]} of {calib}"))
+    frames, notes = frames_of(folder, number, lines, invert_pose(rectified @ camera_from_lidar), calib)
     return Scene(
-        name=f"{folder.name}-{number}",
+        name=f"{folder_name(folder)}-{number}",
         path=root,
         layout=LAYOUT.name,
-        frames=tuple(frames),
+        frames=frames,
         cloud=PointCloud(points.xyz, intensity=points.intensity),
-        notes=(*([points.note] if points.note else []), *missing_note(missing, number)),
+        notes=(*points.notes, *notes),
+        # No clock, and no pose: frames were picked from different drives.
         sweep=Sweep(
-            number, folder.name, 0, np.eye(4), {frame.name: 0 for frame in frames}, points.rows, points.num_rows
+            number,
+            folder_name(folder),
+            0,
+            np.eye(4),
+            {frame.name: 0 for frame in frames},
+            points.rows,
+            points.num_rows,
         ),
     )
 
 
 def _folders(root: Path) -> list[Path]:
-    if (root / "velodyne").is_dir() and (root / "calib").is_dir():
-        return [root]
-    return [root / name for name in SETS if (root / name / "velodyne").is_dir() and (root / name / "calib").is_dir()]
+    found = [root, *(root / name for name in SETS)]
+    return [folder for folder in found if (folder / "velodyne").is_dir() and (folder / "calib").is_dir()]
 
 
 LAYOUT = Layout(
     name="kitti-object",
     looks_for="KITTI's object frames (training/velodyne beside training/calib)",
     matches=lambda path: path.is_dir() and bool(_folders(path)),
-    load=load,
     open=open_frames,
 )

@@ -5,13 +5,14 @@
     ROOT/sequences/XX/image_2, image_3/000000.png    optional: the label download has none, and most people one camera
     ROOT/sequences/XX/calib.txt, poses.txt, times.txt
 
-A sequence's folder may be named itself. Poses are those of camera 0 (Behley et al., ICCV 2019); a scene's are the LiDAR's.
+A sequence's folder, or that of the sequences, may be opened itself. Poses in the file are those of camera 0 (Behley et al.,
+ICCV 2019), a scene's are the LiDAR's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,8 @@ import numpy as np
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.datasets import load_dataset
-from ov3d.common.readers.kitti_calibration import (
-    frame_of,
-    matrix_of,
-    missing_note,
-    photographs,
-    read_calibration,
-    rigid,
-)
-from ov3d.common.readers.layout import Layout
+from ov3d.common.readers.kitti_calibration import CAMERAS, Calibration, frames_of, matrix_of, read_calibration, rigid
+from ov3d.common.readers.layout import Layout, folder_name
 from ov3d.common.readers.sweep_labels import class_names, read_semantickitti, scene_labels
 from ov3d.common.readers.sweep_points import read_sweep
 from ov3d.common.scenes.cameras import invert_pose
@@ -36,67 +30,76 @@ from ov3d.common.scenes.sweep import Sweep
 
 DATASET = "semantickitti"
 COLUMNS = 4
-CAMERAS = ("image_2", "image_3")
-"""Folders of the colour cameras; image_0 and image_1 are grey."""
 
 
-@dataclass(slots=True)
 class Sequence:
-    """One drive: its calibration is read once, at the first scan that is asked for."""
+    """One drive. Its calibration, times and poses are read once, at the first scan that needs them."""
 
-    folder: Path
-    _calibration: dict[str, Float64[Array, " _"]] | None = field(default=None, repr=False)
-
-    @property
-    def name(self) -> str:
-        """Its number, as `08`."""
-        return self.folder.name
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder_name(folder)
 
     def scans(self) -> list[str]:
         """Names of the scans, in order."""
         return sorted(file.stem for file in (self.folder / "velodyne").glob("*.bin"))
 
-    @property
-    def calibration(self) -> dict[str, Float64[Array, " _"]]:
+    @cached_property
+    def calibration(self) -> Calibration:
         """The lines of calib.txt."""
-        if self._calibration is None:
-            self._calibration = read_calibration(self.folder / "calib.txt")
-        return self._calibration
+        return read_calibration(self.folder / "calib.txt")
 
+    @cached_property
     def rectified_from_lidar(self) -> Float64[Array, "4 4"]:
         """Tr: from the LiDAR's frame to that of camera 0."""
         path = self.folder / "calib.txt"
         return rigid(matrix_of(self.calibration, ("Tr", "Tr_velo_to_cam"), (3, 4), path), f"Tr of {path}")
 
+    @cached_property
+    def times(self) -> Float64[Array, " n"]:
+        """Seconds of each scan since the first; empty where nobody wrote them down."""
+        return _rows(self.folder / "times.txt", 1)[:, 0]
 
-def open_scans(root: Path) -> LazyScenes:
+    @cached_property
+    def poses(self) -> Float64[Array, "n 3 4"]:
+        """Poses of camera 0 at each scan, in its own frame at the first; empty where nobody knows them."""
+        return _rows(self.folder / "poses.txt", 12).reshape(-1, 3, 4)
+
+    def time(self, scan: str) -> int:
+        """Microseconds since the first scan; 0 where unknown."""
+        number = _number(scan)
+        return round(float(self.times[number]) * 1e6) if number < len(self.times) else 0
+
+    def pose(self, scan: str) -> Float64[Array, "4 4"] | None:
+        """The LiDAR's pose at a scan, in its own frame at the first; none where unknown."""
+        number = _number(scan)
+        if number >= len(self.poses):
+            return None
+        camera = np.vstack([self.poses[number], (0, 0, 0, 1)])
+        return invert_pose(self.rectified_from_lidar) @ camera @ self.rectified_from_lidar
+
+    def frames(self, scan: str) -> tuple[tuple[Frame, ...], list[str]]:
+        """The photographs of a scan, and notes on those left out."""
+        if not any((self.folder / name).is_dir() for name in CAMERAS):
+            return (), []
+        lidar_from_rectified = invert_pose(self.rectified_from_lidar)
+        return frames_of(self.folder, scan, self.calibration, lidar_from_rectified, self.folder / "calib.txt")
+
+
+def open_scans(root: Path, say: Callable[[str], None] | None = None) -> LazyScenes:
     """All scans of a data set or of one sequence; splits are train, val and test by sequence.
 
     Raises:
         DataError: there is no scan.
     """
-    scans = {f"{one.name}-{scan}": (one, scan) for one in _sequences(root) for scan in one.scans()}
+    scans = {f"{one.name}-{scan}": (one, scan) for one in map(Sequence, _sequences(root)) for scan in one.scans()}
     if not scans:
         raise DataError(f"{root} holds no scan (sequences/XX/velodyne/*.bin).", "Check the path.")
-    subsets = load_dataset(DATASET).subsets
     splits = {
         split: ids
-        for split, numbers in subsets.items()
+        for split, numbers in load_dataset(DATASET).subsets.items()
         if (ids := tuple(name for name, (one, _) in scans.items() if one.name in numbers))
     }
     return LazyScenes(tuple(scans), lambda name: load_scan(root, *scans[name]), splits)
-
-
-def load(path: Path) -> Scene:
-    """The one scan of a data set that has just one.
-
-    Raises:
-        DataError: it has several.
-    """
-    source = open_scans(path)
-    if len(source) != 1:
-        raise DataError(f"{path} holds {len(source):,} scans ({source.ids[0]}, …).", "Open it as a data set.")
-    return source[0]
 
 
 def load_scan(root: Path, sequence: Sequence, scan: str) -> Scene:
@@ -112,9 +115,10 @@ def load_scan(root: Path, sequence: Sequence, scan: str) -> Scene:
     if file.is_file():
         raw, numbers = read_semantickitti(file, points.num_rows)
         labels, instances = scene_labels(spec, points.kept(raw), points.kept(numbers), file)
-    found, missing = photographs(sequence.folder, scan, CAMERAS)
-    frames = _frames(sequence, found)
-    time, pose = _when_and_where(sequence, scan)
+    frames, notes = sequence.frames(scan)
+    time, pose = sequence.time(scan), sequence.pose(scan)
+    if pose is None:
+        notes.append(f"no pose of scan {scan} in {sequence.folder / 'poses.txt'}; it is taken for the first")
     return Scene(
         name=f"{sequence.name}-{scan}",
         path=root,
@@ -122,72 +126,48 @@ def load_scan(root: Path, sequence: Sequence, scan: str) -> Scene:
         frames=frames,
         cloud=PointCloud(points.xyz, None, labels, instances, points.intensity),
         classes=class_names(spec) if labels is not None else (),
-        notes=(*([points.note] if points.note else []), *missing_note(missing, scan)),
+        notes=(*points.notes, *notes),
         sweep=Sweep(
             token=scan,
             sequence=sequence.name,
             time=time,
-            global_from_lidar=pose,
-            camera_times=dict.fromkeys(
-                (frame.name for frame in frames), time
-            ),  # triggered when the LiDAR faces forward
+            global_from_lidar=np.eye(4) if pose is None else pose,
+            camera_times={frame.name: time for frame in frames},  # taken as the LiDAR faces forward
             file_rows=points.rows,
             num_file_rows=points.num_rows,
         ),
     )
 
 
-def _frames(sequence: Sequence, found: Mapping[str, Path]) -> tuple[Frame, ...]:
-    frames, calib = [], sequence.folder / "calib.txt"
-    for folder, path in found.items():
-        name = f"P{folder[-1]}"
-        projection = matrix_of(sequence.calibration, (name,), (3, 4), calib)
-        lidar_from_rectified = invert_pose(sequence.rectified_from_lidar())
-        frames.append(frame_of(path, folder, projection, lidar_from_rectified, f"{name} of {calib}"))
-    return tuple(frames)
+def _number(scan: str) -> int:
+    """Row of a scan in the files of its sequence; beyond all of them where its name is not a number."""
+    return int(scan) if scan.isascii() and scan.isdigit() else 1 << 62
 
 
-def _when_and_where(sequence: Sequence, scan: str) -> tuple[int, Float64[Array, "4 4"]]:
-    """Microseconds since the sequence began, and the LiDAR's pose in its own frame at the first scan; zeros where unknown."""
-    number = int(scan) if scan.isdigit() else -1
-    times, poses = (_rows(sequence.folder / name) for name in ("times.txt", "poses.txt"))
-    time = round(float(times[number][0]) * 1e6) if 0 <= number < len(times) else 0
-    if not 0 <= number < len(poses):
-        return time, np.eye(4)
-    tr = sequence.rectified_from_lidar()
-    camera = np.vstack([poses[number].reshape(3, 4), (0, 0, 0, 1)])
-    return time, invert_pose(tr) @ camera @ tr
-
-
-def _rows(path: Path) -> Float64[Array, "n c"]:
+def _rows(path: Path, columns: int) -> Float64[Array, "n c"]:
+    """Rows of numbers; none where there is no such file."""
     if not path.is_file():
-        return np.zeros((0, 12))
+        return np.zeros((0, columns))
     try:
-        return np.loadtxt(path, ndmin=2)
+        values = np.array(path.read_text(encoding="utf-8-sig").split(), np.float64)
     except (ValueError, OSError, UnicodeDecodeError):
-        raise DataError(f"{path} is not rows of numbers.", "Copy it from the data set again.") from None
+        values = np.array([np.nan])
+    if values.size % columns or not np.isfinite(values).all():
+        raise DataError(f"{path} is not rows of {columns} finite numbers.", "Copy it from the data set again.")
+    return values.reshape(-1, columns)
 
 
-def _sequences(root: Path) -> list[Sequence]:
-    if (root / "velodyne").is_dir():
-        return [Sequence(root)]
-    base = root / "sequences" if (root / "sequences").is_dir() else root
-    return [Sequence(folder) for folder in sorted(base.iterdir()) if (folder / "velodyne").is_dir()]
-
-
-def _matches(path: Path) -> bool:
-    if not path.is_dir():
-        return False
-    inner = path / "sequences"
-    if inner.is_dir():
-        return any((folder / "velodyne").is_dir() for folder in inner.iterdir())
-    return (path / "velodyne").is_dir() and (path / "calib.txt").is_file()
+def _sequences(root: Path) -> list[Path]:
+    """Folders of sequences at a path: itself, or those of its folder `sequences`."""
+    if (root / "velodyne").is_dir() and (root / "calib.txt").is_file():
+        return [root]
+    base = root if folder_name(root) == "sequences" else root / "sequences"
+    return sorted(folder.parent for folder in base.glob("*/velodyne") if folder.is_dir())
 
 
 LAYOUT = Layout(
     name="semantickitti",
     looks_for="SemanticKITTI's sequences (sequences/XX/velodyne, or velodyne beside calib.txt)",
-    matches=_matches,
-    load=load,
+    matches=lambda path: path.is_dir() and bool(_sequences(path)),
     open=open_scans,
 )

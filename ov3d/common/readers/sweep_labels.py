@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ov3d.common.base.errors import DataError
 from ov3d.common.base.npy_files import UNREADABLE
 from ov3d.common.base.shapes import Array, Int32, Int64
 from ov3d.common.datasets import DatasetSpec
+from ov3d.common.datasets.loader import UNKNOWN_ID
 from ov3d.common.scenes.scene import IGNORE
 from ov3d.common.scenes.sweep import object_ids
 
@@ -25,9 +27,18 @@ NUSCENES_FACTOR = 1000
 """A panoptic nuScenes label is class x 1000 + instance."""
 
 
+NAMED = 8
+"""Unknown ids that an error names."""
+
+
+def scored_classes(spec: DatasetSpec) -> list[int]:
+    """The data set's class behind each class id of a scene: those that take part in scores."""
+    return [one.id for one in spec.classes if one.kind != "ignored"]
+
+
 def class_names(spec: DatasetSpec) -> tuple[str, ...]:
-    """Names of a scene's class ids: those of the data set that take part in scores."""
-    return tuple(one.name for one in spec.classes if one.kind != "ignored")
+    """Names of a scene's class ids."""
+    return tuple(spec.classes[idx].name for idx in scored_classes(spec))
 
 
 def read_semantickitti(path: Path, num_points: int) -> tuple[Int64[Array, " n"], Int64[Array, " n"]]:
@@ -49,8 +60,13 @@ def read_nuscenes_panoptic(path: Path, num_points: int) -> tuple[Int64[Array, " 
         raise DataError(f"The labels {path} have no array named data.", "Download them again.") from None
     except (*UNREADABLE, zipfile.BadZipFile):
         raise DataError(f"The labels {path} cannot be read.", "Download them again.") from None
-    if packed.dtype.kind not in "iu" or packed.shape != (num_points,):
-        raise _other_length(path, packed.shape, num_points)
+    if packed.dtype.kind not in "iu" or packed.ndim != 1:
+        shape = "x".join(map(str, packed.shape)) or "one number"
+        raise DataError(
+            f"The labels {path} are {packed.dtype} {shape}, not whole numbers in a row.", "Write them anew."
+        )
+    if len(packed) != num_points:
+        raise _other_length(path, f"{len(packed):,} labels", num_points)
     packed = packed.astype(np.int64)
     return packed // NUSCENES_FACTOR, packed % NUSCENES_FACTOR
 
@@ -61,7 +77,11 @@ def read_lidarseg(path: Path, num_points: int) -> Int64[Array, " n"]:
 
 
 def scene_labels(
-    spec: DatasetSpec, raw: Int64[Array, " n"], numbers: Int64[Array, " n"] | None, path: Path
+    spec: DatasetSpec,
+    raw: Int64[Array, " n"],
+    numbers: Int64[Array, " n"] | None,
+    path: Path,
+    side: Literal["truth", "prediction"] = "truth",
 ) -> tuple[Int32[Array, " n"], Int32[Array, " n"] | None]:
     """Class ids of a scene, and ids of objects (of things alone).
 
@@ -70,26 +90,29 @@ def scene_labels(
         raw: ids of the label file.
         numbers: instance numbers of the label file, or none.
         path: the file, to name.
+        side: whose ids they are; nuScenes' truth and predictions number classes differently.
 
     Raises:
-        DataError: ids that the data set's class map does not know; all of them are named.
+        DataError: ids that the data set's class map does not know, or a number of an object beyond 65,535.
     """
-    table = spec.id_table("truth")
+    table = spec.id_table(side)
     known = (raw >= 0) & (raw < len(table))
-    classes = np.full(len(raw), -2, np.int64)
+    classes = np.full(len(raw), UNKNOWN_ID, np.int64)
     classes[known] = table[raw[known]]
-    if (classes == -2).any():
-        unknown = ", ".join(str(one) for one in np.unique(raw[classes == -2])[:8])
+    if (classes == UNKNOWN_ID).any():
+        unknown = np.unique(raw[classes == UNKNOWN_ID]).tolist()
+        named = ", ".join(map(str, unknown[:NAMED])) + (f" and {len(unknown) - NAMED} more" * (len(unknown) > NAMED))
         raise DataError(
-            f"{path} holds ids that the class map of {spec.title} does not know: {unknown}.", "Check the map."
+            f"{path} holds ids that the class map of {spec.title} does not know: {named}.",
+            "Is it a file of this data set, whole and undamaged?",
         )
-    order = np.full(len(spec.classes) + 1, IGNORE, np.int32)
-    scored = [one.id for one in spec.classes if one.kind != "ignored"]
+    order = np.full(len(spec.classes) + 1, IGNORE, np.int32)  # the last for `NO_CLASS`
+    scored = scored_classes(spec)
     order[scored] = np.arange(len(scored))
     labels = order[classes]
     if numbers is None:
         return labels, None
-    things = np.zeros(len(scored) + 1, bool)
+    things = np.zeros(len(scored) + 1, bool)  # the last for `IGNORE`
     things[[number for number, idx in enumerate(scored) if idx in spec.things]] = True
     return labels, object_ids(labels, np.where(things[labels], numbers, 0).astype(np.int32), IGNORE)
 
@@ -99,11 +122,15 @@ def _array(path: Path, dtype: str, num_points: int) -> Array:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"The labels {path} cannot be read: {error.strerror}.", "Check the path.") from None
-    if len(data) != num_points * np.dtype(dtype).itemsize:
-        raise _other_length(path, (len(data) / np.dtype(dtype).itemsize,), num_points)
+    size = np.dtype(dtype).itemsize
+    if len(data) % size:
+        raise DataError(f"The labels {path} have {len(data):,} bytes, not a multiple of {size}.", "Copy them again.")
+    if len(data) != num_points * size:
+        raise _other_length(path, f"{len(data) // size:,} labels", num_points)
     return np.frombuffer(data, dtype)
 
 
-def _other_length(path: Path, shape: tuple[float, ...], num_points: int) -> DataError:
-    found = "x".join(f"{size:,g}" for size in shape)
-    return DataError(f"{path} holds {found} labels for a sweep of {num_points:,} points.", "They are of another sweep.")
+def _other_length(path: Path, found: str, num_points: int) -> DataError:
+    return DataError(
+        f"{path} holds {found} for a sweep of {num_points:,} points.", "It is cut short, or of another sweep."
+    )

@@ -21,14 +21,14 @@ class SweepPoints:
         intensity: in the data set's own range.
         rows: of the file; none where all of its points are finite.
         num_rows: points of the file.
-        note: what was dropped, in words; empty where nothing was.
+        notes: what was dropped, in words.
     """
 
     xyz: Float32[Array, "n 3"]
     intensity: Float32[Array, " n"]
     rows: Int64[Array, " n"] | None
     num_rows: int
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     def kept(self, values: Array) -> Array:
         """The values of the points that were kept, from one for each point of the file."""
@@ -43,7 +43,7 @@ def read_sweep(path: Path, *, columns: int) -> SweepPoints:
         columns: per point.
 
     Raises:
-        DataError: it is not there, is cut short, or has no finite point.
+        DataError: it is not there, is empty or cut short, or has no finite point.
     """
     try:
         values = np.fromfile(path, np.uint8)
@@ -55,11 +55,11 @@ def read_sweep(path: Path, *, columns: int) -> SweepPoints:
             "It was cut short; copy it again.",
         )
     rows = values.view("<f4").reshape(-1, columns)
-    finite = (np.abs(rows[:, :3]) < FARTHEST).all(axis=1)  # false for NaN
+    finite = (np.abs(rows[:, :3]) < FARTHEST).all(axis=1) & np.isfinite(rows[:, 3])  # the first is false for NaN
     if finite.all():
         return SweepPoints(np.ascontiguousarray(rows[:, :3]), np.ascontiguousarray(rows[:, 3]), None, len(rows))
     kept = np.flatnonzero(finite)
     if not len(kept):
         raise DataError(f"The sweep {path} has no point with finite coordinates.", "Export it again.")
     note = f"{len(rows) - len(kept):,} of {len(rows):,} points of {path.name} are not finite and were dropped"
-    return SweepPoints(rows[kept, :3], rows[kept, 3], kept, len(rows), note)
+    return SweepPoints(rows[kept, :3], rows[kept, 3], kept, len(rows), (note,))

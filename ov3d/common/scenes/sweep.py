@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ov3d.common.base.errors import DataError
 from ov3d.common.base.shapes import Array, Float64, Int32, Int64
 
 OBJECT_BITS = 16
 """An object's id is its class id above these bits, its number in the label file below: numbers are unique per class only."""
+
+MOST_OBJECTS = (1 << OBJECT_BITS) - 1
+"""The largest number of an object."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,13 +53,22 @@ def object_ids(labels: Int32[Array, " n"], numbers: Int32[Array, " n"], unknown:
 
     Args:
         labels: class ids, `unknown` where there is none.
-        numbers: of the label file, below 65,536; 0 where a point belongs to no object.
+        numbers: of the label file, up to 65,535; 0 where a point belongs to no object.
         unknown: the id of points that belong to no object.
+
+    Raises:
+        DataError: a number beyond 65,535.
     """
+    largest = int(numbers.max(initial=0))
+    if largest > MOST_OBJECTS:
+        raise DataError(
+            f"An object has the number {largest:,}; the largest that an id holds is {MOST_OBJECTS:,}.",
+            "Number the objects of each class anew.",
+        )
     known = (labels >= 0) & (numbers > 0)
     return np.where(known, (labels << OBJECT_BITS) | numbers, unknown).astype(np.int32)
 
 
 def object_numbers(instances: Int32[Array, " n"]) -> Int32[Array, " n"]:
     """The label file's numbers of objects; 0 for points of no object. The inverse of `object_ids`."""
-    return np.where(instances >= 0, instances & ((1 << OBJECT_BITS) - 1), 0).astype(np.int32)
+    return np.where(instances >= 0, instances & MOST_OBJECTS, 0).astype(np.int32)

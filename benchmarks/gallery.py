@@ -24,9 +24,11 @@ import numpy as np
 import torch
 
 from benchmarks.harness import parser, report
-from ov3d.backends import get_backend, train_run
-from ov3d.common.asking.ask import ask_index, index_path
+from ov3d.backends import get_backend
+from ov3d.common.asking.ask import ask, index_path
 from ov3d.common.asking.index import read_index
+from ov3d.common.base.config import load_config
+from ov3d.common.learning.run import train_run
 from ov3d.common.metrics.objects import distance_to_nearest, true_objects
 from ov3d.common.scenes.scene import Scene
 from ov3d.common.worlds.gallery import EASY, HARD, photograph_gallery, write_gallery
@@ -82,8 +84,8 @@ def measure(seed: int, photographs: tuple[str, ...], options: argparse.Namespace
         config = replace(config, num_views=options.views)
     scene = write_gallery(folder / f"room-{seed}-{len(photographs)}-{config.num_views}", config)
     backend = get_backend("points")
-    overrides = [f"refine={options.refine}", *options.settings]
-    run = train_run(backend, scene.path, overrides=overrides, outputs=folder / "runs", device="cpu")
+    config = load_config(backend.config_type, None, [f"refine={options.refine}", *options.settings])
+    run = train_run(backend, scene.path, config, outputs=folder / "runs", device="cpu")
     report = backend.evaluate(
         run, scene, device=torch.device("cpu"), classes=photographs, threshold=options.threshold
     ).to_json()
@@ -109,12 +111,12 @@ def measure(seed: int, photographs: tuple[str, ...], options: argparse.Namespace
 def _ask(row: Row, path: Path, scene: Scene, photographs: tuple[str, ...], threshold: float | None) -> None:
     index = read_index(path)
     for name in photographs:
-        answer = ask_index(index, f"a {name}", threshold=threshold)
+        answer = ask(index, f"a {name}", threshold=threshold)
         found = answer.objects[0].centre if answer.found else None
         row.metres[name] = float("inf") if found is None else distance_to_nearest(found, true_objects(scene, name))
         row.scores[name] = answer.best_score
     for prompt in ABSENT:
-        answer = ask_index(index, prompt, threshold=threshold)
+        answer = ask(index, prompt, threshold=threshold)
         row.scores[prompt] = answer.best_score
         if answer.found:
             row.false[prompt] = answer.best_score

@@ -27,11 +27,9 @@ import torch
 from benchmarks.harness import parser, report
 from benchmarks.shared.nerf_runs import LABELS, both_ious, train_nerf
 from ov3d.backends import get_backend
-from ov3d.common.base.config import load_config
 from ov3d.common.base.runs import Run, new_run, scene_folders
 from ov3d.common.scenes.scene import IGNORE, Scene
 from ov3d.common.worlds.gallery import EASY, GalleryConfig, write_gallery
-from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.train_field import CHECKPOINT_NAME
 
 NUM_VIEWS, WIDTH, HEIGHT = 24, 320, 240
@@ -111,11 +109,10 @@ def visible(scene: Scene, names: list[str]) -> tuple[str, ...]:
     return tuple(scene.classes[idx] for idx in sorted(found - {IGNORE}))
 
 
-def _prepared(field: Run | None, scene: Scene, overrides: list[str], folder: Path) -> Path | None:
+def _prepared(field: Run | None, scene: Scene, folder: Path) -> Path | None:
     """A folder with the radiance field of another run of the same settings: distillation alone is left to do."""
     if field is None:
         return None
-    load_config(NerfConfig, None, overrides)  # a wrong setting is found before anything is copied
     run = new_run(scene.name, "nerf", folder / "runs")
     source, target = (scene_folders(one, [scene.name])[0] for one in (field.path, run))
     target.mkdir(parents=True)

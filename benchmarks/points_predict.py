@@ -20,11 +20,12 @@ import torch
 
 from benchmarks.harness import in_own_process, parser, peak_bytes, report
 from ov3d.common.base.progress import Silent
+from ov3d.common.exporters.labelled import write_labelled
 from ov3d.common.language.cards import NO_IMAGE, EncoderCard, Identity
+from ov3d.common.readers.scan import read_scan
 from ov3d.points.config import PRESETS, GuideConfig
 from ov3d.points.network import NetworkSpec, PointNetwork
 from ov3d.points.predict import label_scan
-from ov3d.points.scan import read_scan, write_labelled
 
 GOAL = 4e9
 NUM_POINTS, ROOM_POINTS, NUM_CLASSES, DIM = 5_000_000, 125_000, 20, 384

@@ -6,16 +6,14 @@ import sys
 from pathlib import Path
 
 import ov3d
-from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
 
 
 def main(folder: Path) -> None:
     """Take the generated room's own label images for a segmenter's: `labels:DIR` names a folder of id images instead."""
-    config = GalleryConfig(seed=3, num_views=3, width=160, height=120, photographs=(), furniture=3)
-    room = write_gallery(folder / "room", config)
-    run = ov3d.train("points", room.path, "stages=[fuse]", "encoder=labels:scene", outputs=folder / "outputs")
+    room = ov3d.demo_scene(folder / "room", views=4)
+    run = ov3d.train("points", room.path, stages=["fuse"], encoder="labels:scene", outputs=folder / "outputs")
     for prompt in ("the floor", "a wall", "a giraffe"):
-        answer = ov3d.query(prompt, run.path)
+        answer = ov3d.query(prompt, run)
         print(f"{prompt}: {answer.num_objects} found, best score {answer.best_score:.2f}")
 
 

@@ -1,81 +1,91 @@
-"""The Python API: what the commands do, as functions. `import ov3d` offers all of them, and imports each when it is used.
+"""The Python API: one typed function for what each command does, with the command's own defaults.
 
->>> import ov3d, tempfile
->>> from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
->>> folder = tempfile.mkdtemp()
->>> config = GalleryConfig(num_views=2, width=96, height=72, photographs=("cat",), num_boxes=0, num_pedestals=0)
->>> _ = write_gallery(f"{folder}/room", config)
+`import ov3d` offers all of them and imports each when it is first used. The examples here and below run in an empty folder,
+offline, in this order:
 
-A capture in any known layout becomes a `Scene`:
+>>> import ov3d
+>>> room = ov3d.demo_scene("my-room", views=4)  # any capture in a known layout does
+>>> run = ov3d.train("points", "my-room", stages=["fuse"])
+>>> ov3d.query("a cat", run).found, ov3d.query("a piano", run).found
+(True, False)
 
->>> scene = ov3d.load_scene(f"{folder}/room")
->>> scene.name, scene.layout, len(scene.frames), scene.world.units
-('room', 'scannet', 2, 'metric')
+Scenes and indexes can be looked into:
 
-Its photographs are encoded once; asking for it again encodes nothing:
-
->>> [report.images + report.skipped for report in ov3d.extract_features(f"{folder}/room")]
-[2]
->>> [report.images for report in ov3d.extract_features(f"{folder}/room")]
-[0]
-
-A backend carries what they show onto the points, and the run answers to words:
-
->>> from pathlib import Path
->>> run = ov3d.train("points", f"{folder}/room", "stages=[fuse]", outputs=Path(folder))
->>> answer = ov3d.query("a cat", run.path)
->>> answer.prompt, answer.scene, answer.scores.shape == (len(scene.cloud),)
-('a cat', 'room', True)
-
-An index may be read by itself, with NumPy alone:
-
->>> index = ov3d.load_index(run.indexes["room"])
->>> index.scene, index.backend, len(index.xyz) == len(scene.cloud)
-('room', 'points/fuse', True)
->>> from ov3d.common.asking.ask import text_vector
->>> vector, _ = text_vector(index.encoder, "a cat")
->>> ov3d.ask(index, "a cat", vector).best_score == answer.best_score
-True
+>>> scene, index = ov3d.load_scene("my-room"), ov3d.load_index(run.indexes["my-room"])
+>>> scene.layout, len(scene.frames), scene.world.units, index.backend, len(index.xyz) == len(scene.cloud)
+('scannet', 4, 'metric', 'points/fuse', True)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ov3d.common.asking.answer import Answer
     from ov3d.common.base.progress import Progress
+    from ov3d.common.base.runs import Run
     from ov3d.common.features.extract import ExtractReport
+    from ov3d.common.metrics.report import EvalReport
+    from ov3d.common.scenes.scene import Scene
+
+
+def demo_scene(folder: str | Path, seed: int = 0, views: int = 8, *, progress: Progress | None = None) -> Scene:
+    """Write the generated room of `ov3d demo`, with real photographs on its walls and exact truth, and read it.
+
+    >>> import ov3d
+    >>> room = ov3d.demo_scene("another-room", seed=1, views=4)
+    >>> len(room.frames), sorted(set(room.classes) & {"cat", "coffee", "motorcycle", "temple"})
+    (4, ['cat', 'coffee', 'motorcycle', 'temple'])
+
+    Args:
+        folder: where to write; its name becomes the scene's.
+        seed: another seed, another room. The same arguments write the same bytes.
+        views: how many photographs are taken in the room; each picture on a wall must be in two of them.
+        progress: told of each view.
+
+    Raises:
+        MissingModelError: the extra `ov3d[offline]`, which ships the photographs, is not installed.
+        DataError: the folder holds another scene, or so few views cannot show the room.
+    """
+    from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
+
+    return write_gallery(folder, GalleryConfig(seed=seed, num_views=views), progress)
 
 
 def extract_features(
     path: str | Path,
     *,
     encoder: str = "offline",
-    refine: str = "none",
+    refine: str = "auto",
     layout: str | None = None,
     scale: float | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> list[ExtractReport]:
-    """Encode the photographs of a scene, or of each scene in a folder, into the cache; what is stored already is skipped.
+    """Encode the images of a scene, or of each scene in a folder, into the cache; what `ov3d extract-features` does.
+
+    What is stored already is skipped, and `train` with the same encoder and refinement uses what is stored.
+
+    >>> import ov3d
+    >>> [(report.images, report.skipped) for report in ov3d.extract_features("my-room")]
+    [(0, 4)]
 
     Args:
         path: a scene, or a folder of scenes.
-        encoder: as `ov3d extract-features --encoder` takes it.
-        refine: `none`, `dino` or `timm:NAME`.
-        layout: how the scenes are stored; none detects it.
-        scale: metres per unit of the files; none leaves lengths as they are.
+        encoder: as after `--encoder`; `labels:DIR@TEXT` and `features:DIR@TEXT` name the text encoder as well.
+        refine: `none`, `dino`, `timm:NAME`, or `auto`: dino for the offline encoder, else none.
+        layout, scale: how scenes are stored, and metres per unit of their files; None detects it and leaves lengths alone.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        progress: hears how far it is.
+        progress: told how far it is.
 
     Returns:
-        One report a scene, in the order of their ids.
+        One report per scene, in the order of their ids.
 
     Raises:
-        UsageError: no such encoder, refinement, layout or device.
-        DataError: no scene there, or one with a fault.
+        UsageError: there is no such encoder, refinement, layout or device.
+        DataError: there is no scene, or one has a fault.
         MissingModelError: a model is not on this machine.
     """
     from ov3d.common.base.device import pick_device
@@ -88,30 +98,216 @@ def extract_features(
     return [teacher.extract(source[idx], progress=progress or Silent()) for idx in range(len(source))]
 
 
+def train(
+    backend: str,
+    scene: str | Path,
+    *,
+    stages: Sequence[str] | None = None,
+    preset: str | None = None,
+    encoder: str | None = None,
+    refine: str | None = None,
+    seed: int | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    outputs: str | Path | None = None,
+    layout: str | None = None,
+    scale: float | None = None,
+    device: str = "auto",
+    resume: str | Path | None = None,
+    extract: bool = True,
+    progress: Progress | None = None,
+) -> Run:
+    """Train a backend on a scene or a folder of scenes; what `ov3d train` does.
+
+    >>> import ov3d
+    >>> run = ov3d.train("points", "my-room", stages=["fuse"], settings={"lift": {"border": 5}, "score": "cosine"})
+    >>> list(run.indexes), run.manifest["stages"]
+    (['my-room'], ['fuse'])
+
+    Args:
+        backend: `points` or `nerf`.
+        scene: a scene, or a folder of scenes.
+        stages: the first ones of the backend's; None takes the configuration's.
+        preset: where values come from that are not given, for example `cpu` or `gpu`.
+        encoder, refine: as in `extract_features`.
+        seed: of everything random.
+        config: YAML file of settings.
+        settings: any settings, nested or with dotted keys (`{"guide.steps": 500}`); they win over the file, and the arguments
+            above win over them.
+        outputs: folder of runs; None takes $OV3D_OUTPUTS or ./outputs.
+        layout, scale, device: as in `extract_features`.
+        resume: folder of an unfinished run, which ends identical to an uninterrupted one; None starts a new one.
+        extract: whether missing features are extracted; otherwise they are an error.
+        progress: told how far it is.
+
+    Raises:
+        UsageError: an unknown backend or setting, or a resumed run was started with other ones.
+        DataError: there is no scene, or one that cannot be trained on.
+    """
+    from ov3d.backends import get_backend
+    from ov3d.common.base.config import load_config
+    from ov3d.common.base.runs import started_config
+    from ov3d.common.learning.backend import RunOptions
+    from ov3d.common.learning.run import train_run
+
+    named = {"stages": stages, "preset": preset, "encoder": encoder, "refine": refine, "seed": seed}
+    given = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
+    folder = None if resume is None else Path(resume)
+    path = Path(config) if config is not None else None if folder is None else started_config(folder)
+    chosen = get_backend(backend)
+    checked = load_config(chosen.config_type, path, given)
+    how = RunOptions(layout, scale, extract)
+    return train_run(chosen, scene, checked, run=folder, outputs=outputs, device=device, options=how, progress=progress)
+
+
 def query(
     prompt: str,
-    run: str | Path = "latest",
+    run: str | Path | Run = "latest",
     *,
     scene: str | None = None,
     threshold: float | None = None,
     top: int = 5,
+    output: str | Path | None = None,
     device: str = "auto",
+    progress: Progress | None = None,
 ) -> Answer:
-    """Ask a run for something; what `ov3d query` does.
+    """Find what a prompt names in a scene of a run; what `ov3d query` does.
+
+    >>> import ov3d
+    >>> answer = ov3d.query("a cat", "latest", output="found")
+    >>> for found in answer.objects[:1]:
+    ...     centre, size, points = found.centre + answer.world.origin, found.size, found.num_points
 
     Args:
         prompt: what to find.
-        run: the folder of a run, or `latest`.
-        scene: which scene of the run; may be left out where there is one.
-        threshold: raw cosine from which something counts as present; none takes the encoder's own.
-        top: how many objects to give at most.
-        device: where the text encoder runs if the prompt was never asked before.
+        run: what `train` returned, a folder, SCENE, SCENE/BACKEND, or `latest`.
+        scene: which scene of the run; may be left out where it has one.
+        threshold: raw cosine from which something counts as present; None takes the encoder's own.
+        top: how many objects to return at most.
+        output: folder for a PLY and pictures of the answer.
+        device: where the text encoder runs, if the prompt is new.
+        progress: told how far it is.
+
+    Returns:
+        The answer; finding nothing is a valid one.
 
     Raises:
         UsageError: the prompt is empty, or the run has no such scene.
         DataError: there is no such run.
     """
-    from ov3d.common.asking.ask import ask_run
+    from ov3d.common.asking.ask import ask, index_path
+    from ov3d.common.asking.index import read_index
+    from ov3d.common.asking.prompt import clean_prompt
+    from ov3d.common.base.progress import Silent
     from ov3d.common.base.runs import find_run
 
-    return ask_run(find_run(str(run)), prompt, scene=scene, threshold=threshold, top=top, device=device)
+    prompt, listener = clean_prompt(prompt), progress or Silent()
+    path = index_path(find_run(run), scene)
+    index = read_index(path)
+    answer = ask(index, prompt, threshold=threshold, top=top, device=device, say=listener.say)
+    if output is not None:
+        from ov3d.common.exporters.answers import write_answer
+
+        write_answer(Path(output), index, answer, path.parent, progress=listener)
+    return answer
+
+
+def predict(
+    run: str | Path | Run,
+    scan: str | Path,
+    output: str | Path,
+    *,
+    classes: Sequence[str] = (),
+    prompts: Sequence[str] = (),
+    threshold: float | None = None,
+    turns: int = 1,
+    seed: int = 0,
+    ensemble: bool = False,
+    layout: str | None = None,
+    scale: float | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Label a scan with the 3D network of a run, without photographs; what `ov3d predict` does.
+
+    >>> import ov3d
+    >>> every, few = ["fuse", "pseudo-label", "specialise", "guide"], {"specialise.steps": 4, "guide.steps": 4}
+    >>> run = ov3d.train("points", "my-room", stages=every, encoder="labels:scene", settings=few)
+    >>> done = ov3d.predict(run, "my-room/cloud.ply", "labelled.ply")
+    >>> done["points"] == sum(done["classes"].values())
+    True
+
+    Args:
+        run: what `train` returned, a folder, SCENE, SCENE/BACKEND, or `latest`.
+        scan: a cloud's file, or a scene with a cloud.
+        output: the PLY to write.
+        classes: names of the run's vocabulary; with no prompts either, all of it.
+        prompts: any words instead.
+        threshold: raw cosine below which a point gets no label; None takes the run's own, or none where its whole vocabulary
+            is asked for.
+        turns, seed: how many turned copies of the scan are averaged (1 is the scan itself), and the seed of their turns.
+        ensemble: whether features of photographs answer where they are surer than the network.
+        layout, scale, device: as in `extract_features`.
+        progress: told how far it is.
+
+    Returns:
+        What `ov3d predict --json` prints: points by class, seconds, notes and more.
+
+    Raises:
+        UsageError: an unknown class, an output that is not a PLY, or a run without a 3D network.
+        DataError: the scan cannot be read, or has no points.
+    """
+    from ov3d.backends import get_backend
+    from ov3d.common.base.device import pick_device
+    from ov3d.common.base.runs import find_run
+    from ov3d.common.learning.prediction_request import PredictRequest
+
+    found = find_run(run)
+    request = PredictRequest(tuple(classes), tuple(prompts), threshold, turns, seed, layout, scale, ensemble)
+    backend = get_backend(str(found.manifest["backend"]))
+    return backend.predict(found, Path(scan), Path(output), request, device=pick_device(device), progress=progress)
+
+
+def evaluate(
+    run: str | Path | Run = "latest",
+    *,
+    scene: str | Path | None = None,
+    classes: Sequence[str] = (),
+    protocol: str | None = None,
+    threshold: float | None = None,
+    ensemble: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[EvalReport]:
+    """Compare a run's answers with the truth of its scenes; what `ov3d eval RUN` does.
+
+    >>> import ov3d
+    >>> reports = ov3d.evaluate("my-room/points", classes=["cat", "coffee"])
+    >>> reports[0].title, sorted(reports[0].means)
+    ('my-room: points', ['mAcc', 'mIoU', 'mIoU with other'])
+
+    Args:
+        run: what `train` returned, a folder, SCENE, SCENE/BACKEND, or `latest`.
+        scene: path of the scene to score, where it has moved or the run has several; None scores all where they were.
+        classes: which ones to ask for; none takes all that have truth.
+        protocol: a nerf run has `held-out`, `3d-ovs` and `langsplat`; None takes the backend's first.
+        threshold: cosine from which a class is present; None takes the encoder's own.
+        ensemble: whether a points run's 3D network is also scored together with its photographs' features.
+        device, progress: as in `extract_features`.
+
+    Returns:
+        One report per table: the run's own answers, then its teacher's, scene by scene.
+
+    Raises:
+        UsageError: the run has no such scene, or cannot be scored that way.
+        DataError: there is no such run, or its scene has no truth.
+    """
+    from ov3d.backends import get_backend
+    from ov3d.common.base.runs import find_run
+    from ov3d.common.learning.evaluate_run import EvaluateRequest, evaluate_run
+
+    found = find_run(run)
+    request = EvaluateRequest(tuple(classes), threshold, protocol, ensemble)
+    backend = get_backend(str(found.manifest["backend"]))
+    scored = evaluate_run(backend, found, request, scene=scene, device=device, progress=progress)
+    return [report for one in scored for report in one.reports()]

@@ -1,9 +1,11 @@
-"""What every backend must do, whichever way it learns: run over the list in `ov3d.backends`, on a small scene on the CPU."""
+"""What every backend must do, whichever way it learns: run over the list in `ov3d.backends`, on a small scene on the CPU.
+
+`tests/test_fourth_backend.py` runs the same tests on a toy backend.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -73,13 +75,7 @@ SETTINGS = {
 """What makes a backend fit the tiny scene, its images are 64 pixels wide: a backend's name, and more where it runs twice."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """So small a scene is slower on several threads: they would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=sorted(SETTINGS))
@@ -113,8 +109,8 @@ def test_what_it_takes_is_told_beforehand(backend: Backend, scene: Scene) -> Non
     source = LazyScenes((scene.name,), lambda name: scene)
     config = load_config(backend.config_type, None, SETTINGS[backend.name])
     (told,) = backend.estimate(source, config, device=CPU)
-    assert (told["scene"], told["images"]) == (scene.name, 5)
-    assert min(told["bytes"], told["peak_bytes"], told["seconds"]) > 0
+    assert (told.scene, told.images) == (scene.name, 5)
+    assert min(told.bytes, told.peak_bytes, told.seconds) > 0
 
 
 def _files(run: Path) -> dict[str, bytes]:
@@ -126,9 +122,23 @@ def _files(run: Path) -> dict[str, bytes]:
 
 
 def test_declares_itself(backend: Backend) -> None:
+    assert isinstance(backend, Backend)
     assert backend.name in BACKENDS
     assert backend.stages
-    assert backend.config_type().model_dump()  # its defaults are valid
+    assert backend.stages == backend.config_type.STAGES
+    assert backend.protocols
+    for preset in backend.config_type.PRESETS:
+        config = load_config(backend.config_type, None, [f"preset={preset}"])
+        assert config.stages == backend.stages[: len(config.stages)]
+
+
+def test_has_the_rooms_of_every_backend(backend: Backend) -> None:
+    module = importlib.import_module(type(backend).__module__)
+    assert module.__file__ is not None
+    folder = Path(module.__file__).parent
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
+    stages = {f"stages/{stage.replace('-', '_')}.py" for stage in backend.stages}
+    assert {"backend.py", "config.py", "bake.py", "evaluate.py", *stages} <= files
 
 
 @pytest.mark.usefixtures("colour_encoder")
@@ -170,17 +180,18 @@ def test_save_and_load_are_bit_equal(backend: Backend, scene: Scene, tmp_path: P
 def test_a_resumed_run_equals_an_uninterrupted_one(
     backend: Backend, scene: Scene, tmp_path: Path, colour_encoder: ColourEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process dies at every file that a run writes, one after the other; each time the run goes on."""
-    whole = _train(backend, scene, tmp_path / "whole")
+    """The process dies at every file that a run writes, one after the other; each time the run is resumed."""
     broken = tmp_path / "broken"
     module = importlib.import_module("ov3d.common.base.files")
     atomic_write, files_left = module.atomic_write, 0
+    written: list[str] = []
 
     class Died(BaseException):
         """Stands for a killed process: nothing may catch it."""
 
     def dying(path: Path, mode: str = "wb") -> AbstractContextManager[IO[Any]]:
         nonlocal files_left
+        written.append(Path(path).name)
         if broken in Path(path).parents:
             files_left -= 1
             if files_left < 0:
@@ -188,6 +199,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         return atomic_write(path, mode)
 
     monkeypatch.setattr(module, "atomic_write", dying)
+    whole = _train(backend, scene, tmp_path / "whole")
+    assert (written.count("source.json"), written.count("manifest.json"), written[-1]) == (1, 1, "manifest.json")
     deaths = 0
     for allowed in (0, 1, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89):
         files_left = allowed
@@ -204,7 +217,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
 
 @pytest.mark.usefixtures("colour_encoder")
-def test_a_run_is_not_gone_on_with_under_other_settings(backend: Backend, scene: Scene, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_other_settings(backend: Backend, scene: Scene, tmp_path: Path) -> None:
     _train(backend, scene, tmp_path / "run")
     config = load_config(backend.config_type, None, [*SETTINGS[backend.name], "seed=7"])
     source = LazyScenes((scene.name,), lambda name: replace(scene))

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ov3d.backends import get_backend, train_run
+from ov3d.backends import get_backend
+from ov3d.common.base.config import load_config
 from ov3d.common.base.progress import Silent
 from ov3d.common.base.runs import Run
+from ov3d.common.learning.run import train_run
 
 LABELS = "labels:scene,corrupt=30,seed=0"
 """A teacher of the capture's own label images, with 30 % of their pixels corrupted."""
@@ -38,7 +40,9 @@ def train_nerf(
         run: a folder that is there already, in place of a new one.
     """
     clock, processor = time.perf_counter(), time.process_time()
-    done = train_run(get_backend("nerf"), scene, overrides=overrides, run=run, outputs=outputs, progress=TimedLines())
+    backend = get_backend("nerf")
+    config = load_config(backend.config_type, None, overrides)
+    done = train_run(backend, scene, config, run=run, outputs=outputs, progress=TimedLines())
     return done, (time.perf_counter() - clock) / 60, (time.process_time() - processor) / 60
 
 

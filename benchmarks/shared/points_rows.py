@@ -15,23 +15,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from ov3d.backends import get_backend, train_run
+from ov3d.backends import get_backend
 from ov3d.common.base.config import load_config
 from ov3d.common.base.runs import CONFIG_NAME, MANIFEST_NAME, Run, read_run
+from ov3d.common.learning.run import train_run
 from ov3d.common.learning.run_lifting import LIFTED_NAME
 from ov3d.common.lifting.lift import LiftedFeatures, read_lifted
 from ov3d.common.metrics.semantic import SemanticConfusion
 from ov3d.common.readers import load_scene
 from ov3d.common.scenes.scene import IGNORE, Scene
+from ov3d.common.scenes.upright import upright
 from ov3d.common.teachers import open_teacher
 from ov3d.common.worlds.gallery import furnished_gallery, write_gallery
 from ov3d.points.bake import specialised_features
 from ov3d.points.config import PointsConfig
 from ov3d.points.ensemble import ensemble_scores
 from ov3d.points.material import read_features
-from ov3d.points.network import load_network, upright
+from ov3d.points.network import load_network
 from ov3d.points.pseudo_labels import PSEUDO_NAME, read_pseudo_labels
-from ov3d.points.train import load_affine
+from ov3d.points.stages.specialise import load_affine
 from ov3d.points.turns import Pose, poses
 
 WIDTH, HEIGHT = 320, 240
@@ -83,13 +85,13 @@ def write_rooms(folder: Path, seeds: Sequence[int], num_views: int = 12) -> list
 def run_of(path: Path, rooms: Path, settings: Sequence[str]) -> tuple[Run, float]:
     """A run of these settings, trained now, resumed, or finished before; and the seconds of this call."""
     start = time.perf_counter()
+    config = load_config(PointsConfig, None, settings)
     if (path / MANIFEST_NAME).is_file():
-        config = load_config(PointsConfig, None, settings)
         if load_config(PointsConfig, path / CONFIG_NAME) == config:
             return read_run(path), 0.0
         raise SystemExit(f"{path} holds a run of other settings: delete it, or give another --out.")
     path.mkdir(parents=True, exist_ok=True)
-    run = train_run(get_backend("points"), rooms, overrides=settings, run=path, device="cpu")
+    run = train_run(get_backend("points"), rooms, config, run=path, device="cpu")
     return run, time.perf_counter() - start
 
 

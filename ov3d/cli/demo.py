@@ -53,25 +53,20 @@ def demo(
     go_offline(True)
     use_cache(cache)
     console = Console(as_json=as_json, quiet=quiet)
-    from ov3d.backends import get_backend, train_run
+    from ov3d.api import demo_scene
+    from ov3d.backends import get_backend
+    from ov3d.common.base.config import load_config
     from ov3d.common.base.device import pick_device
     from ov3d.common.base.runs import outputs_root
-    from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
+    from ov3d.common.learning.run import train_run
 
     start = time.perf_counter()
     home = outputs_root(outputs) / "demo"
-    config = GalleryConfig(seed=seed, num_views=views, photographs=PRESENT)
     console.say(f"Building a room with {views} views in {home / f'room-{seed}'}")
-    scene = write_gallery(home / f"room-{seed}", config, progress=console)
+    scene = demo_scene(home / f"room-{seed}", seed, views, progress=console)
     backend = get_backend("points")
-    run = train_run(
-        backend,
-        scene.path,
-        overrides=[f"refine={refine}", "stages=[fuse]"],
-        outputs=outputs,
-        device=device,
-        progress=console,
-    )
+    settings = load_config(backend.config_type, None, [f"refine={refine}", "stages=[fuse]"])
+    run = train_run(backend, scene.path, settings, outputs=outputs, device=device, progress=console)
     answers = _ask(run, scene, device, console)
     report = backend.evaluate(run, scene, device=pick_device(device), classes=PRESENT, progress=console)
     pictures = _draw(run, answers, home / "answers", console)
@@ -87,12 +82,12 @@ def demo(
 
 
 def _ask(run: Run, scene: Scene, device: str, console: Console) -> list[Answer]:
-    from ov3d.common.asking.ask import ask_index, index_path
+    from ov3d.common.asking.ask import ask, index_path
     from ov3d.common.asking.index import read_index
 
     index = read_index(index_path(run, scene.name))
     prompts = [f"a {name}" for name in PRESENT] + list(ABSENT)
-    return [ask_index(index, prompt, device=device, say=console.say) for prompt in prompts]
+    return [ask(index, prompt, device=device, say=console.say) for prompt in prompts]
 
 
 def _draw(run: Run, answers: list[Answer], folder: Path, console: Console) -> list[Path]:

@@ -32,7 +32,9 @@ def extract_features(
     encoder: EncoderOption = "offline",
     text_encoder: TextEncoderOption = None,
     refine: RefineOption = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Estimate images to encode, disk, memory and time, then exit.")
+    ] = False,
     layout: LayoutOption = None,
     scale: ScaleOption = None,
     device: DeviceOption = "auto",
@@ -43,8 +45,8 @@ def extract_features(
 ) -> None:
     """Encode the photographs of scenes, and keep the features in the cache; or check features that were made elsewhere.
 
-    What is stored already is skipped; a run that was cut off goes on where it was. Features are kept by the content of each
-    image, so the same photograph is never encoded twice.
+    What is stored already is skipped, so an interrupted extraction continues where it stopped. Features are stored by the
+    content of each image: the same photograph is never encoded twice.
 
     Example: ov3d extract-features my-room
     """

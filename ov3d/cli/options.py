@@ -35,6 +35,7 @@ RefineOption = Annotated[
         metavar="NAME",
     ),
 ]
+RunArgument = Annotated[str, typer.Argument(help="A run: its folder, SCENE, SCENE/BACKEND, or latest.", metavar="RUN")]
 OutputsOption = Annotated[
     Path | None, typer.Option("--outputs", help="Folder of runs.  [default: $OV3D_OUTPUTS or ./outputs]", metavar="DIR")
 ]

@@ -23,6 +23,12 @@ from ov3d.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
+THRESHOLD = typer.Option(
+    "--threshold",
+    help="Cosine below which a point gets no label.  [default: none for all classes of the run, else its own]",
+    metavar="X",
+)
+
 
 def predict(
     run: Annotated[str, typer.Argument(help="A run: its folder, SCENE, SCENE/BACKEND, or latest.", metavar="RUN")],
@@ -32,22 +38,20 @@ def predict(
     output: Annotated[Path, typer.Option("-o", "--output", help="The labelled PLY to write.", metavar="FILE")],
     classes: Annotated[
         str | None,
-        typer.Option("--classes", help="Classes of the run, by commas.  [default: all of them]", metavar="A,B"),
-    ] = None,
-    prompts: Annotated[
-        str | None, typer.Option("--prompts", help="Any words instead, by commas.", metavar="X,Y")
-    ] = None,
-    threshold: Annotated[
-        float | None,
         typer.Option(
-            "--threshold",
-            help="Cosine below which a point gets no label.  [default: none for all classes of the run, else its own]",
-            metavar="X",
+            "--classes", help="Classes of the run, separated by commas.  [default: all of them]", metavar="A,B"
         ),
     ] = None,
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", help="Any words instead, separated by commas.", metavar="X,Y")
+    ] = None,
+    threshold: Annotated[float | None, THRESHOLD] = None,
     turns: Annotated[
-        int, typer.Option("--turns", help="Average the answers for so many turned copies of the scan.", metavar="N")
+        int, typer.Option("--turns", help="Average the answers for this many turned copies of the scan.", metavar="N")
     ] = 1,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Use the photographs of SCAN too, where they are surer than the network.")
+    ] = False,
     seed: SeedOption = 0,
     layout: LayoutOption = None,
     scale: ScaleOption = None,
@@ -60,35 +64,27 @@ def predict(
     """Label a scan with the 3D network of a run; no photographs are needed.
 
     The PLY has every point of the scan in its order, with label (65535: none), score (cosine) and the colour of the class;
-    its header names the classes. What the scan's own file says of its points goes along.
+    its header names the classes. Whatever the scan's own file says about its points is kept.
+
+    --ensemble needs a scene with photographs and a cloud, or a scene that the run was trained on.
 
     Example: ov3d predict latest scan.ply -o labelled.ply
     """
     go_offline(offline)
     console = Console(as_json=as_json, quiet=quiet)
     from ov3d.common.base.runs import find_run
+    from ov3d.common.learning.prediction_request import PredictRequest
 
     asked, words = _listed("--classes", classes), _listed("--prompts", prompts)
+    request = PredictRequest(asked, words, threshold, turns, seed, layout, scale, ensemble)
     found = find_run(run, outputs)
     if found.chosen:
         console.say(f"Labelling with {found.path} ({found.chosen}).")
+    from ov3d.backends import get_backend
     from ov3d.common.base.device import pick_device
-    from ov3d.points.predict import predict_scan
 
-    data = predict_scan(
-        found,
-        scan,
-        output,
-        classes=asked,
-        prompts=words,
-        threshold=threshold,
-        turns=turns,
-        seed=seed,
-        layout=layout,
-        scale=scale,
-        device=pick_device(device),
-        progress=console,
-    )
+    backend = get_backend(str(found.manifest["backend"]))
+    data = backend.predict(found, scan, output, request, device=pick_device(device), progress=console)
     console.result(data, lambda out: _show(out, data))
 
 

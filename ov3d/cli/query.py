@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ov3d.cli.console import Console
-from ov3d.cli.options import DeviceOption, JsonFlag, OutputsOption, QuietFlag
+from ov3d.cli.options import DeviceOption, JsonFlag, OutputsOption, QuietFlag, RunArgument
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -20,40 +21,63 @@ if TYPE_CHECKING:
     from ov3d.common.asking.relevancy import FoundObject
 
 
+TopOption = Annotated[int, typer.Option("--top", help="How many objects to give at most.", metavar="N")]
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold", help="Cosine from which a thing counts as present.  [default: the encoder's]", metavar="X"
+    ),
+]
+AnswerOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="Folder for a PLY and pictures of the answer; with --render also a file: .png or .mp4.",
+        metavar="PATH",
+    ),
+]
+RenderOption = Annotated[
+    str | None,
+    typer.Option("--render", help="orbit: also an animation along a path around the scene.", metavar="KIND"),
+]
+FramesOption = Annotated[
+    int | None, typer.Option("--frames", help="Frames of the animation.  [default: 24]", min=2, metavar="N")
+]
+SizeOption = Annotated[
+    int | None, typer.Option("--size", help="Its long side in pixels.  [default: 240]", min=32, metavar="N")
+]
+
+
+@dataclass(frozen=True)
+class Orbit:
+    """An animation to write.
+
+    Attributes:
+        path: ends in .png or .mp4.
+        frames: how many; None takes the exporter's number.
+        size: long side in pixels; None takes the exporter's.
+        device: where a backend renders it.
+    """
+
+    path: Path
+    frames: int | None
+    size: int | None
+    device: str
+
+
 def query(
     prompt: Annotated[str, typer.Argument(help='What to find, for example "a cat".', metavar="PROMPT")],
-    run: Annotated[
-        str, typer.Argument(help="A run: its folder, SCENE, SCENE/BACKEND, or latest.", metavar="RUN")
-    ] = "latest",
+    run: RunArgument = "latest",
     scene: Annotated[
         str | None, typer.Option("--scene", help="Which scene of the run, where it has several.", metavar="NAME")
     ] = None,
-    top: Annotated[int, typer.Option("--top", help="How many objects to give at most.", metavar="N")] = 5,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            "--threshold", help="Cosine from which a thing counts as there.  [default: the encoder's]", metavar="X"
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="Folder for a PLY and pictures of the answer; with --render also a file: .png or .mp4.",
-            metavar="PATH",
-        ),
-    ] = None,
-    render: Annotated[
-        str | None,
-        typer.Option("--render", help="orbit: an animation along a path round the scene, as well.", metavar="KIND"),
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option("--frames", help="Frames of the animation.  [default: 24]", min=2, metavar="N")
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option("--size", help="Its long side in pixels.  [default: 240]", min=32, metavar="N")
-    ] = None,
+    top: TopOption = 5,
+    threshold: ThresholdOption = None,
+    output: AnswerOption = None,
+    render: RenderOption = None,
+    frames: FramesOption = None,
+    size: SizeOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     device: DeviceOption = "auto",
@@ -61,50 +85,52 @@ def query(
 ) -> None:
     """Ask a run where something is: objects by score, with centre, size and number of points.
 
-    Nothing there is an answer, too, and exits with 0. -o DIR writes points.ply (with a score a point), top-down.png, and for
-    every photograph view-NAME.png and mask-NAME.png. --render orbit writes an animation: orbit.png in that folder, the file
-    that -o names, or orbit-PROMPT.png here.
+    Finding nothing is a valid answer (exit code 0). -o DIR writes points.ply (with a score per point), top-down.png, and
+    view-NAME.png and mask-NAME.png for every photograph. --render orbit writes an animation: orbit.png in that folder, the
+    file that -o names, or orbit-PROMPT.png here.
 
     Example: ov3d query "a cat" -o answer
     """
-    from ov3d.common.asking.ask import ask_index, index_path
+    from ov3d.common.asking.ask import ask, index_path
     from ov3d.common.asking.index import read_index
+    from ov3d.common.asking.prompt import clean_prompt
     from ov3d.common.base.runs import find_run
-    from ov3d.common.language.text_cache import clean_prompt
 
     console = Console(as_json=as_json, quiet=quiet)
-    prompt = clean_prompt(prompt)  # before anything is read: a bad prompt needs no run to be told
-    animation = _animation_path(prompt, render, output, frames, size)
-    folder = None if output is not None and output == animation else output
+    prompt = clean_prompt(prompt)  # before anything is read: a bad prompt needs no run to be refused
+    orbit = _orbit(prompt, render, output, frames, size, device)
     found = find_run(run, outputs)
     if found.chosen:
         console.say(f"Asking {found.path} ({found.chosen}).")
     path = index_path(found, scene)
     index = read_index(path)
-    answer = ask_index(index, prompt, threshold=threshold, top=top, device=device, say=console.say)
+    answer = ask(index, prompt, threshold=threshold, top=top, device=device, say=console.say)
+    _say_notes(answer, console)
+    files: list[Path] = []
+    if output is not None and (orbit is None or output != orbit.path):
+        from ov3d.common.exporters.answers import write_answer
+
+        files = write_answer(output, index, answer, path.parent, progress=console)
+    if orbit is not None:
+        files.append(_write_orbit(orbit, str(found.manifest["backend"]), path, index, answer, console))
+    data = {**answer.to_json(), "run": str(found.path), "files": [str(path) for path in files]}
+    console.result(data, lambda out: _show(out, answer, files, orbit))
+
+
+def _say_notes(answer: Answer, console: Console) -> None:
     if answer.ignored_words:
         console.say(f"Ignored, the encoder {answer.encoder} cannot see it: {', '.join(answer.ignored_words)}.")
     for note in answer.notes:
         console.say(f"Note: {note}.")
-    files: list[Path] = []
-    if folder is not None:
-        from ov3d.common.exporters.answers import write_answer
-
-        files = write_answer(folder, index, answer, path.parent, progress=console)
-    if animation is not None:
-        maker = str(found.manifest["backend"])
-        files.append(_write_orbit(animation, maker, path, index, answer, frames, size, device, console))
-    data = {**answer.to_json(), "run": str(found.path), "files": [str(path) for path in files]}
-    console.result(data, lambda out: _show(out, answer, files, animation))
 
 
-def _animation_path(
-    prompt: str, render: str | None, output: Path | None, frames: int | None, size: int | None
-) -> Path | None:
-    """Where the animation goes; none where none was asked for.
+def _orbit(
+    prompt: str, render: str | None, output: Path | None, frames: int | None, size: int | None, device: str
+) -> Orbit | None:
+    """The animation that was asked for, if any.
 
     Raises:
-        UsageError: options that do not go together, or an MP4 without an ffmpeg: told before anything is computed.
+        UsageError: options that do not go together, or an MP4 without ffmpeg: found before anything is computed.
     """
     from ov3d.common.base.errors import UsageError, did_you_mean
 
@@ -124,51 +150,41 @@ def _animation_path(
     if output is not None:
         path = output if output.suffix.lower() in ENDINGS else output / "orbit.png"
     check_animation(path)
-    return path
+    return Orbit(path, frames, size, device)
 
 
 def _write_orbit(
-    target: Path,
-    backend: str,
-    path: Path,
-    index: LanguageIndex,
-    answer: Answer,
-    frames: int | None,
-    size: int | None,
-    device: str,
-    console: Console,
+    orbit: Orbit, backend: str, path: Path, index: LanguageIndex, answer: Answer, console: Console
 ) -> Path:
-    """The animation, rendered from the run's field where it has one, else from the index's points."""
-    from ov3d.backends import get_renderer
+    """The animation of an index at `path`, by the backend where it shows a scene from anywhere, else of the points."""
+    from ov3d.backends import get_backend
     from ov3d.common.base.errors import DataError
     from ov3d.common.exporters.orbit import LONG_SIDE, NUM_FRAMES, PaintedPoints, ViewRenderer, write_orbit
     from ov3d.common.scenes.views import FILE_NAME, read_views
 
     views_path = path.with_name(FILE_NAME)
-    make = get_renderer(backend)
-    renderer: ViewRenderer = PaintedPoints(index, answer)
-    if make is not None:
-        try:
-            renderer = make(path.parent, index, answer, device)
-        except DataError as error:
-            console.say(f"{error.message} The points are painted instead.")
+    renderer: ViewRenderer | None = None
+    try:
+        renderer = get_backend(backend).renderer(path.parent, index, answer, orbit.device)
+    except DataError as error:
+        console.say(f"{error.message} The points are painted instead.")
     return write_orbit(
-        target,
+        orbit.path,
         index,
         answer,
         read_views(views_path) if views_path.is_file() else None,
-        renderer,
-        num_frames=frames or NUM_FRAMES,
-        long_side=size or LONG_SIDE,
+        renderer or PaintedPoints(index, answer),
+        num_frames=orbit.frames or NUM_FRAMES,
+        long_side=orbit.size or LONG_SIDE,
         progress=console,
     )
 
 
-def _show(out: RichConsole, answer: Answer, files: list[Path], animation: Path | None) -> None:
+def _show(out: RichConsole, answer: Answer, files: list[Path], orbit: Orbit | None) -> None:
     """The answer for people."""
     from rich.text import Text
 
-    # Names and prompts are the user's own text: brackets in them are no markup.
+    # Names and prompts are the user's own text: brackets in them are not markup.
     out.print(Text(answer.headline[:1].upper() + answer.headline[1:] + "."))
     if answer.found:
         out.print(_objects(answer, answer.objects))
@@ -176,12 +192,12 @@ def _show(out: RichConsole, answer: Answer, files: list[Path], animation: Path |
     elif answer.nearly:
         out.print(Text("Closest, below the threshold:"))
         out.print(_objects(answer, answer.nearly))
-    pictures = [path for path in files if path != animation]
+    pictures = [path for path in files if orbit is None or path != orbit.path]
     if pictures:
         what = "points.ply, top-down.png, view-*.png, mask-*.png"
         out.print(Text(f"{len(pictures)} files in {pictures[0].parent}: {what}"))
-    if animation is not None:
-        out.print(Text(f"Animation: {animation}"))
+    if orbit is not None:
+        out.print(Text(f"Animation: {orbit.path}"))
 
 
 def _objects(answer: Answer, objects: Sequence[FoundObject]) -> Table:

@@ -28,16 +28,27 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
     from ov3d.common.base.runs import Run
+    from ov3d.common.learning.estimate import Estimate
 
 
 def train(
     backend: Annotated[str, typer.Argument(help="points or nerf (lidar comes in a later version).")],
     scene: Annotated[Path, typer.Argument(help="A scene, or a folder of scenes.")],
     stages: Annotated[
-        str | None, typer.Option("--stages", help="Stages to run, by commas; a prefix of all.  [default: all]")
+        str | None,
+        typer.Option(
+            "--stages",
+            help="Stages to run, by commas, from the first on: field,distil (nerf) or "
+            "fuse,pseudo-label,specialise,guide (points).  [default: all; with the preset zero-shot, fuse alone]",
+        ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="As --set preset=NAME: cpu, gpu or paper.", metavar="NAME")
+        str | None,
+        typer.Option(
+            "--preset",
+            help="As --set preset=NAME: cpu, gpu or paper; points also has zero-shot.  [default: cpu; for points, zero-shot]",
+            metavar="NAME",
+        ),
     ] = None,
     encoder: Annotated[str | None, typer.Option("--encoder", help="As --set encoder=SPEC.", metavar="SPEC")] = None,
     text_encoder: TextEncoderOption = None,
@@ -50,11 +61,9 @@ def train(
         bool, typer.Option("--no-extract", help="Refuse when features are missing, instead of extracting them.")
     ] = False,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with the unfinished run in this folder.", metavar="RUN")
+        Path | None, typer.Option("--resume", help="Resume the unfinished run in this folder.", metavar="RUN")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say about what it would take (disk, memory, time), and do nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate disk, memory and time, then exit.")] = False,
     layout: LayoutOption = None,
     scale: ScaleOption = None,
     outputs: OutputsOption = None,
@@ -67,7 +76,7 @@ def train(
 ) -> None:
     """Train a backend on a scene, and write a run that `ov3d query` can ask.
 
-    The run is a new folder OUTPUTS/SCENE/BACKEND/TIME with its settings and one LanguageIndex a scene.
+    The run is a new folder OUTPUTS/SCENE/BACKEND/TIME with its settings and one LanguageIndex per scene.
 
     Example: ov3d train points my-room --stages fuse
     """
@@ -77,47 +86,35 @@ def train(
     if text_encoder is not None:
         encoder = _with_text(encoder, text_encoder)
     overrides = _overrides(stages=stages, preset=preset, encoder=encoder, refine=refine, seed=seed) + (settings or [])
-    from ov3d.backends import estimate_run, get_backend, train_run
+    from ov3d.backends import get_backend
+    from ov3d.common.base.config import load_config
+    from ov3d.common.learning.backend import RunOptions
+    from ov3d.common.learning.run import estimate_run, train_run
 
+    chosen = get_backend(backend)
+    loaded = load_config(chosen.config_type, _resumed_config(resume, config), overrides)
+    options = RunOptions(layout=layout, scale=scale, extract=not no_extract)
     if dry_run:
-        rows = estimate_run(
-            get_backend(backend),
-            scene,
-            config_path=_resumed_config(resume, config),
-            overrides=overrides,
-            layout=layout,
-            scale=scale,
-            device=device,
-            progress=console,
-        )
-        console.result({"dry_run": True, "scenes": rows}, lambda out: _show_estimate(out, rows))
+        rows = estimate_run(chosen, scene, loaded, device=device, options=options, progress=console)
+        data = {"dry_run": True, "scenes": [row.to_json() for row in rows]}
+        console.result(data, lambda out: _show_estimate(out, rows))
         return
     run = train_run(
-        get_backend(backend),
-        scene,
-        config_path=_resumed_config(resume, config),
-        overrides=overrides,
-        run=resume,
-        outputs=outputs,
-        layout=layout,
-        scale=scale,
-        device=device,
-        extract=not no_extract,
-        progress=console,
+        chosen, scene, loaded, run=resume, outputs=outputs, device=device, options=options, progress=console
     )
     data = {"run": str(run.path), "manifest": run.manifest}
     console.result(data, lambda out: _show(out, run))
 
 
-def _show_estimate(out: RichConsole, rows: list[dict[str, Any]]) -> None:
+def _show_estimate(out: RichConsole, rows: list[Estimate]) -> None:
     from rich.table import Table
 
     table = Table("scene", "images to encode", "points", "disk", "peak memory", "seconds", box=None, pad_edge=False)
     for row in rows:
-        disk, memory = f"{row['bytes'] / 1e6:,.0f} MB", f"{row['peak_bytes'] / 1e6:,.0f} MB"
-        table.add_row(row["scene"], f"{row['images']:,}", f"{row['points']:,}", disk, memory, f"{row['seconds']:,.0f}")
+        disk, memory = f"{row.bytes / 1e6:,.0f} MB", f"{row.peak_bytes / 1e6:,.0f} MB"
+        table.add_row(row.scene, f"{row.images:,}", f"{row.points:,}", disk, memory, f"{row.seconds:,.0f}")
     out.print(table)
-    seconds, size = sum(row["seconds"] for row in rows), sum(row["bytes"] for row in rows)
+    seconds, size = sum(row.seconds for row in rows), sum(row.bytes for row in rows)
     out.print(
         f"About {seconds / 60:,.1f} minutes and {size / 1e6:,.0f} MB on the disk; nothing was done.", highlight=False
     )
@@ -140,12 +137,9 @@ def _overrides(*, stages: str | None, **values: object) -> list[str]:
 def _resumed_config(resume: Path | None, config: Path | None) -> Path | None:
     if resume is None or config is not None:
         return config
-    from ov3d.common.base.errors import DataError
+    from ov3d.common.base.runs import started_config
 
-    written = resume / "config.yaml"
-    if not written.is_file():
-        raise DataError(f"{resume} is no run to go on with (looked for config.yaml).", "Leave --resume out.")
-    return written
+    return started_config(resume)
 
 
 def _show(out: RichConsole, run: Run) -> None:

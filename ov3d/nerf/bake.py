@@ -20,26 +20,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ov3d.common.asking.answer import SPACING_FACT
-from ov3d.common.asking.index import LanguageIndex, write_index
+from ov3d.common.asking.index import INDEX_NAME, LanguageIndex, write_index
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.files import hash_text
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.shapes import Array, Bool, Float, Float16, Float32, Float64, UInt8
 from ov3d.common.language.cards import EncoderCard
-from ov3d.common.lifting.lift import LiftConfig, LiftedFeatures, lift
-from ov3d.common.lifting.projection import median_spacing
+from ov3d.common.lifting.lift import LiftedFeatures, lift
 from ov3d.common.scenes.cameras import Camera, transform
 from ov3d.common.scenes.cloud_from_depth import with_cloud
 from ov3d.common.scenes.scene import Frame, PointCloud, Scene
 from ov3d.common.scenes.views import FILE_NAME as VIEWS_NAME
 from ov3d.common.scenes.views import ViewSet, write_views
+from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.language import FeatureHead
 from ov3d.nerf.model import Model
 from ov3d.nerf.rays import working_camera
 from ov3d.nerf.view_rays import view_rays
 
-INDEX_NAME = "index.safetensors"
 LEAST_OPACITY = 0.5
 """A pixel that sees less sees no surface."""
 CLOUD_VOXELS = 256
@@ -127,8 +125,7 @@ def bake(
     folder: Path,
     *,
     vocabulary: tuple[str, ...],
-    lift_config: LiftConfig,
-    long_side: int,
+    config: NerfConfig,
     progress: Progress,
 ) -> LiftedFeatures:
     """Write the index of a scene's surfaces and its views.
@@ -140,8 +137,7 @@ def bake(
         card: the encoder's.
         folder: where `index.safetensors` and `views.safetensors` go.
         vocabulary: classes it was aligned with.
-        lift_config: how codes get onto points.
-        long_side: of the views' code maps.
+        config: how codes get onto points, and the long side of the views' code maps.
         progress: hears how far it is.
 
     Returns:
@@ -154,35 +150,30 @@ def bake(
     views: dict[str, RenderedView] = {}
     with progress.task("Rendering views", len(scene.frames)) as task:
         for frame in scene.frames:
-            views[frame.name] = render_frame(model, frame, long_side, triangle)
+            views[frame.name] = render_frame(model, frame, config.view_long_side, triangle)
             task.advance()
     cloud = _points(scene, views, progress)
     weights = head.weight.detach().cpu().numpy().tobytes().hex()
     source = RenderedFeatures(views, hash_text(json.dumps(model.metadata(), sort_keys=True), weights))
-    lifted = lift(cloud, scene.frames, source, lift_config, progress=progress)
+    lifted = lift(cloud, scene.frames, source, config.lift, progress=progress)
     if not len(lifted):
         raise DataError(f"No point of {scene.name} is seen by a view.", "See: ov3d doctor SCENE")
     lifted = replace(lifted, basis=np.ascontiguousarray(q.T))
-    index = LanguageIndex(
-        xyz=cloud.xyz,
-        code=lifted.code,
-        basis=np.ascontiguousarray(q.T),
-        owner=lifted.row_of_point() if len(lifted) < len(cloud) else None,
-        scene=scene.name,
-        scene_path=str(scene.path.resolve()),
-        world=scene.world,
-        backend="nerf/distil",
-        encoder=card,
-        rgb=cloud.rgb,
-        vocabulary=vocabulary,
-        facts={SPACING_FACT: median_spacing(cloud.xyz), "frames": len(scene.frames)},
+    facts = {"frames": len(scene.frames)}
+    index = LanguageIndex.of_lifted(
+        lifted, replace(scene, cloud=cloud), card, backend="nerf/distil", vocabulary=vocabulary, facts=facts
     )
     write_index(folder / INDEX_NAME, index)
-    sizes = [views[frame.name].code.shape[1::-1] for frame in scene.frames]
-    codes = np.concatenate([views[frame.name].code.reshape(-1, len(q.T)) for frame in scene.frames])
-    view_set = replace(ViewSet.from_scene(scene), code=codes, code_sizes=np.array(sizes, np.int32).reshape(-1, 2))
-    write_views(folder / VIEWS_NAME, view_set)
+    write_views(folder / VIEWS_NAME, _view_set(scene, views))
     return lifted
+
+
+def _view_set(scene: Scene, views: Mapping[str, RenderedView]) -> ViewSet:
+    """The scene's views with their code maps."""
+    maps = [views[frame.name].code for frame in scene.frames]
+    codes = np.concatenate([code.reshape(-1, code.shape[2]) for code in maps])
+    sizes = np.array([code.shape[1::-1] for code in maps], np.int32).reshape(-1, 2)
+    return replace(ViewSet.from_scene(scene), code=codes, code_sizes=sizes)
 
 
 def _points(scene: Scene, views: Mapping[str, RenderedView], progress: Progress) -> PointCloud:

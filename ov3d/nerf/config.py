@@ -6,12 +6,12 @@ about the same time, `paper` has the numbers of 3D-OVS' reference, one configura
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
-from ov3d.common.base.config import Config, filled_in, first_of
-from ov3d.common.language.specs import known_refinement
+from ov3d.common.base.config import Config
+from ov3d.common.learning.run_config import RunConfig
 from ov3d.common.lifting.lift import LiftConfig
 
 STAGES = ("field", "distil")
@@ -185,20 +185,21 @@ PRESETS: dict[str, dict[str, Any]] = {
 """What a preset sets apart from the defaults, which are `cpu`'s."""
 
 
-class NerfConfig(Config):
+class NerfConfig(RunConfig):
     """The nerf backend: a radiance field from photographs, with language on its surfaces."""
 
-    preset: Literal["cpu", "gpu", "paper"] = "cpu"
-    """Where the values come from that are not given."""
-    encoder: str = "offline"
-    """Image-text encoder, as typed after `--encoder`."""
+    STAGES: ClassVar[tuple[str, ...]] = STAGES
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = PRESETS
+
     refine: str = "none"
     """Refinement of the 2D features: none, dino or timm:NAME (affinities of a patch encoder, and superpixels); auto is dino
     for the offline encoder and none for others."""
+    lift: LiftConfig = LiftConfig(border=0)
+    """How rendered features get onto points."""
     space: Literal["auto", "box", "forward", "contraction"] = "auto"
     """How the world gets into the grid; auto looks at the poses and says what it chose."""
     classes: tuple[str, ...] = ()
-    """Class names to align with; none takes the scene's own. Any text can be asked afterwards, but these are learnt best."""
+    """Class names to align with; by default the scene's own. Any text can be asked afterwards, but these are learnt best."""
     held_out_every: int = Field(default=8, ge=0)
     """Every so many views one is kept out of every loss, the first of all; 0 keeps none."""
     held_out: tuple[str, ...] = ()
@@ -207,26 +208,10 @@ class NerfConfig(Config):
     """The radiance field."""
     distil: DistilConfig = DistilConfig()
     """Distillation."""
-    lift: LiftConfig = LiftConfig(border=0)
-    """How rendered features get onto points."""
     view_long_side: int = Field(default=320, ge=8, le=640)
     """Long side of the language maps beside the index, for masks and overlays."""
-    stages: tuple[str, ...] = STAGES
-    """Stages to run: a prefix of field, distil."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of everything random."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_preset(cls, data: Any) -> Any:
-        return filled_in(data, PRESETS)
-
-    @field_validator("refine")
-    @classmethod
-    def _is_refinement(cls, refine: str) -> str:
-        return known_refinement(refine)
-
-    @field_validator("stages")
-    @classmethod
-    def _is_prefix(cls, stages: tuple[str, ...]) -> tuple[str, ...]:
-        return first_of(stages, STAGES)
+    @property
+    def needs_teacher(self) -> bool:
+        """Only distillation asks one."""
+        return "distil" in self.stages

@@ -17,7 +17,7 @@ from ov3d.common.base.shapes import Array, Float32, Float64, UInt8
 from ov3d.common.exporters.view_heat import code_scores
 from ov3d.common.scenes.cameras import Camera
 from ov3d.nerf.bake import render_view
-from ov3d.nerf.train import load_trained
+from ov3d.nerf.stages.distil import load_trained
 
 
 class FieldViews:

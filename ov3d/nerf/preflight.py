@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
 from ov3d.common.base.errors import DataError
+from ov3d.common.learning.estimate import Estimate, estimate_features
+from ov3d.common.learning.run import OpenRun
 from ov3d.common.scenes.scene import Frame, Scene
 from ov3d.common.teachers.teacher import Teacher
 from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.ray_cache import BYTES_A_PIXEL
 from ov3d.nerf.rays import working_camera
+from ov3d.nerf.scene_type import choose_space
+from ov3d.nerf.spaces import Space
 
 RAYS_A_SECOND = {"cpu": 15_000, "cuda": 400_000}
 BYTES_A_SAMPLE = 2_000
@@ -29,18 +32,61 @@ GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a run will take.
+class Needs:
+    """What training on a scene will take.
 
     Attributes:
         num_bytes: memory at once.
         seconds: of training; features not included.
-        free_bytes: memory that is there; 0 where nobody knows.
+        free_bytes: memory that is free; 0 where the system does not say.
     """
 
     num_bytes: int
     seconds: float
     free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Capture:
+    """A scene that can be trained on.
+
+    Attributes:
+        scene: the scene.
+        train: the views that the field learns from.
+        held_out: the views that are kept out of every loss.
+        with_features: the training views that the teacher has features of.
+        classes: names to align with; empty where only the field is trained.
+        space: where the field lives.
+    """
+
+    scene: Scene
+    train: tuple[Frame, ...]
+    held_out: tuple[Frame, ...]
+    with_features: tuple[Frame, ...]
+    classes: tuple[str, ...]
+    space: Space
+
+
+def look_over(run: OpenRun[NerfConfig], scene: Scene) -> Capture:
+    """Find out what a scene has, say it, and refuse what cannot be trained on before hours are spent on it.
+
+    Raises:
+        DataError: too few views, too little memory, no or faulty class names, or missing features that must not be extracted.
+    """
+    config, progress = run.config, run.progress
+    train, held_out = split_views(scene, config)
+    needs = estimate(train, config, run.device)
+    progress.say(described(scene, train, held_out, needs))
+    check_memory(needs)
+    classes = class_names(scene, config) if config.needs_teacher else ()
+    chosen = choose_space(scene, None if config.space == "auto" else config.space)
+    progress.say(chosen.why)
+    with_features = train
+    if run.teacher is not None:
+        found = run.teacher.features_of(scene, extract=run.options.extract, progress=progress)
+        names = {frame.name for frame in found}
+        with_features = tuple(frame for frame in train if frame.name in names)
+    return Capture(scene, train, held_out, with_features, classes, chosen.space)
 
 
 def split_views(scene: Scene, config: NerfConfig) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
@@ -68,8 +114,8 @@ def split_views(scene: Scene, config: NerfConfig) -> tuple[tuple[Frame, ...], tu
     return train, tuple(frame for frame in scene.frames if frame.name in names)
 
 
-def estimate(train: Sequence[Frame], config: NerfConfig, device: torch.device) -> Estimate:
-    """Memory and time of a run."""
+def estimate(train: Sequence[Frame], config: NerfConfig, device: torch.device) -> Needs:
+    """Memory and time of training on a scene."""
     field, distil = config.field, config.distil
     cameras = [working_camera(frame.camera, field.long_side) for frame in train]
     num_pixels = sum(camera.width * camera.height for camera in cameras)
@@ -80,26 +126,42 @@ def estimate(train: Sequence[Frame], config: NerfConfig, device: torch.device) -
     if "distil" in config.stages:
         num_bytes += num_pixels * BYTES_A_PIXEL
         seconds += (num_pixels + distil.steps * (distil.rays + distil.patches * distil.patch_side**2)) / rate
-    return Estimate(int(num_bytes), seconds, _free_bytes(device))
+    return Needs(int(num_bytes), seconds, _free_bytes(device))
 
 
-def estimate_scene(scene: Scene, teacher: Teacher | None, config: NerfConfig, device: torch.device) -> dict[str, Any]:
-    """The same for a user who only wants to know, with the features that are missing; see `Backend.estimate`."""
+def estimate_scene(scene: Scene, teacher: Teacher | None, config: NerfConfig, device: torch.device) -> Estimate:
+    """The same together with the features that are missing, for a user who only wants to know; see `Backend.estimate`."""
     train, _ = split_views(scene, config)
-    found = estimate(train, config, device)
-    plan = teacher.plan(scene) if teacher is not None and teacher.needs_images(scene) else None
-    encoding = teacher.estimate(plan) if teacher is not None and plan is not None else {}
-    return {
-        "scene": scene.name,
-        "images": 0 if plan is None else plan.missing,
-        "points": 0 if scene.cloud is None else len(scene.cloud),
-        "bytes": int(encoding.get("bytes", 0)) + _field_bytes(config),
-        "peak_bytes": max(int(encoding.get("peak_bytes", 0)), found.num_bytes),
-        "seconds": round(float(encoding.get("seconds", 0.0)) + found.seconds, 1),
-    }
+    needs, features = estimate(train, config, device), estimate_features(scene, teacher)
+    return replace(
+        features,
+        bytes=features.bytes + _field_bytes(config),
+        peak_bytes=max(features.peak_bytes, needs.num_bytes),
+        seconds=round(features.seconds + needs.seconds, 1),
+    )
 
 
-def check_memory(found: Estimate) -> None:
+def class_names(scene: Scene, config: NerfConfig) -> tuple[str, ...]:
+    """The classes to align with: the configuration's, else the scene's own.
+
+    Raises:
+        DataError: there is none, an empty one, or one twice.
+    """
+    names = tuple(name.strip() for name in (config.classes or scene.classes))
+    if not names:
+        raise DataError(
+            f"Scene {scene.name} names no classes to learn.", "Name what is in it: --set 'classes=[a chair, a table]'"
+        )
+    if "" in names:
+        raise DataError(f"A class of {scene.name} has no name.", "Take the empty line out.")
+    folded = [name.casefold() for name in names]
+    twice = [name for name, key in zip(names, folded, strict=True) if folded.count(key) > 1]
+    if twice:
+        raise DataError(f"Class {twice[0]!r} of {scene.name} is named twice.", "Name every class once.")
+    return names
+
+
+def check_memory(found: Needs) -> None:
     """Refuse what would not fit.
 
     Raises:
@@ -113,7 +175,7 @@ def check_memory(found: Estimate) -> None:
         )
 
 
-def described(scene: Scene, train: Sequence[Frame], held_out: Sequence[Frame], found: Estimate) -> str:
+def described(scene: Scene, train: Sequence[Frame], held_out: Sequence[Frame], found: Needs) -> str:
     """One line for the user."""
     kept = ", ".join(frame.name for frame in held_out[:4]) + (", …" if len(held_out) > 4 else "")
     return (

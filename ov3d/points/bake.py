@@ -22,16 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.asking.index import LanguageIndex, read_index, write_index
+from ov3d.common.asking.index import INDEX_NAME, LanguageIndex, read_index, write_index
 from ov3d.common.base.shapes import Array, Bool, Float, Float32, Float64, Int32
 from ov3d.common.language.cards import EncoderCard
 from ov3d.common.lifting.lift import LiftedFeatures
-from ov3d.common.lifting.lowrank import compress
 from ov3d.common.scenes.scene import IGNORE
+from ov3d.common.scenes.upright import upright
 from ov3d.points.adapter import Affine
-from ov3d.points.fuse import INDEX_NAME
 from ov3d.points.material import read_features
-from ov3d.points.network import PointNetwork, upright
+from ov3d.points.network import PointNetwork
 from ov3d.points.pseudo_labels import PseudoLabels
 
 SPECIALISED_NAME = "specialised.safetensors"
@@ -69,22 +68,15 @@ def bake_specialised(
         tolerance: largest change of a score that its basis may make.
     """
     fused, lifted = read_index(folder / INDEX_NAME), read_features(folder)
-    low = compress(specialised_features(lifted, affine).astype(np.float16), text, tolerance=tolerance)
-    facts = {
-        **_facts(fused),
-        "basis_energy": low.energy_kept,
-        "basis_score_error": low.max_error,
-        SPECIALISED_FACT: True,
-    }
-    index = replace(
-        fused,
-        code=low.code,
-        basis=low.basis,
-        owner=lifted.row_of_point() if len(lifted) < lifted.num_points else None,
+    index = LanguageIndex.of_lifted(
+        replace(lifted, code=specialised_features(lifted, affine).astype(np.float16), basis=None),
+        fused.to_scene(),
+        card,
         backend="points/specialise",
-        encoder=card,
         vocabulary=vocabulary,
-        facts=facts,
+        facts={**_facts(fused), SPECIALISED_FACT: True},
+        probes=text,
+        tolerance=tolerance,
     )
     return write_index(folder / SPECIALISED_NAME, index)
 

@@ -7,17 +7,15 @@ The preset `zero-shot`, the default, fuses features and learns nothing. The othe
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from ov3d.common.base.config import Config, filled_in, first_of
-from ov3d.common.language.specs import AUTO, known_refinement
+from ov3d.common.base.config import Config
+from ov3d.common.learning.augment import AugmentConfig
+from ov3d.common.learning.run_config import RunConfig
 from ov3d.common.lifting.basis import BasisConfig
-from ov3d.common.lifting.lift import LiftConfig
 
-Turn = Literal["any", "quarter", "none"]
-"""How clouds are turned about the vertical, see `AugmentConfig.turn`."""
 STAGES = ("fuse", "pseudo-label", "specialise", "guide")
 """Stages in order; any prefix can be run."""
 
@@ -58,27 +56,6 @@ class SpecialiseConfig(Config):
     """Factor on the logits; the paper has none (1), none takes the encoder's own."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Steps between two checkpoints."""
-
-
-class AugmentConfig(Config):
-    """How a cloud is changed before a step. A training of minutes has no time for much of it; the paper's is a preset's."""
-
-    tilt: float = Field(default=0.0, ge=0)
-    """Largest rotation about x and y, radians."""
-    turn: Turn = "quarter"
-    """Angles that it is turned by about the vertical: any, or quarter turns, which keep straight walls straight in voxels."""
-    scale: tuple[float, float] = (1.0, 1.0)
-    """Range of its size."""
-    flip: float = Field(default=0.5, ge=0, le=1)
-    """Chance of a mirror image, for x and for y."""
-    contrast: float = Field(default=0.0, ge=0, le=1)
-    """Chance that colours are stretched to the whole range, by any degree."""
-    tint: float = Field(default=0.03, ge=0, le=1)
-    """Largest shift of a colour channel, of the whole range; in 19 of 20 steps."""
-    colour_noise: float = Field(default=0.02, ge=0, le=1)
-    """Standard deviation of noise on colours, of the whole range; in 19 of 20 steps."""
-    drop_colours: float = Field(default=0.0, ge=0, le=1)
-    """Chance that all colours are grey, so that the network gets by without."""
 
 
 class GuideConfig(Config):
@@ -144,7 +121,6 @@ class GuideConfig(Config):
         return self
 
 
-_ALL = list(STAGES)
 _MINK = {"stem_dim": 32, "stem_size": 5, "down": [32, 64, 128, 256], "up": [96, 96, 128, 128], "blocks": 2}
 _PAPER_AUGMENT = {
     "tilt": 0.049,  # pi / 64
@@ -156,9 +132,8 @@ _PAPER_AUGMENT = {
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "zero-shot": {"stages": ["fuse"]},
-    "cpu": {"stages": _ALL},
+    "cpu": {},
     "gpu": {
-        "stages": _ALL,
         "guide": {
             **_MINK,
             "voxel_size": 0.03,
@@ -171,7 +146,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
     "paper": {
-        "stages": _ALL,
         "specialise": {"epochs": 80, "batch": 16, "scale": 1.0},
         "guide": {
             **_MINK,
@@ -193,33 +167,30 @@ PRESETS: dict[str, dict[str, Any]] = {
 """What a preset sets apart from the defaults, which are `cpu`'s."""
 
 
-class PointsConfig(Config):
+class PointsConfig(RunConfig):
     """The points backend: features fused from photographs onto points, and a 3D network that learns from them."""
 
-    preset: Literal["zero-shot", "cpu", "gpu", "paper"] = "zero-shot"
+    STAGES: ClassVar[tuple[str, ...]] = STAGES
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = PRESETS
+
+    preset: str = "zero-shot"
     """Where the values come from that are not given."""
-    encoder: str = "offline"
-    """Where 2D features come from, as typed after `--encoder`."""
-    refine: str = AUTO
-    """Refinement of the 2D features: none, dino or timm:NAME (affinities of a patch encoder, and superpixels); auto is dino
-    for the offline encoder and none for others."""
     voxel_size: float | None = Field(default=None, gt=0)
-    """Side of the voxels that a cloud made from depth is thinned to, scene units; none lets the scene decide."""
-    lift: LiftConfig = LiftConfig()
-    """How features get from photographs onto points."""
+    """Side of the voxels that a cloud made from depth is thinned to, scene units; by default the scene decides."""
     basis: BasisConfig = BasisConfig()
     """In how few numbers lifted features are kept."""
     lifted: Path | None = None
-    """Another run: its lifted features are taken over where they fit, and its basis codes the others; none lifts anew."""
+    """Another run: its lifted features are taken over where they fit, and its basis codes the others; by default all features
+    are lifted."""
     score: Literal["mean", "cosine"] = "mean"
     """What a fused point's score is: the mean of its views' cosines (disagreement lowers it) or the cosine of their mean."""
     score_tolerance: float = Field(default=1e-3, gt=0, lt=1)
     """Largest change of a score that the index's low-rank basis may make."""
     labels: Path | None = None
-    """Which classes are in which scene: a text file, a folder of them or a YAML; none takes labels.txt beside a scene, else
+    """Which classes are in which scene: a text file, a folder of them or a YAML; by default labels.txt beside a scene, else
     its true labels."""
     classes: tuple[str, ...] = ()
-    """Class names to learn; none takes those that the scenes are said to have."""
+    """Class names to learn; by default those that the scenes are said to have."""
     validation: tuple[str, ...] = ()
     """Names of scenes that are kept out of training; their index comes from the network alone."""
     pseudo: PseudoConfig = PseudoConfig()
@@ -228,25 +199,6 @@ class PointsConfig(Config):
     """Specialisation."""
     guide: GuideConfig = GuideConfig()
     """Guidance."""
-    stages: tuple[str, ...] = ("fuse",)
-    """Stages to run: a prefix of fuse, pseudo-label, specialise, guide."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of everything random."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_preset(cls, data: Any) -> Any:
-        return filled_in(data, PRESETS, default="zero-shot")
-
-    @field_validator("refine")
-    @classmethod
-    def _is_refinement(cls, refine: str) -> str:
-        return known_refinement(refine)
-
-    @field_validator("stages")
-    @classmethod
-    def _is_prefix(cls, stages: tuple[str, ...]) -> tuple[str, ...]:
-        return first_of(stages, STAGES)
 
     @model_validator(mode="after")
     def _has_validation(self) -> PointsConfig:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ov3d.common.base.packing import distinct_cells
 from ov3d.common.scenes.scene import Scene
 from ov3d.points.config import GuideConfig, PointsConfig
 from ov3d.points.steps import num_steps
@@ -39,7 +40,7 @@ def learning_seconds(scene: Scene, num_points: int, config: PointsConfig, num_sc
     share = 1.0
     if scene.cloud is not None and len(scene.cloud):
         xyz = scene.cloud.xyz
-        voxels = float(len(np.unique(np.floor(xyz / guide.voxel_size).astype(np.int64), axis=0)))
+        voxels = float(len(distinct_cells(np.floor(xyz / guide.voxel_size).astype(np.int64))[0]))
         if guide.crop is not None:
             share = float(np.minimum(guide.crop / np.maximum(np.ptp(xyz[:, :2], axis=0), 1e-6), 1).prod())
     seen = num_steps(guide, num_scenes) * guide.batch * share * voxels / num_scenes

@@ -27,11 +27,11 @@ from torch.nn.functional import log_softmax
 
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.shapes import Array, Float, Float32, Int32, Int64
+from ov3d.common.learning.augment import augment_colours, augment_positions
 from ov3d.common.learning.checkpoints import Checkpoint, write_checkpoint
 from ov3d.common.scenes.scene import IGNORE
 from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
 from ov3d.points.adapter import Affine
-from ov3d.points.augment import augment_colours, augment_positions
 from ov3d.points.config import GuideConfig
 from ov3d.points.material import Room, Rooms
 from ov3d.points.network import PointNetwork, inputs

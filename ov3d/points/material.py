@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.asking.index import read_index
+from ov3d.common.asking.index import INDEX_NAME, read_index
 from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Float32, Int32, UInt8
 from ov3d.common.learning.run_lifting import LIFTED_NAME
 from ov3d.common.lifting.lift import LiftedFeatures, read_lifted
 from ov3d.common.scenes.scene import IGNORE
-from ov3d.points.fuse import INDEX_NAME
-from ov3d.points.network import upright
+from ov3d.common.scenes.upright import upright
 from ov3d.points.pseudo_labels import PSEUDO_NAME, PseudoLabels, read_pseudo_labels
 
 POOLED_NAME = "pooled.safetensors"
@@ -100,7 +99,7 @@ class Rooms:
 
 
 def read_room(folder: Path) -> Room:
-    """Read a scene's files; raises as `files.read_tensors` does."""
+    """Read a scene's files; raises as `tensor_files.read_tensors` does."""
     index = read_index(folder / INDEX_NAME)
     lifted = read_features(folder)
     xyz = upright(index.xyz, index.world.up)

@@ -29,10 +29,11 @@ from torch.nn.functional import normalize
 from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.base.shapes import Array, Float, Float32, Int64, UInt8
 from ov3d.common.language.cards import EncoderCard
+from ov3d.common.learning.augment import Turn
 from ov3d.common.learning.checkpoints import Checkpoint
 from ov3d.common.sparse.unet import Level, UNet, UNetSpec
 from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
-from ov3d.points.config import GuideConfig, Turn
+from ov3d.points.config import GuideConfig
 from ov3d.points.statistics import own_statistics
 
 GUIDE_FOLDER = "guide"
@@ -210,18 +211,6 @@ def inputs(colours: Tensor | None, num_points: int, device: torch.device) -> Flo
     if colours is not None:
         values[:, :3] = colours if colours.is_floating_point() else colours.float() * (2 / 255) - 1
     return values
-
-
-def upright(xyz: Float32[Array, "n 3"], up: tuple[float, float, float]) -> Float32[Array, "n 3"]:
-    """Positions turned so that `up` points along z, as the network expects; the same array where it does already."""
-    axis = np.asarray(up, np.float64) / np.linalg.norm(up)
-    if axis[2] > 1 - 1e-9:
-        return xyz
-    if axis[2] < -1 + 1e-9:  # upside down: half a turn about x
-        return (xyz * np.array([1, -1, -1])).astype(np.float32)
-    across = np.array([[0, 0, -axis[0]], [0, 0, -axis[1]], [axis[0], axis[1], 0]])  # [up x z], Rodrigues' formula
-    turn = np.eye(3) + across + across @ across / (1 + axis[2])
-    return (xyz @ turn.T).astype(np.float32)
 
 
 def load_network(run_path: Path, device: torch.device) -> PointNetwork:

@@ -10,67 +10,51 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ov3d.common.asking.ask import text_vector
 from ov3d.common.asking.corruption_note import corruption_note
-from ov3d.common.base.errors import UsageError, did_you_mean
+from ov3d.common.asking.words import NO_LABEL, Words, word_vectors, words_of
+from ov3d.common.base.device import peak_bytes
+from ov3d.common.base.errors import UsageError
 from ov3d.common.base.progress import Progress, Silent
 from ov3d.common.base.runs import Run
 from ov3d.common.base.shapes import Array, Float32, UInt8, UInt16
-from ov3d.common.language.text_cache import TextCache, clean_prompt, encode_prompts
-from ov3d.points.network import PointNetwork, load_network, upright
-from ov3d.points.scan import NO_LABEL, Scan, read_scan, write_labelled
-from ov3d.points.tiles import score_voxels, tile_cosines, voxels_of
+from ov3d.common.exporters.labelled import write_labelled
+from ov3d.common.learning.prediction_request import PredictRequest
+from ov3d.common.readers.scan import Scan, read_scan
+from ov3d.common.scenes.upright import upright
+from ov3d.common.sparse.tiles import Voxels, voxels_of
+from ov3d.points.ensemble import FusedScores, fused_scores, takes_fused
+from ov3d.points.network import PointNetwork, load_network
+from ov3d.points.tiles import score_voxels, tile_cosines
 from ov3d.points.turns import Pose, poses
 
 if TYPE_CHECKING:
     import torch
 
-    from ov3d.common.language.cards import TextEncoder
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
-    """What the network says of a scan.
+    """What a scan's points were labelled.
 
     Attributes:
-        labels: a number into the prompts for each point of the file, `NO_LABEL` for none.
+        labels: number of the prompt for each point of the file, `NO_LABEL` for none.
         scores: raw cosine of the best prompt, 0 for points that are not finite.
         num_voxels, num_tiles: what the network saw.
+        num_fused: points that photographs answered for.
     """
 
     labels: UInt16[Array, " n"]
     scores: Float32[Array, " n"]
     num_voxels: int
     num_tiles: int
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What a scan is asked for.
-
-    Attributes:
-        prompts: in the order of the labels' numbers.
-        outside: those that the network was not trained with.
-        whole: whether they are its whole vocabulary: then each point is one of them, and no threshold is needed.
-    """
-
-    prompts: tuple[str, ...]
-    outside: tuple[str, ...] = ()
-    whole: bool = False
+    num_fused: int = 0
 
 
 def predict_scan(
     run: Run,
     scan_path: Path,
     output: Path,
+    request: PredictRequest = PredictRequest(),
     *,
-    classes: Sequence[str] = (),
-    prompts: Sequence[str] = (),
-    threshold: float | None = None,
-    turns: int = 1,
-    seed: int = 0,
-    layout: str | None = None,
-    scale: float | None = None,
     device: torch.device,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -80,54 +64,44 @@ def predict_scan(
         run: with a finished 3D network.
         scan_path: a cloud's file, or a scene that has a cloud.
         output: the PLY to write.
-        classes: names of the network's vocabulary; with no prompts either, all of it.
-        prompts: any words instead.
-        threshold: raw cosine below which a point gets no label; none takes the network's own, but where the whole vocabulary
-            is asked for every point gets one.
-        turns: how many copies of the scan, turned as in training and moved among the voxels, are averaged; one is the scan
-            itself.
-        seed: of the copies.
-        layout: how a scene is stored; none detects it.
-        scale: metres a unit of the file.
+        request: what to look for, and how.
         device: where the network runs.
-        progress: hears how far it is, and what is to be known.
+        progress: hears how far it is, and notes on the scan.
 
     Returns:
         What was done, JSON-able: points by class, seconds, voxels, tiles, notes.
 
     Raises:
-        UsageError: classes and prompts together, an unknown class, an impossible threshold, an output that is no PLY, a run
-            without a network.
+        UsageError: the request contradicts itself or the run, the run has no network, the output is not a PLY, or an ensemble
+            has no photographs.
         DataError: the scan cannot be read, or has no point.
     """
     listener: Progress = progress or Silent()
     start = time.perf_counter()
-    _check(scan_path, output, threshold, turns)
+    _check(scan_path, output, request)
     network = network_of(run, device)
-    words = words_of(network, classes, prompts)
-    scan = read_scan(scan_path, layout=layout, scale=scale)
+    words = words_of(network.vocabulary, request.classes, request.prompts)
+    scan = read_scan(scan_path, layout=request.layout, scale=request.scale)
     notes = _notes(run, network, scan, words)
     for note in notes:
         listener.say(f"Note: {note}.")
-    text = _text_vectors(network, words, str(device), listener)
-    if threshold is None and not words.whole:
-        threshold = network.threshold
-    labelled = label_scan(network, scan, text, threshold=threshold, turns=turns, seed=seed, progress=listener)
+    text = word_vectors(network.card, words, device=str(device), say=listener.say)
+    threshold = network.threshold if request.threshold is None and not words.whole else request.threshold
+    fused = fused_scores(run, scan, text, device=device, progress=listener) if request.ensemble else None
+    copies = poses(request.turns, network.spec.turn, request.seed)
+    labelled = label_scan(network, scan, text, threshold=threshold, copies=copies, fused=fused, progress=listener)
     comments = [f"labelled by {run.path.name}, encoder {network.card.spec}"]
     write_labelled(output, scan, labelled.labels, labelled.scores, words.prompts, comments)
-    counts = np.bincount(labelled.labels, minlength=NO_LABEL + 1)
     return {
         "run": str(run.path),
         "scan": str(scan_path),
         "output": str(output),
         "encoder": network.card.spec,
         "threshold": threshold,
-        "turns": turns,
-        "points": len(scan),
-        "not_finite": scan.num_dropped,
-        "unlabelled": int(counts[NO_LABEL]),
-        "classes": {name: int(counts[number]) for number, name in enumerate(words.prompts)},
+        "turns": request.turns,
+        **_counted(scan, labelled, words),
         "weakly_supervised": list(words.outside),
+        **({"from_photographs": labelled.num_fused} if request.ensemble else {}),
         "voxels": labelled.num_voxels,
         "tiles": labelled.num_tiles,
         "notes": notes,
@@ -145,36 +119,10 @@ def network_of(run: Run, device: torch.device) -> PointNetwork:
     backend, stages = run.manifest.get("backend"), run.manifest.get("stages", [])
     train = "Train one: ov3d train points ROOMS --preset cpu"
     if backend != "points":
-        raise UsageError(f"Run {run.path} is of the backend {backend}, which labels no new scans.", train)
+        raise UsageError(f"Run {run.path} was made by the backend {backend}, which cannot label new scans.", train)
     if "guide" not in stages:
         raise UsageError(f"Run {run.path} has no 3D network (its stages: {', '.join(stages)}; missing: guide).", train)
     return load_network(run.path, device)
-
-
-def words_of(network: PointNetwork, classes: Sequence[str], prompts: Sequence[str]) -> Words:
-    """What to ask for, from what the user typed.
-
-    Raises:
-        UsageError: both were typed, a class is unknown, something is named twice or empty.
-    """
-    if classes and prompts:
-        raise UsageError("--classes and --prompts exclude each other.", "Give known classes as prompts, too.")
-    known = {name.casefold(): name for name in network.vocabulary}
-    if not classes and not prompts:
-        if not known:
-            raise UsageError("The run's network has no vocabulary of its own.", "Say what to look for: --prompts a,b")
-        return Words(network.vocabulary, whole=True)
-    asked = tuple(known.get(clean_prompt(name).casefold(), clean_prompt(name)) for name in (*classes, *prompts))
-    for number, name in enumerate(asked):
-        if name in asked[:number]:
-            raise UsageError(f"{name!r} is named twice.", "Take one of them out.")
-        if classes and name.casefold() not in known:
-            hint = f"{did_you_mean(name, network.vocabulary)} Any other words: --prompts"
-            raise UsageError(f"{name!r} is no class of this run.", hint)
-    if len(asked) >= NO_LABEL:
-        raise UsageError(f"{len(asked):,} prompts are more than labels of 16 bits can number.", "Ask for fewer.")
-    outside = tuple(name for name in asked if name.casefold() not in known)
-    return Words(asked, outside, whole=not outside and len(asked) == len(known))
 
 
 def label_scan(
@@ -183,42 +131,42 @@ def label_scan(
     text: Float32[Array, "k d"],
     *,
     threshold: float | None = None,
-    turns: int = 1,
-    seed: int = 0,
+    copies: Sequence[Pose] = (Pose(),),
+    fused: FusedScores | None = None,
     progress: Progress | None = None,
 ) -> Labelled:
     """The best of some texts for every point of a scan.
 
     Args:
-        network: its voxels decide what a point is.
+        network: all points of one of its voxels get the same answer.
         scan: from `read_scan`.
         text: unit vectors.
-        threshold: raw cosine below which a point gets no label; none gives every finite point one.
-        turns, seed: as in `predict_scan`; more than one keep a score a point and text in memory.
+        threshold: raw cosine below which a point gets no label; without one every finite point has a label.
+        copies: how the scan lies in the copies whose scores are averaged; more than one need a score per point and text in
+            memory, and so does `fused`.
+        fused: what photographs say about the finite points, where they answer if they are surer than the network.
         progress: hears how far it is.
     """
     listener: Progress = progress or Silent()
     xyz = upright(scan.xyz, scan.up)
-    if turns == 1:
-        voxels = voxels_of(xyz, scan.rgb, network.voxel_size, coarsest=1 << len(network.spec.down))
+    num_fused = 0
+    if len(copies) == 1 and fused is None:
+        voxels = _voxels(network, xyz, scan.rgb, copies[0])
         best, score, num_tiles = score_voxels(network, voxels, text, progress=listener)
         num_voxels, best, score = len(voxels), best[voxels.of_point], score[voxels.of_point]
     else:
-        mean, num_voxels, num_tiles = _averaged(
-            network,
-            xyz,
-            scan.rgb,
-            text,
-            poses(turns, network.spec.turn, seed),
-            progress=listener,
-        )
-        best, score = mean.argmax(axis=1).astype(np.int32), mean.max(axis=1)
+        cosines, num_voxels, num_tiles = _averaged(network, xyz, scan.rgb, text, copies, progress=listener)
+        if fused is not None:
+            taken = takes_fused(fused.scores, cosines, fused.seen)
+            cosines[taken] = fused.scores[taken]
+            num_fused = int(taken.sum())
+        best, score = cosines.argmax(axis=1).astype(np.int32), cosines.max(axis=1)
     given = best.astype(np.uint16)
     if threshold is not None:
         given[score < threshold] = NO_LABEL
     labels, scores = np.full(len(scan), NO_LABEL, np.uint16), np.zeros(len(scan), np.float32)
     labels[scan.finite], scores[scan.finite] = given, score
-    return Labelled(labels, scores, num_voxels, num_tiles)
+    return Labelled(labels, scores, num_voxels, num_tiles, num_fused)
 
 
 def _averaged(
@@ -234,8 +182,7 @@ def _averaged(
     total = np.zeros((len(xyz), len(text)), np.float32)
     num_voxels = num_tiles = 0
     for pose in copies:
-        moved = pose.of(xyz, network.voxel_size)
-        voxels = voxels_of(moved, rgb, network.voxel_size, coarsest=1 << len(network.spec.down))
+        voxels = _voxels(network, xyz, rgb, pose)
         cosines = np.empty((len(voxels), len(text)), np.float32)
         for rows, values in tile_cosines(network, voxels, text, progress=progress):
             cosines[rows] = values
@@ -245,53 +192,30 @@ def _averaged(
     return total / np.float32(len(copies)), num_voxels, num_tiles
 
 
-def peak_bytes() -> int | None:
-    """The largest resident size of this process so far; none where the system does not say."""
-    import sys
-
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _voxels(network: PointNetwork, xyz: Float32[Array, "m 3"], rgb: UInt8[Array, "m 3"] | None, pose: Pose) -> Voxels:
+    """The network's voxels of a copy of the points."""
+    moved = pose.of(xyz, network.voxel_size)
+    return voxels_of(moved, rgb, network.voxel_size, coarsest=1 << len(network.spec.down))
 
 
-def _check(scan_path: Path, output: Path, threshold: float | None, turns: int) -> None:
-    if turns < 1:
-        raise UsageError(f"{turns} turns of a scan cannot be averaged.", "One is the scan itself: --turns 1")
+def _counted(scan: Scan, labelled: Labelled, words: Words) -> dict[str, Any]:
+    """How many points there are, how many got each label, and how many none."""
+    counts = np.bincount(labelled.labels, minlength=NO_LABEL + 1)
+    classes = {name: int(counts[number]) for number, name in enumerate(words.prompts)}
+    known = {"points": len(scan), "not_finite": scan.num_dropped}
+    return {**known, "unlabelled": int(counts[NO_LABEL]), "classes": classes}
+
+
+def _check(scan_path: Path, output: Path, request: PredictRequest) -> None:
+    threshold = request.threshold
+    if request.turns < 1:
+        raise UsageError(f"--turns must be at least 1, got {request.turns}.", "1 is the scan itself.")
     if output.suffix.lower() != ".ply":
-        raise UsageError(
-            f"{output} is no name of a PLY, the one format that is written.", "For example: -o labelled.ply"
-        )
+        raise UsageError(f"Output must end in .ply, got {output}.", "For example: -o labelled.ply")
     if scan_path.exists() and output.exists() and scan_path.samefile(output):
         raise UsageError(f"{output} is the scan itself.", "Give another name with -o.")
     if threshold is not None and not -1 <= threshold <= 1:
-        raise UsageError(f"Threshold {threshold:g} is no cosine.", "Give a number between -1 and 1.")
-
-
-def _text_vectors(network: PointNetwork, words: Words, device: str, progress: Progress) -> Float32[Array, "k d"]:
-    """Classes as they were trained with, other words as `ov3d query` takes them."""
-    card = network.card
-
-    def make_encoder() -> TextEncoder:
-        from ov3d.common.base.device import pick_device
-        from ov3d.common.encoders import create_text_encoder
-
-        return create_text_encoder(card.spec, device=pick_device(device))
-
-    cache = TextCache(say=progress.say)
-    vectors = np.empty((len(words.prompts), card.dim), np.float32)
-    trained = [number for number, name in enumerate(words.prompts) if name not in words.outside]
-    if trained:
-        names = [words.prompts[number] for number in trained]
-        vectors[trained] = encode_prompts(card, names, cache, make_encoder, say=progress.say)
-    for number, name in enumerate(words.prompts):
-        if name in words.outside:
-            vectors[number], ignored = text_vector(card, name, device=device, say=progress.say)
-            if ignored:
-                progress.say(f"Ignored, the encoder {card.spec} cannot see it: {', '.join(ignored)}.")
-    return vectors
+        raise UsageError(f"--threshold must be between -1 and 1, got {threshold:g}.", "Scores are cosines.")
 
 
 def _notes(run: Run, network: PointNetwork, scan: Scan, words: Words) -> list[str]:

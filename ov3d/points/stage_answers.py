@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.asking.index import read_index
+from ov3d.common.asking.index import INDEX_NAME, read_index
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.files import write_json
 from ov3d.common.base.progress import Progress
@@ -16,12 +16,12 @@ from ov3d.common.base.shapes import Array, Float32, Int32
 from ov3d.common.learning.run_lifting import LIFTED_NAME
 from ov3d.common.lifting.lift import LiftedFeatures, read_lifted
 from ov3d.common.scenes.scene import IGNORE
+from ov3d.common.scenes.upright import upright
 from ov3d.points import stage_metrics
 from ov3d.points.adapter import Affine
-from ov3d.points.fuse import INDEX_NAME
 from ov3d.points.guide import Score
 from ov3d.points.material import read_features
-from ov3d.points.network import PointNetwork, upright
+from ov3d.points.network import PointNetwork
 from ov3d.points.pseudo_labels import PSEUDO_NAME, read_pseudo_labels
 from ov3d.points.stage_metrics import Truth, best_class, measure
 

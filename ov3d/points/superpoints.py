@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.files import hash_text
@@ -20,7 +21,8 @@ from ov3d.common.base.shapes import Array, Float32, Int32, Int64, UInt8
 from ov3d.common.lifting.lift import LiftedFeatures
 from ov3d.common.lifting.projection import median_spacing
 from ov3d.common.scenes.scene import IGNORE
-from ov3d.points.tiles import voxels_of
+from ov3d.common.sparse.neighbors import radius_search
+from ov3d.common.sparse.tiles import voxels_of
 
 BLOCK_VOXELS = 1 << 16
 TINY = 1e-12
@@ -134,12 +136,12 @@ def _means(values: Float32[Array, "n c"], voxel: Int32[Array, " n"], count: int)
 
 def _neighbours(centres: Float32[Array, "v 3"], count: int, radius: float) -> Int64[Array, "v k"]:
     """The nearest voxels of each, itself first; itself again where there are fewer within the radius."""
-    from scipy.spatial import cKDTree
-
-    tree = cKDTree(centres, balanced_tree=False, compact_nodes=False)
-    _, near = tree.query(centres, k=min(count + 1, len(centres)), distance_upper_bound=radius)
-    near = near.reshape(len(centres), -1).astype(np.int64)
-    return np.where(near < len(centres), near, np.arange(len(centres))[:, None])
+    itself = np.arange(len(centres))[:, None]
+    if radius == 0:  # the points lie on top of each other
+        return itself
+    points = torch.from_numpy(centres)
+    near = radius_search(points, points, radius, limit=min(count + 1, len(centres))).indices.numpy()
+    return np.where(near >= 0, near, itself)
 
 
 def _normals(centres: Float32[Array, "v 3"], near: Int64[Array, "v k"]) -> Float32[Array, "v 3"]:

@@ -13,7 +13,7 @@ from math import pi
 import numpy as np
 
 from ov3d.common.base.shapes import Array, Float32
-from ov3d.points.config import Turn
+from ov3d.common.learning.augment import Turn
 
 
 @dataclass(frozen=True, slots=True)

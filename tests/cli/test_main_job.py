@@ -110,7 +110,7 @@ def test_a_damaged_cache_is_found_and_mended(ov3d: Ov3d, capture: Path, tmp_path
 
 def test_resume_refuses_what_is_no_run(ov3d: Ov3d, capture: Path, tmp_path: Path) -> None:
     done = ov3d("train", "points", capture, "--resume", tmp_path)
-    assert "no run to go on with" in done.error
+    assert "not a run that can be resumed (looked for config.yaml)" in done.error
 
 
 def test_resume_refuses_another_scale_or_layout(ov3d: Ov3d, capture: Path, trained: Path) -> None:

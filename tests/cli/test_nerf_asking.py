@@ -25,7 +25,9 @@ WHICH = "import sys, atexit; atexit.register(lambda: print(*sorted({'torch', 'sc
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a capture, `desk`, and a run of it, `run`, trained with an encoder that sees colours."""
-    from ov3d.backends import get_backend, train_run
+    from ov3d.backends import get_backend
+    from ov3d.common.base.config import load_config
+    from ov3d.common.learning.run import train_run
 
     folder = tmp_path_factory.mktemp("nerf")
     before = torch.get_num_threads()
@@ -38,7 +40,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         capture = write_capture(folder / "desk")
         (folder / "run").mkdir()
         settings = [*TINY, "field.steps=60", "distil.patches=0", "lift.border=2", 'held_out=["0"]']
-        train_run(get_backend("nerf"), capture, overrides=settings, run=folder / "run", device="cpu")
+        backend = get_backend("nerf")
+        config = load_config(backend.config_type, None, settings)
+        train_run(backend, capture, config, run=folder / "run", device="cpu")
         yield folder
     torch.set_num_threads(before)
 
@@ -125,6 +129,11 @@ def test_wrong_calls_are_told_before_anything_is_read(
     monkeypatch.setenv("PATH", "")
     done = ov3d("query", "a cat", "nowhere", *more)
     assert (done.code, said in done.error) == (2, True), done.err
+
+
+def test_it_labels_no_other_scan(ov3d: Ov3d, place: Path, tmp_path: Path) -> None:
+    done = ov3d("predict", place / "run", tmp_path / "scan.ply", "-o", tmp_path / "labelled.ply")
+    assert (done.code, "made by the backend nerf, which cannot label new scans" in done.error) == (2, True), done.err
 
 
 def test_it_is_scored_by_each_protocol(ov3d: Ov3d, place: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ov3d.common.base.runs import Run
 from ov3d.common.exporters.ply import write_ply
@@ -16,8 +15,7 @@ from tests.points.networks import VOCABULARY, make_network, remember, room, writ
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    torch.set_num_threads(1)
+def run(tmp_path: Path, one_thread: None) -> Run:
     remember(*VOCABULARY, "seat")
     return write_run(tmp_path / "run", make_network())
 
@@ -58,7 +56,7 @@ def test_people_read_a_table(ov3d: Ov3d, run: Run, scan: Path, tmp_path: Path) -
         (["--classes", "chiar"], 2, "Did you mean chair"),
         (["--classes", "chair,"], 2, "has an empty name"),
         (["--classes", "chair", "--prompts", "seat"], 2, "exclude each other"),
-        (["--threshold", "7"], 2, "no cosine"),
+        (["--threshold", "7"], 2, "between -1 and 1, got 7"),
         (["--device", "tpu"], 2, "Unknown device"),
     ],
 )

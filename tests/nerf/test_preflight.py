@@ -12,8 +12,7 @@ from ov3d.common.base.config import load_config
 from ov3d.common.base.errors import DataError, UsageError
 from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.evaluate import ssim
-from ov3d.nerf.preflight import Estimate, check_memory, described, estimate, split_views
-from ov3d.nerf.train import class_names
+from ov3d.nerf.preflight import Needs, check_memory, class_names, described, estimate, split_views
 from tests.common.small_scenes import box_scene
 from tests.nerf.scenes import CPU
 
@@ -39,7 +38,7 @@ def test_what_does_not_fit_is_refused_with_the_fix(tmp_path: Path) -> None:
     assert 0 < found.num_bytes < 2 << 30
     assert estimate(train, NerfConfig(preset="paper"), CPU).num_bytes > found.num_bytes
     with pytest.raises(DataError, match=r"needs about 4\.0 GiB of memory; 2\.0 GiB are free") as info:
-        check_memory(Estimate(4 << 30, 60.0, 2 << 30))
+        check_memory(Needs(4 << 30, 60.0, 2 << 30))
     assert "field.last_voxels" in info.value.hint
     line = described(box_scene(tmp_path / "s", 9), train, held_out, found)
     assert "9 posed photographs; 7 to learn from, 2 kept out (0, 8)" in line

@@ -16,6 +16,7 @@ from ov3d.common.base.config import load_config
 from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.base.runs import Run
 from ov3d.common.features.layout import default_root
+from ov3d.common.learning.backend import RunOptions
 from ov3d.common.lifting.lift import read_lifted
 from ov3d.common.scenes.scene import LazyScenes, PointCloud, Scene
 from ov3d.common.scenes.views import read_views
@@ -48,10 +49,17 @@ def scene(tmp_path: Path) -> Scene:
     return box_scene(tmp_path / "scene", 4)
 
 
-def _train(run: Path, *scenes: Scene, config: PointsConfig = CONFIG, **options: object) -> Run:
+def _train(
+    run: Path,
+    *scenes: Scene,
+    config: PointsConfig = CONFIG,
+    progress: Listener | None = None,
+    **options: bool,
+) -> Run:
     by_name = {scene.name: scene for scene in scenes}
     source = LazyScenes(tuple(by_name), by_name.__getitem__)
-    return PointsBackend().train(source, config, run=run, device=torch.device("cpu"), **options)  # type: ignore[arg-type]
+    cpu = torch.device("cpu")
+    return PointsBackend().train(source, config, run=run, device=cpu, progress=progress, options=RunOptions(**options))
 
 
 def test_a_run_holds_what_its_manifest_names(scene: Scene, tmp_path: Path, colour_encoder: ColourEncoder) -> None:

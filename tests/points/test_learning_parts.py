@@ -1,4 +1,4 @@
-"""Pieces of the learning stages against slow twins: adapter, cosines, augmentation, thresholds, pseudo labels, codes."""
+"""Pieces of the learning stages against slow twins: adapter, cosines, thresholds, pseudo labels, codes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from ov3d.common.learning.checkpoints import generator_for
 from ov3d.common.lifting.lift import LiftedFeatures
 from ov3d.common.scenes.scene import IGNORE
 from ov3d.points.adapter import Adapter, Affine
-from ov3d.points.augment import augment_colours, augment_positions
 from ov3d.points.bake import Scored, presence_threshold
-from ov3d.points.config import AugmentConfig, GuideConfig, PseudoConfig
+from ov3d.points.config import GuideConfig, PseudoConfig
 from ov3d.points.guide import confidence_of, cosines, cropped, middle_of_crop, settle
 from ov3d.points.material import Room, Rooms
-from ov3d.points.network import NetworkSpec, PointNetwork, upright
+from ov3d.points.network import NetworkSpec, PointNetwork
 from ov3d.points.pseudo_labels import PSEUDO_NAME, PseudoLabels, keep_surest, pseudo_label, write_pseudo_labels
 from ov3d.points.steps import num_steps, scenes_of_step
 from tests.colour_encoder import CARD
@@ -140,26 +139,6 @@ def test_the_surest_share_never_drops_a_class() -> None:
     np.testing.assert_array_equal(kept, [IGNORE, 0, IGNORE, 1])
 
 
-def test_augmentation_keeps_shapes_and_is_drawn_from_its_generator() -> None:
-    xyz, config = torch.rand(200, 3), AugmentConfig()
-    first, again, other = (augment_positions(xyz, config, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.allclose(first, other)
-    ratio = torch.cdist(first[:50], first[:50])[0, 1:] / torch.cdist(xyz[:50], xyz[:50])[0, 1:]
-    assert float(ratio.std()) < 1e-4
-    assert 0.9 <= float(ratio.mean()) <= 1.1
-    still = AugmentConfig(tilt=0, turn="none", scale=(1, 1), flip=0)
-    moved = augment_positions(xyz, still, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(moved - moved[0], xyz - xyz[0], rtol=1e-5, atol=1e-5)
-    rgb = torch.randint(0, 256, (200, 3), dtype=torch.uint8)
-    colours = augment_colours(rgb, config, torch.Generator().manual_seed(0))
-    assert float(colours.abs().max()) <= 1
-    plain = AugmentConfig(contrast=0, tint=0, colour_noise=0)
-    torch.testing.assert_close(augment_colours(rgb, plain, torch.Generator()), rgb.float() / 127.5 - 1)
-    grey = AugmentConfig(drop_colours=1)
-    assert not augment_colours(rgb, grey, torch.Generator()).any()
-
-
 def test_an_epoch_shows_every_scene_once() -> None:
     seen = [idx for step in range(3) for idx in scenes_of_step(0, "guide", step, 7, 3)]
     assert sorted(seen) == list(range(7))
@@ -216,14 +195,6 @@ def test_classes_weigh_one_on_average(tmp_path: Path, power: float) -> None:
     assert np.isclose(weights[1] / weights[0], (shares[1] / shares[0]) ** -power)
 
 
-def test_quarter_turns_keep_straight_walls_straight() -> None:
-    quarter = AugmentConfig(tilt=0, turn="quarter", scale=(1, 1), flip=0.5)
-    edge = torch.tensor([[0.0, 0, 0], [1, 0, 0]])
-    moved = [augment_positions(edge, quarter, generator_for(0, "turn", idx)) for idx in range(40)]
-    steps = {tuple((one[1] - one[0]).round(decimals=4).abs().tolist()) for one in moved}
-    assert steps == {(1.0, 0.0, 0.0), (0.0, 1.0, 0.0)}
-
-
 def _room(labels: np.ndarray) -> Room:
     """A room of as many seen points as labels, and a hundred unseen ones."""
     count = len(labels)
@@ -245,12 +216,3 @@ def test_the_threshold_lies_in_the_gap() -> None:
     noisy = [*scenes, _scored([0.95, 0.85, 0.1], [False, True, False])]
     assert presence_threshold(noisy) == pytest.approx(0.5)
     assert presence_threshold([_scored([0.9, 0.8], [True, True])]) == pytest.approx(0.6)
-
-
-@pytest.mark.parametrize("up", [(0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (0.6, 0.0, -0.8), (0.0, 0.0, -1.0)])
-def test_positions_are_put_upright(up: tuple[float, float, float]) -> None:
-    rng = np.random.default_rng(0)
-    xyz = np.concatenate([np.array([up]), rng.normal(size=(20, 3))]).astype(np.float32)
-    turned = upright(xyz, up)
-    np.testing.assert_allclose(turned[0], (0, 0, 1), atol=1e-6)
-    np.testing.assert_allclose(turned @ turned.T, xyz @ xyz.T, atol=1e-4)

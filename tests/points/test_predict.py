@@ -9,10 +9,13 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
+from ov3d.common.asking.words import NO_LABEL
 from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.base.runs import Run
-from ov3d.points.predict import predict_scan, words_of
-from ov3d.points.scan import NO_LABEL, palette, read_scan
+from ov3d.common.exporters.labelled import palette
+from ov3d.common.learning.prediction_request import PredictRequest
+from ov3d.common.readers.scan import read_scan
+from ov3d.points.predict import predict_scan
 from ov3d.points.turns import Pose, poses
 from tests.points.networks import VOCABULARY, make_network, remember, room, text_vectors, write_run
 
@@ -20,8 +23,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    torch.set_num_threads(1)
+def run(tmp_path: Path, one_thread: None) -> Run:
     remember(*VOCABULARY, "seat", "blue chair")
     return write_run(tmp_path / "run", make_network())
 
@@ -90,7 +92,9 @@ def test_far_coordinates_and_other_columns_are_kept_to_the_bit(run: Run, tmp_pat
     assert np.array_equal(np.column_stack([vertices[axis] for axis in "xyz"]), shifted)
     assert np.array_equal(vertices["intensity"], intensity)
     assert np.array_equal(vertices["input_label"], truth)
-    again = predict_scan(run, tmp_path / "out.ply", tmp_path / "again.ply", classes=("wall", "chair"), device=CPU)
+    again = predict_scan(
+        run, tmp_path / "out.ply", tmp_path / "again.ply", PredictRequest(classes=("wall", "chair")), device=CPU
+    )
     once_more = PlyData.read(str(tmp_path / "again.ply"))["vertex"].data
     assert np.array_equal(once_more["input_label"], truth)  # the first input's, not our own labels
     assert set(once_more.dtype.names) == {*vertices.dtype.names, "input_score"}
@@ -143,7 +147,7 @@ def test_scale_brings_other_units_to_metres(run: Run, tmp_path: Path) -> None:
     xyz, rgb = room(count=1_000)
     millimetres = xyz.astype(np.float64) * 1000
     scan = _write(tmp_path / "scan.ply", millimetres, rgb)
-    predict_scan(run, scan, tmp_path / "out.ply", scale=0.001, device=CPU)
+    predict_scan(run, scan, tmp_path / "out.ply", PredictRequest(scale=0.001), device=CPU)
     vertices = PlyData.read(str(tmp_path / "out.ply"))["vertex"].data
     assert np.array_equal(vertices["x"], millimetres[:, 0])
     assert (vertices["label"] == _expected(xyz, rgb, *VOCABULARY)[0]).mean() > 0.99
@@ -157,34 +161,17 @@ def test_prompts_outside_the_vocabulary_are_answered_and_said(run: Run, tmp_path
     scan = _write(tmp_path / "scan.ply", xyz, rgb)
     best, score = _expected(xyz, rgb, "chair", "seat")
     middle = float(np.median(score)) + 1e-4
-    data = predict_scan(run, scan, tmp_path / "out.ply", prompts=("Chair", "seat"), threshold=middle, device=CPU)
+    data = predict_scan(
+        run, scan, tmp_path / "out.ply", PredictRequest(prompts=("Chair", "seat"), threshold=middle), device=CPU
+    )
     assert data["weakly_supervised"] == ["seat"]
     assert any("weakly supervised: seat" in note for note in data["notes"])
     vertices = PlyData.read(str(tmp_path / "out.ply"))["vertex"].data
     assert np.array_equal(vertices["label"], np.where(score < middle, NO_LABEL, best))
     assert 0 < data["unlabelled"] == (score < middle).sum() < len(xyz)
-    own = predict_scan(run, scan, tmp_path / "out.ply", classes=("chair",), device=CPU)
+    own = predict_scan(run, scan, tmp_path / "out.ply", PredictRequest(classes=("chair",)), device=CPU)
     assert own["threshold"] == pytest.approx(0.2)  # the network's: one class is not all there is
     assert own["weakly_supervised"] == []
-
-
-@pytest.mark.parametrize(
-    ("classes", "prompts", "message"),
-    [
-        (("chiar",), (), "'chiar' is no class of this run. Did you mean chair"),
-        (("chair",), ("seat",), "exclude each other"),
-        (("chair", "CHAIR"), (), "'chair' is named twice"),
-        ((), (" ",), "prompt is empty"),
-    ],
-)
-def test_words_that_cannot_be(classes: tuple[str, ...], prompts: tuple[str, ...], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        words_of(make_network(), classes, prompts)
-
-
-def test_a_network_without_a_vocabulary_must_be_told_words() -> None:
-    with pytest.raises(UsageError, match="--prompts"):
-        words_of(make_network(vocabulary=()), (), ())
 
 
 def test_runs_that_label_nothing(tmp_path: Path) -> None:
@@ -212,18 +199,18 @@ def test_scans_that_cannot_be_labelled(run: Run, tmp_path: Path) -> None:
         "missing.ply": "no scan at",
         "cut.ply": "cannot be read as PLY",
         "text.ply": "cannot be read as PLY",
-        "notes.txt": "is no cloud that can be read. Known: .ply",
+        "notes.txt": "is not a cloud that can be read. Known: .ply",
         "empty.ply": "holds no point",
         "lost.ply": "holds no point with finite coordinates",
     }.items():
         with pytest.raises(DataError, match=message):
             predict_scan(run, tmp_path / name, tmp_path / "out.ply", device=CPU)
         assert not (tmp_path / "out.ply").exists()
-    for output, message in {"good.ply": "is the scan itself", "out.txt": "no name of a PLY"}.items():
+    for output, message in {"good.ply": "is the scan itself", "out.txt": "must end in .ply"}.items():
         with pytest.raises(UsageError, match=message):
             predict_scan(run, good, tmp_path / output, device=CPU)
-    with pytest.raises(UsageError, match="no cosine"):
-        predict_scan(run, good, tmp_path / "out.ply", threshold=2.0, device=CPU)
+    with pytest.raises(UsageError, match="between -1 and 1, got 2"):
+        predict_scan(run, good, tmp_path / "out.ply", PredictRequest(threshold=2.0), device=CPU)
     with pytest.raises(UsageError, match="scale"):
         read_scan(good, scale=-1.0)
     assert np.array_equal(PlyData.read(str(good))["vertex"]["x"], xyz[:, 0])
@@ -234,7 +221,7 @@ def test_turns_are_averaged_and_repeat(run: Run, tmp_path: Path) -> None:
     scan = _write(tmp_path / "scan.ply", xyz, rgb)
     outputs = []
     for seed in (3, 3, 4):
-        predict_scan(run, scan, tmp_path / "out.ply", turns=2, seed=seed, device=CPU)
+        predict_scan(run, scan, tmp_path / "out.ply", PredictRequest(turns=2, seed=seed), device=CPU)
         outputs.append(PlyData.read(str(tmp_path / "out.ply"))["vertex"]["score"])
     assert np.array_equal(outputs[0], outputs[1])
     assert not np.array_equal(outputs[0], outputs[2])
@@ -242,8 +229,8 @@ def test_turns_are_averaged_and_repeat(run: Run, tmp_path: Path) -> None:
     moved = poses(2, "any", seed=3)[1].of(xyz, network.voxel_size)
     mean = (network.embed(xyz, rgb) @ text.T + network.embed(moved, rgb) @ text.T) / 2
     assert np.abs(outputs[0] - mean.max(axis=1)).max() < 1e-5
-    with pytest.raises(UsageError, match="0 turns"):
-        predict_scan(run, scan, tmp_path / "out.ply", turns=0, device=CPU)
+    with pytest.raises(UsageError, match="at least 1, got 0"):
+        predict_scan(run, scan, tmp_path / "out.ply", PredictRequest(turns=0), device=CPU)
 
 
 def test_copies_lie_as_the_network_was_trained() -> None:
@@ -260,10 +247,3 @@ def test_copies_lie_as_the_network_was_trained() -> None:
 def test_one_point_is_a_scan(run: Run, tmp_path: Path) -> None:
     scan = _write(tmp_path / "scan.ply", np.ones((1, 3), np.float32), np.full((1, 3), 7, np.uint8))
     assert predict_scan(run, scan, tmp_path / "out.ply", device=CPU)["points"] == 1
-
-
-def test_colours_of_classes_differ() -> None:
-    colours = palette(40).astype(int)
-    apart = np.abs(colours[:, None] - colours).sum(axis=2) + 1000 * np.eye(40, dtype=int)
-    assert apart.min() > 10
-    assert palette(0).shape == (0, 3)

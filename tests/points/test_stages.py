@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,20 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
-from ov3d.common.asking.answer import ask
-from ov3d.common.asking.ask import index_path
+from ov3d.common.asking.ask import ask, index_path
 from ov3d.common.asking.index import read_index
 from ov3d.common.base.config import load_config
 from ov3d.common.base.errors import DataError, Ov3dError, UsageError
 from ov3d.common.base.files import read_json
 from ov3d.common.base.runs import Run
+from ov3d.common.learning.backend import RunOptions
 from ov3d.common.learning.checkpoints import Checkpoint
 from ov3d.common.scenes.scene import IGNORE, LazyScenes, PointCloud, Scene
-from ov3d.points import train
 from ov3d.points.backend import PointsBackend
 from ov3d.points.config import PRESETS, STAGES, PointsConfig
 from ov3d.points.network import load_network
 from ov3d.points.pseudo_labels import PSEUDO_NAME, read_pseudo_labels
+from ov3d.points.stages import pseudo_label
 from ov3d.points.steps import StageTrainer
 from ov3d.points.superpoints import superpoints
 from tests.colour_encoder import ColourEncoder, colour_encoder
@@ -49,13 +48,7 @@ SMALL = (
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """So small a network is slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -67,11 +60,11 @@ class Stopped(BaseException):
     """Stands for a killed process: nothing may catch it."""
 
 
-def _train(run: Path, *scenes: Scene, settings: tuple[str, ...] = (), **options: object) -> Run:
+def _train(run: Path, *scenes: Scene, settings: tuple[str, ...] = (), **options: bool) -> Run:
     config = load_config(PointsConfig, None, [*SMALL, *settings])
     by_name = {scene.name: scene for scene in scenes}
     source = LazyScenes(tuple(by_name), by_name.__getitem__)
-    return PointsBackend().train(source, config, run=run, device=CPU, **options)  # type: ignore[arg-type]
+    return PointsBackend().train(source, config, run=run, device=CPU, options=RunOptions(**options))
 
 
 def _weights(run: Path, stage: str) -> dict[str, bytes]:
@@ -94,7 +87,7 @@ def test_presets_fill_in_stages() -> None:
         load_config(PointsConfig, None, ["guide.select=best"])
 
 
-@pytest.mark.parametrize("preset", ["gpu", "paper"], ids=["of-gpu", "of-paper"])  # "gpu" alone is a mark
+@pytest.mark.parametrize("preset", ["gpu", "paper"])
 @pytest.mark.usefixtures("colour_encoder")
 def test_presets_of_large_networks_train(preset: str, scene: Scene, tmp_path: Path) -> None:
     """A step of each with the preset's own network and losses, on few voxels."""
@@ -276,7 +269,7 @@ def test_superpoints_are_found_once_and_a_damaged_file_is_made_again(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(train, "superpoints", lambda xyz, rgb: asked.append(len(xyz)) or superpoints(xyz, rgb))
+    monkeypatch.setattr(pseudo_label, "superpoints", lambda xyz, rgb: asked.append(len(xyz)) or superpoints(xyz, rgb))
     settings = ("pseudo.superpoints=true", "stages=[fuse, pseudo-label]")
     run = _train(tmp_path / "run", scene, settings=settings)
     (pooled,) = run.path.glob("scenes/*/pooled.safetensors")

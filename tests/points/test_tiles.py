@@ -1,4 +1,4 @@
-"""Tiles: every voxel in one core, and the same answers as without them."""
+"""A network asked tile by tile: the same answers as without tiles."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ov3d.common.base.errors import DataError
+from ov3d.common.sparse.tiles import MARGIN, Tiling, Voxels, voxels_of
 from ov3d.points.network import NetworkSpec
-from ov3d.points.tiles import MARGIN, Tiling, Voxels, receptive_radius, score_voxels, tiles_of, voxels_of
+from ov3d.points.tiles import receptive_radius, score_voxels, tiling_of
 from tests.points.networks import SPEC, make_network, room, text_vectors
 
 TEXT = text_vectors(*"abcdefgh")
@@ -19,9 +19,7 @@ CPU_SHAPE = NetworkSpec(16, 0.05, 16, 3, (24, 32, 64, 96), (48, 48, 64, 64), 1)
 """The levels of the preset `cpu`."""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _voxels(spec: NetworkSpec, *, size: float = 4.0) -> Voxels:
@@ -51,20 +49,6 @@ def test_points_without_colours_are_grey() -> None:
     assert np.abs(grey[voxels_of(xyz, None, 0.05).of_point] - expected).max() < 1e-5
     assert not voxels_of(xyz, None, 0.05).colours.any()
     assert voxels_of(xyz, rgb, 0.05).colours.any()
-
-
-@pytest.mark.parametrize(("max_voxels", "margin"), [(10**9, 5), (3000, 5), (1500, 20), (1, 8)])
-def test_cores_are_a_partition_and_margins_complete(max_voxels: int, margin: int) -> None:
-    cells = _voxels(SPEC).cells
-    covered = np.zeros(len(cells), int)
-    for tile in tiles_of(cells, Tiling(max_voxels, margin)):
-        core = tile.rows[tile.core]
-        covered[core] += 1
-        low, high = cells[core].min(axis=0) - margin, cells[core].max(axis=0) + margin
-        inside = np.flatnonzero(((cells >= low) & (cells <= high)).all(axis=1))
-        assert np.array_equal(tile.rows, inside)
-        assert len(tile.rows) <= max_voxels or np.ptp(cells[core], axis=0).max() < margin
-    assert (covered == 1).all()
 
 
 def test_with_the_whole_receptive_field_tiles_change_digits_only() -> None:
@@ -119,8 +103,8 @@ def test_rooms_of_a_building_are_normalised_one_by_one() -> None:
     xyz, rgb = room(count=6_000)
     alone = voxels_of(xyz, rgb, network.voxel_size, coarsest=4)
     network.scene_voxels = len(alone)
-    assert Tiling.of(network) == Tiling(round(1.5 * len(alone)), round(len(alone) ** 0.5 / 4))
-    assert Tiling.of(make_network()) == Tiling()
+    assert tiling_of(network) == Tiling(round(1.5 * len(alone)), round(len(alone) ** 0.5 / 4))
+    assert tiling_of(make_network()) == Tiling()
     wide = np.concatenate([xyz + np.float32([8 * k, 0, 0]) for k in range(4)])
     dark = np.concatenate([rgb // (k + 1) for k in range(4)])
     voxels = voxels_of(wide, dark, network.voxel_size, coarsest=4)
@@ -140,15 +124,3 @@ def test_cuda_says_the_same() -> None:
     on_cuda = score_voxels(network.to(torch.device("cuda")), voxels, TEXT, tiling=Tiling(5_000))
     assert (on_cuda[0] == best).mean() > 0.999
     assert np.abs(on_cuda[1] - score).max() < 1e-3
-
-
-def test_a_cloud_too_large_for_its_voxels_is_said() -> None:
-    xyz = np.array([[0, 0, 0], [3e5, 0, 0]], np.float32)
-    with pytest.raises(DataError, match="300,000 across.*--scale"):
-        voxels_of(xyz, None, 0.05)
-
-
-def test_no_point() -> None:
-    empty = voxels_of(np.zeros((0, 3), np.float32), None, 0.05)
-    assert len(empty) == 0
-    assert list(tiles_of(empty.cells, Tiling())) == []

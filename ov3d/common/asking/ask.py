@@ -1,24 +1,106 @@
-"""Asking a run: its index, the prompt's vector, the answer. What `ov3d query` does, for programs.
+"""Asking an index: a prompt in, an answer out. `ov3d query` and `ov3d.query` end here.
 
-Nothing here imports torch while the prompt is in the text cache.
+Presence is decided on raw cosines against the encoder's calibrated threshold, never on scores stretched to the scene's own
+range: a room without a piano must be able to say so. Nothing here imports torch while the prompt is in the text cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ov3d.common.asking.answer import Answer, ask
-from ov3d.common.asking.index import LanguageIndex, read_index
-from ov3d.common.base.errors import UsageError, did_you_mean
-from ov3d.common.language.text_cache import TextCache, clean_prompt, encode_prompts
+import numpy as np
+
+from ov3d.common.asking.answer import Answer
+from ov3d.common.asking.corruption_note import corruption_note
+from ov3d.common.asking.index import SPACING_FACT, LanguageIndex
+from ov3d.common.asking.relevancy import (
+    FoundObject,
+    background_score,
+    best_first,
+    find_objects,
+    percentile,
+    stored_objects,
+    voxel_size_for,
+)
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.shapes import Array, Float, Float32
+from ov3d.common.language.text_cache import TextCache, encode_prompts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ov3d.common.base.runs import Run
-    from ov3d.common.base.shapes import Array, Float32
     from ov3d.common.language.cards import EncoderCard, TextEncoder
+
+MIN_POINTS = 10
+"""Points over the threshold that make an object; a scene with fewer points needs them all."""
+NEARLY = 0.8
+"""Where nothing reaches the threshold, what reaches this share of it is reported as close, not as found."""
+ARTICLES = ("a", "an", "the")
+BEST_PERCENTILE = 99.5
+"""Where nothing is found, the best score of a scene is this percentile: one stray point is no evidence."""
+
+
+def ask(
+    index: LanguageIndex,
+    prompt: str,
+    text: Float[Array, " d"] | None = None,
+    *,
+    threshold: float | None = None,
+    top: int = 5,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda line: None,
+) -> Answer:
+    """Find what a prompt names in a scene.
+
+    Args:
+        index: the scene's points and their language codes.
+        prompt: from `ov3d.common.asking.prompt.clean_prompt`.
+        text: the prompt's unit vector by the index's encoder; None takes it from the text cache or encodes the prompt.
+        threshold: raw cosine from which something counts as present; None takes the encoder's own.
+        top: how many objects to return at most.
+        device: where the text encoder runs if it has to.
+        say: told what the text cache reports.
+
+    Raises:
+        UsageError: an impossible `top` or threshold.
+        DataError: the vector is not of the encoder's width, or not finite.
+        MissingModelError: the prompt must be encoded and the text encoder is not on this machine.
+    """
+    limit = index.encoder.presence_threshold if threshold is None else threshold
+    if top < 1:
+        raise UsageError(f"--top must be at least 1, got {top}.")
+    if not -1 <= limit <= 1:
+        raise UsageError(f"--threshold must be between -1 and 1, got {limit:g}.")
+    ignored: tuple[str, ...] = ()
+    if text is None:
+        text, ignored = text_vector(index.encoder, prompt, device=device, say=say)
+    scores = _scores(index, prompt, text)
+    seen = scores[index.seen]
+    background = background_score(seen)
+    asked = scores if len(seen) == len(index) else np.where(index.seen, scores, -np.inf)
+    find = partial(_objects, index, asked, background=background, min_points=min(MIN_POINTS, max(len(seen), 1)))
+    objects = find(threshold=limit)
+    nearly = find(threshold=NEARLY * limit) if not objects and limit > 0 else []
+    peak = percentile(seen, BEST_PERCENTILE) if len(seen) else 0.0
+    return Answer(
+        prompt=prompt,
+        scene=index.scene,
+        world=index.world,
+        encoder=index.encoder.spec,
+        threshold=limit,
+        best_score=objects[0].score if objects else max([peak, *(near.score for near in nearly)]),
+        background=background,
+        objects=tuple(objects[:top]),
+        num_objects=len(objects),
+        scores=scores,
+        query=(index.basis @ np.asarray(text, np.float32)).astype(np.float32),
+        nearly=tuple(nearly[:top]),
+        ignored_words=ignored,
+        notes=tuple(_notes(index, prompt, blind=not len(seen), scattered=not objects and peak >= limit)),
+    )
 
 
 def index_path(run: Run, scene: str | None = None) -> Path:
@@ -37,49 +119,10 @@ def index_path(run: Run, scene: str | None = None) -> Path:
     return run.indexes[name]
 
 
-def ask_run(
-    run: Run,
-    prompt: str,
-    *,
-    scene: str | None = None,
-    threshold: float | None = None,
-    top: int = 5,
-    device: str = "auto",
-    say: Callable[[str], None] = lambda line: None,
-) -> Answer:
-    """Ask a run for something; raises as `index_path`, `clean_prompt` and `ask` do.
-
-    Args:
-        run: from `ov3d.common.base.runs.find_run`.
-        prompt: what to find.
-        scene: which scene of the run; may be left out where there is one.
-        threshold: raw cosine from which something counts as present; none takes the encoder's own.
-        top: how many objects to give at most.
-        device: where the text encoder runs if the prompt was never asked before.
-        say: hears what the text cache has to say.
-    """
-    return ask_index(read_index(index_path(run, scene)), prompt, threshold=threshold, top=top, device=device, say=say)
-
-
-def ask_index(
-    index: LanguageIndex,
-    prompt: str,
-    *,
-    threshold: float | None = None,
-    top: int = 5,
-    device: str = "auto",
-    say: Callable[[str], None] = lambda line: None,
-) -> Answer:
-    """Ask an index that was read already; see `ask_run`."""
-    prompt = clean_prompt(prompt)
-    text, ignored = text_vector(index.encoder, prompt, device=device, say=say)
-    return ask(index, prompt, text, threshold=threshold, top=top, ignored_words=ignored)
-
-
 def text_vector(
     card: EncoderCard, prompt: str, *, device: str = "auto", say: Callable[[str], None] = lambda line: None
 ) -> tuple[Float32[Array, " d"], tuple[str, ...]]:
-    """The prompt's unit vector, and the words of it that the encoder cannot see."""
+    """The unit vector of a clean prompt, and the words of it that the encoder cannot see."""
     kept: str = prompt
     ignored: tuple[str, ...] = ()
     if not card.knows_attributes:
@@ -94,3 +137,57 @@ def text_vector(
         return create_text_encoder(card.spec, device=pick_device(device))
 
     return encode_prompts(card, [kept], TextCache(say=say), make_encoder, say=say)[0], ignored
+
+
+def _scores(index: LanguageIndex, prompt: str, text: Float[Array, " d"]) -> Float32[Array, " n"]:
+    """Raw cosines of all points; raises `DataError` where the vector does not fit the index."""
+    if len(text) != index.encoder.dim or not np.isfinite(text).all():
+        raise DataError(
+            f"The text vector of {prompt!r} has {len(text)} values, or some that are not finite; "
+            f"the index of {index.scene} wants {index.encoder.dim}.",
+            f"Make it with {index.encoder.spec}, the encoder of the index.",
+        )
+    return index.scores(np.asarray(text)[None])[:, 0]
+
+
+def _objects(
+    index: LanguageIndex, asked: Float32[Array, " n"], *, threshold: float, background: float, min_points: int
+) -> list[FoundObject]:
+    """The objects of at least that score, best first; `asked` is -inf where nothing was seen.
+
+    Points of a stored instance are that object and no other. Those of none (a road, a wall; instance -1) are grouped by
+    their scores, as all points of an index without instances are; such an object never grows into a stored one.
+    """
+    stored: list[FoundObject] = []
+    if index.instance is not None:
+        stored = stored_objects(index.xyz, asked, index.instance, threshold=threshold)
+        asked = np.where(index.instance >= 0, np.float32(-np.inf), asked)
+    spacing = index.facts.get(SPACING_FACT)
+    grouped = find_objects(
+        index.xyz,
+        asked,
+        threshold=threshold,
+        voxel_size=voxel_size_for(index.xyz, float(spacing) if isinstance(spacing, int | float) else None),
+        min_points=min_points,
+        background=background,
+    )
+    return best_first([*stored, *grouped])
+
+
+def _notes(index: LanguageIndex, prompt: str, *, blind: bool, scattered: bool) -> list[str]:
+    notes = []
+    if blind:
+        notes.append(f"no camera saw any point of {index.scene}: there is nothing to ask")
+    if index.vocabulary and _bare(prompt) not in {_bare(name) for name in index.vocabulary}:
+        notes.append("this prompt is outside the training vocabulary: weakly supervised")
+    if stated := corruption_note(index.facts):
+        notes.append(stated)
+    if scattered:
+        notes.append(f"points over the threshold lie too scattered to be an object (fewer than {MIN_POINTS} together)")
+    return notes
+
+
+def _bare(name: str) -> str:
+    """A name as it is compared: no article, no capitals, one space between words."""
+    words = name.casefold().replace("_", " ").split()
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ARTICLES else words)

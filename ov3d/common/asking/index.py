@@ -9,19 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ov3d.common.asking.prediction import Prediction
 from ov3d.common.base.errors import DataError
-from ov3d.common.base.files import read_tensors, write_tensors
 from ov3d.common.base.shapes import Array, Bool, Float, Float16, Float32, Int32, UInt8
+from ov3d.common.base.tensor_files import read_tensors, write_tensors
 from ov3d.common.language.cards import EncoderCard
-from ov3d.common.scenes.scene import World
+from ov3d.common.scenes.scene import PointCloud, Scene, World
+
+if TYPE_CHECKING:
+    from ov3d.common.lifting.features import LiftedFeatures
 
 KIND = "language-index"
 VERSION = 1
+SPACING_FACT = "point_spacing"
+"""The fact that states the median distance between neighbouring points, scene units."""
+INDEX_NAME = "index.safetensors"
+"""The usual name of a scene's index in a run; a stage may call its own otherwise."""
 SCORE_BLOCK_ROWS = 1 << 10
 """Codes are turned to fp32 so many rows at a time, so that a block stays in the processor's cache."""
 
@@ -36,7 +43,8 @@ class LanguageIndex:
         basis: rows of the low-rank basis; features are `code @ basis`.
         owner: the code of each point, -1 for a point without a feature; none when point i has code i.
         rgb: colours, or none.
-        instance: object ids, -1 for none, or none.
+        instance: the object of each point, -1 for points of none (stuff, or not segmented); none where no objects are stored.
+            What shares an id answers as one object; see `ov3d.common.asking.ask`.
         scene: the scene's name.
         scene_path: where the scene was read from.
         world: units, up, origin.
@@ -72,6 +80,68 @@ class LanguageIndex:
             values = getattr(self, name)
             if values is not None and len(values) != num_points:
                 raise DataError(f"An index of {num_points} points has {len(values)} values of {name}.")
+
+    @classmethod
+    def of_lifted(
+        cls,
+        lifted: LiftedFeatures,
+        scene: Scene,
+        card: EncoderCard,
+        *,
+        backend: str,
+        vocabulary: tuple[str, ...] = (),
+        facts: Mapping[str, Any] | None = None,
+        probes: Float32[Array, "k d"] | None = None,
+        tolerance: float = 1e-3,
+    ) -> LanguageIndex:
+        """The index in which every point answers with its own lifted feature.
+
+        Args:
+            lifted: features of the scene's points; a point's score is the dot product with its feature, whatever its length.
+            scene: with the cloud that was lifted onto.
+            card: of the encoder, with the presence threshold that fits the scores.
+            backend: what made the features, for example `points/fuse`.
+            vocabulary: class names that they were trained with.
+            facts: whatever else is worth stating; the point spacing is added where it is missing.
+            probes: unit text vectors whose scores a smaller basis must keep; None keeps the codes as they are.
+            tolerance: the largest change of a score that this basis may make. What it loses is added to the facts.
+
+        Raises:
+            DataError: the scene has no cloud, or the features are of another one.
+        """
+        cloud = scene.cloud
+        if cloud is None or len(cloud) != lifted.num_points:
+            raise DataError(f"Features of {lifted.num_points} points do not fit the cloud of {scene.name}.")
+        code, basis, stated = lifted.code, lifted.basis, dict(facts or {})
+        if SPACING_FACT not in stated:
+            from ov3d.common.lifting.projection import median_spacing
+
+            stated[SPACING_FACT] = median_spacing(cloud.xyz)
+        if probes is not None:
+            from ov3d.common.lifting.lowrank import compress
+
+            low = compress(code, probes if basis is None else probes @ basis.T, tolerance=tolerance)
+            code, basis = low.code, low.basis if basis is None else low.basis @ basis
+            stated |= {"basis_energy": low.energy_kept, "basis_score_error": low.max_error}
+        return cls(
+            xyz=cloud.xyz,
+            code=code,
+            basis=np.eye(lifted.dim, dtype=np.float32) if basis is None else basis,
+            owner=lifted.row_of_point() if len(lifted) < len(cloud) else None,
+            scene=scene.name,
+            scene_path=str(scene.path.resolve()),
+            world=scene.world,
+            backend=backend,
+            encoder=card,
+            rgb=cloud.rgb,
+            vocabulary=vocabulary,
+            facts=stated,
+        )
+
+    def to_scene(self) -> Scene:
+        """The scene as far as the index knows it: its points and colours, no frames."""
+        cloud = PointCloud(self.xyz, self.rgb)
+        return Scene(self.scene, Path(self.scene_path), KIND, cloud=cloud, world=self.world)
 
     def __len__(self) -> int:
         return len(self.xyz)
@@ -134,7 +204,7 @@ def write_index(path: str | Path, index: LanguageIndex) -> Path:
 
 
 def read_index(path: str | Path) -> LanguageIndex:
-    """Read and verify an index; raises as `files.read_tensors` does."""
+    """Read and verify an index; raises as `tensor_files.read_tensors` does."""
     file = read_tensors(path, kind=KIND, version=VERSION)
     meta, tensors = file.metadata, file.tensors
     world = World(meta["world"]["units"], tuple(meta["world"]["up"]), tuple(meta["world"]["origin"]))

@@ -6,12 +6,13 @@ scores; p the peak of an object, the mean of its top decile. NumPy alone: this r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ov3d.common.asking.voxel_components import VoxelGrid, grow, label_components, voxelise
-from ov3d.common.base.shapes import Array, Float, Float32, Float64, Int64
+from ov3d.common.base.shapes import Array, Float, Float32, Float64, Int32, Int64
 
 NEGATIVE_PROMPTS = ("object", "things", "stuff", "texture")
 """The canonical phrases that LERF weighs a prompt against."""
@@ -53,11 +54,11 @@ def relevancy(positive: Float[Array, " n"], negatives: Float[Array, "n k"], logi
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundObject:
-    """A group of connected points that answer a prompt.
+    """An object that answers a prompt: a group of connected points, or a stored instance.
 
     Attributes:
-        score: mean of the top decile of its points over the threshold.
-        centre: mean position, weighted by how far each point's score stands above the background; scene units,
+        score: mean of the top decile of its points: of a group, of those over the threshold.
+        centre: mean position, in a group weighted by how far each point's score stands above the background; scene units,
             relative to the world's origin.
         low, high: corners of its box, 2nd and 98th percentile along each axis.
         point_idx: its points, ascending.
@@ -107,7 +108,7 @@ def find_objects(
         background: b; none takes `background_score(scores)`. Never above T.
 
     Returns:
-        The objects, best score first; ties go to the larger, then to the lesser centre.
+        The objects, in the order of `best_first`.
     """
     scores = np.asarray(scores, dtype=np.float32)
     floor = min(background_score(scores) if background is None else background, threshold)
@@ -129,7 +130,42 @@ def find_objects(
         for members in groups(pieces, min_points).values()
         if np.count_nonzero(values[members] >= threshold) >= min_points
     ]
-    return sorted(found, key=lambda item: (-item.score, -item.num_points, *item.centre.tolist()))
+    return best_first(found)
+
+
+def stored_objects(
+    xyz: Float32[Array, "n 3"], scores: Float[Array, " n"], instance: Int32[Array, " n"], *, threshold: float
+) -> list[FoundObject]:
+    """The stored instances that answer a prompt.
+
+    An index that was segmented beforehand knows its objects, so nothing is grouped or grown: an instance is present where
+    its peak, the mean of the top decile of its points' scores, reaches T, and its extent is all of its points. No least
+    number of points is asked for: a small object that somebody segmented is one.
+
+    Args:
+        xyz: positions, scene units; a point that is not finite belongs to no object.
+        scores: one per point; those that are not finite (points that nothing saw) count in the extent, not in the peak.
+        instance: object ids; -1 for points of no object.
+        threshold: T.
+
+    Returns:
+        The objects, in the order of `best_first`.
+    """
+    scores = np.asarray(scores, dtype=np.float32)
+    owner = np.where(np.isfinite(xyz).all(axis=1), instance, np.int64(-1))
+    finite = np.isfinite(scores)
+    reached = np.unique(owner[finite & (scores >= threshold)])  # a peak reaches T only where a point does
+    found = []
+    for members in groups(np.where(np.isin(owner, reached), owner, -1), 1).values():
+        peak = peak_score(scores[members[finite[members]]])
+        if peak >= threshold:
+            found.append(_placed(xyz, members, np.full(len(members), 1 / len(members)), peak))
+    return best_first(found)
+
+
+def best_first(objects: Iterable[FoundObject]) -> list[FoundObject]:
+    """Objects by score; ties go to the larger, then to the lesser centre."""
+    return sorted(objects, key=lambda item: (-item.score, -item.num_points, *item.centre.tolist()))
 
 
 def groups(labels: Int64[Array, " n"], min_size: int) -> dict[int, Int64[Array, " m"]]:
@@ -213,11 +249,18 @@ def _describe(
     threshold: float,
     floor: float,
 ) -> FoundObject:
-    points, values = xyz[members].astype(np.float64), scores[members]
+    values = scores[members]
     weights = values.astype(np.float64) - floor
     weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(values), 1 / len(values))
+    return _placed(xyz, members, weights, peak_score(values[values >= threshold]))
+
+
+def _placed(
+    xyz: Float32[Array, "n 3"], members: Int64[Array, " m"], weights: Float64[Array, " m"], score: float
+) -> FoundObject:
+    points = xyz[members].astype(np.float64)
     low, high = (np.array([percentile(axis, q) for axis in points.T]) for q in EXTENT_PERCENTILES)
-    return FoundObject(peak_score(values[values >= threshold]), weights @ points, low, high, members)
+    return FoundObject(score, weights @ points, low, high, members)
 
 
 def _nearest(points: Float64[Array, "n 3"], along: Float64[Array, " n"], idx: int) -> float:

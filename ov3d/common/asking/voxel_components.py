@@ -1,6 +1,6 @@
 """Connected voxels of a point set, with NumPy alone: a query must not wait for SciPy to load.
 
-Voxels are packed into sorted 64-bit keys (21 bits an axis), so neighbours are found by binary search in one array, and the
+Voxels are packed into sorted 64-bit keys (21 bits per axis), so neighbours are found by binary search in one array, and the
 three neighbours along the last axis lie next to each other in it: four searches find all 13 forward neighbours.
 Components come from hooking the larger label of an edge onto the smaller and pointer jumping, in the manner of Shiloach &
 Vishkin (*An O(log n) parallel connectivity algorithm*, J. Algorithms 1982): a few rounds of whole-array steps.
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ov3d.common.base.errors import DataError
+from ov3d.common.base.packing import KeyLayout
 from ov3d.common.base.shapes import Array, Float, Float32, Int64
 
-AXIS_BITS = 21
-MAX_CELLS = (1 << AXIS_BITS) - 4
-"""Cells an axis; two empty cells stay at either side, so that a neighbour's key never spills into the next axis."""
+KEYS = KeyLayout((21, 21, 21), (2, 2, 2))
+"""How cells are packed. Those at either end of an axis stay empty, so a neighbour's key never spills into the next axis."""
+MAX_CELL = KEYS.high[0] - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,13 +56,12 @@ def voxelise(xyz: Float[Array, "n 3"], voxel_size: float) -> VoxelGrid:
         return VoxelGrid(np.zeros(0, np.int64), 0, np.zeros((0, 2), np.int64))
     low = xyz.min(axis=0)
     cells = np.floor((xyz - low) / np.float64(voxel_size))
-    if cells.max() > MAX_CELLS:
+    if cells.max() > MAX_CELL:
         raise DataError(
             f"Voxels of {voxel_size:g} are too fine for points that span {float(np.ptp(xyz, axis=0).max()):g}.",
             "Use a larger voxel size, or take far outliers out of the cloud.",
         )
-    x, y, z = (cells.astype(np.int64) + 2).T
-    keys, voxel_of = np.unique((x << 2 * AXIS_BITS) | (y << AXIS_BITS) | z, return_inverse=True)
+    keys, voxel_of = np.unique(KEYS.pack(*cells.astype(np.int64).T), return_inverse=True)
     return VoxelGrid(voxel_of.reshape(-1), len(keys), _touching(keys))
 
 
@@ -134,8 +134,9 @@ def _touching(keys: Int64[Array, " v"]) -> Int64[Array, "e 2"]:
     follows = np.flatnonzero(keys[1:] - keys[:-1] == 1)
     pairs = [np.column_stack([follows, follows + 1])]
     padded = np.concatenate([keys, np.full(3, np.iinfo(np.int64).max)])
+    step_x, step_y, _ = KEYS.steps
     for dx, dy in ((0, 1), (1, -1), (1, 0), (1, 1)):
-        column = keys + ((dx << 2 * AXIS_BITS) + (dy << AXIS_BITS))
+        column = keys + (dx * step_x + dy * step_y)
         first = np.searchsorted(keys, column - 1)
         # The neighbours at z - 1, z and z + 1 can only stand at the next three places.
         for place in range(3):

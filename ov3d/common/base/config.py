@@ -5,7 +5,7 @@ A key that no model knows is an error that names the nearest known one; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,22 +23,25 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
-def load_config(model: type[C], path: str | Path | None = None, overrides: Iterable[str] = ()) -> C:
-    """Build `model` from its defaults, then a YAML file, then `a.b=c` overrides.
+def load_config(model: type[C], path: str | Path | None = None, overrides: Iterable[str] | Mapping[str, Any] = ()) -> C:
+    """Build `model` from its defaults, then a YAML file, then overrides.
 
     Args:
         model: the configuration class.
         path: a YAML file, or none.
-        overrides: `dotted.key=value` texts; values are read as YAML scalars or lists.
+        overrides: `dotted.key=value` texts, whose values are read as YAML scalars or lists; or a mapping of dotted keys or
+            of nested mappings to values. The later of two wins.
 
     Raises:
         DataError: the file is missing or no YAML mapping.
         UsageError: an unknown key (with the nearest name) or a value of the wrong type.
     """
     data = _read_yaml(Path(path)) if path is not None else {}
-    for text in overrides:
-        _apply_override(data, text)
-    return build_config(model, data, source=str(path) if path is not None else "--set")
+    given = _flat(overrides) if isinstance(overrides, Mapping) else map(_parsed, overrides)
+    for key, value in given:
+        _apply_override(data, key, value)
+    source = "settings" if isinstance(overrides, Mapping) else "--set"
+    return build_config(model, data, source=str(path) if path is not None else source)
 
 
 def build_config(model: type[C], data: Mapping[str, Any], *, source: str) -> C:
@@ -53,34 +56,6 @@ def build_config(model: type[C], data: Mapping[str, Any], *, source: str) -> C:
             hint = did_you_mean(str(first["loc"][-1]), names)
             raise UsageError(f"Unknown configuration key {place} ({source}).", hint) from None
         raise UsageError(f"Configuration key {place} ({source}): {first['msg']}, not {first['input']!r}.") from None
-
-
-def filled_in(data: Any, presets: Mapping[str, Mapping[str, Any]], *, default: str = "cpu") -> Any:
-    """Raw values with those of the preset that they name where they give none; for a validator that runs before all others.
-
-    Args:
-        data: what a model is made from; anything but a mapping is left for the model to refuse.
-        presets: values by preset; parts (mappings) are filled in key by key.
-        default: the preset of data that name none.
-    """
-    if not isinstance(data, Mapping):
-        return data
-    filled = dict(data)
-    for key, value in presets.get(str(data.get("preset", default)), {}).items():
-        given = data.get(key, {} if isinstance(value, Mapping) else value)
-        filled[key] = {**value, **given} if isinstance(value, Mapping) and isinstance(given, Mapping) else given
-    return filled
-
-
-def first_of(stages: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
-    """Stages, if they are the first ones of those known; for a validator.
-
-    Raises:
-        ValueError: they are not, or there is none.
-    """
-    if not stages or stages != known[: len(stages)]:
-        raise ValueError(f"stages must be the first ones of {', '.join(known)}")
-    return stages
 
 
 def dump_config(config: Config) -> str:
@@ -110,24 +85,37 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _apply_override(data: dict[str, Any], text: str) -> None:
+def _parsed(text: str) -> tuple[str, Any]:
+    """Key and value of an override."""
     import yaml
 
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise UsageError(f"--set {text!r} is not of the form key=value.", "For example: --set lift.border=5")
     try:
-        parsed = yaml.safe_load(value)
+        return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
-        raise UsageError(f"--set {text!r}: {value!r} is no YAML value.", "Quote it.") from None
-    *parents, leaf = key.strip().split(".")
+        raise UsageError(f"--set {text!r}: {value!r} is not a YAML value.", "Quote it.") from None
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values: of a nested mapping only the keys it names are overridden."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _apply_override(data: dict[str, Any], key: str, value: Any) -> None:
+    *parents, leaf = key.split(".")
     node = data
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise UsageError(f"--set {text!r}: {parent} is a value, it has no keys of its own.")
+            raise UsageError(f"Setting {key}: {parent} is a value, it has no keys of its own.")
         node = child
-    node[leaf] = parsed
+    node[leaf] = value
 
 
 def _known_keys(model: type[BaseModel], parents: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where tensors live. Everything runs on the CPU; a GPU is used when it is there or asked for."""
+"""Where tensors live, and how much memory they took. All runs on the CPU; a GPU is used when it is there or asked for."""
 
 from __future__ import annotations
 
@@ -45,3 +45,15 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % (1 << 32))  # noqa: NPY002 - third-party code draws from it
     torch.manual_seed(seed)
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process has held so far (resident); none where the system does not say."""
+    import sys
+
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

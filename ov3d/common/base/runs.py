@@ -64,6 +64,18 @@ def new_run(scene: str, backend: str, root: str | Path | None = None) -> Path:
     raise DataError(f"There are a thousand runs named {stamp} of {scene}.", "Clear the outputs folder.")
 
 
+def started_config(run: Path) -> Path:
+    """The settings of a run that is to be resumed.
+
+    Raises:
+        DataError: the folder holds none.
+    """
+    path = run / CONFIG_NAME
+    if not path.is_file():
+        raise DataError(f"{run} is not a run that can be resumed (looked for {CONFIG_NAME}).", "Start a new one.")
+    return path
+
+
 def claim_run(run: Path, config: str) -> None:
     """Write a configuration into a run's folder, or see that the one there fits: a run goes on as it was begun.
 
@@ -124,12 +136,16 @@ def read_run(path: str | Path, *, chosen: str = "") -> Run:
     return Run(Path(path), read_json(Path(path) / MANIFEST_NAME, kind=MANIFEST_KIND, version=MANIFEST_VERSION), chosen)
 
 
-def find_run(name: str = "latest", root: str | Path | None = None) -> Run:
+def find_run(name: str | Path | Run = "latest", root: str | Path | None = None) -> Run:
     """Find a run by its folder, by `latest`, or by a scene or `scene/backend` name (the newest of those).
+
+    A run that is open already comes back as it is.
 
     Raises:
         DataError: nothing of that name; what was looked for is named.
     """
+    if isinstance(name, Run):
+        return name
     path = Path(name)
     if name != "latest" and (path / MANIFEST_NAME).is_file():
         return read_run(path)

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +63,11 @@ def _versions() -> list[Fact]:
     facts = [Fact("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
     for name in ("ov3d", "torch", "torchvision", "open_clip_torch", "timm", "numpy"):
         version = installed_version(name)
+        if name == "ov3d" and version is None:
+            # Not imported: the package itself stands above this room.
+            version = f"{sys.modules['ov3d'].__version__}, run from the checkout at {_short(Path(__file__).parents[3])}"
         state = "ok" if version else "fault"
-        facts.append(Fact(name, version or "not installed", state, "" if version else "pip install ov3d"))
+        facts.append(Fact(name, version or "not installed", state, "" if version else f"pip install {name}"))
     return facts
 
 

@@ -52,7 +52,11 @@ def _world(scene: Scene) -> Fact:
 
 def _frames(scene: Scene) -> list[Fact]:
     if not scene.frames:
-        return [Fact("frames", "none", "fault", "A scene needs posed photographs to see words in.")]
+        # A cloud alone is a scan to label, and nothing is wrong with it.
+        hint = (
+            "A trained network can label it: ov3d predict RUN SCAN -o labelled.ply. Training needs posed photographs."
+        )
+        return [Fact("frames", "none", "absent" if scene.cloud is not None else "fault", hint)]
     sizes = Counter(f"{frame.camera.width}x{frame.camera.height}" for frame in scene.frames)
     with_depth = sum(frame.depth is not None for frame in scene.frames)
     with_labels = sum(frame.labels is not None for frame in scene.frames)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ov3d.common.asking.answer import SPACING_FACT, Answer
-from ov3d.common.asking.index import LanguageIndex, half_to_single
+from ov3d.common.asking.answer import Answer
+from ov3d.common.asking.index import SPACING_FACT, LanguageIndex, half_to_single
 from ov3d.common.asking.relevancy import point_spacing
 from ov3d.common.base.shapes import Array, Bool, Float, Float16, Float32, Int32
 from ov3d.common.exporters.colours import heat_of

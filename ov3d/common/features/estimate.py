@@ -6,8 +6,6 @@ factor of about two while the machine stays as busy as it is.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ov3d.common.base.device import peak_bytes
 from ov3d.common.base.errors import DataError
 from ov3d.common.features.batches import MAX_BATCH_BYTES, MAX_WAITING
 from ov3d.common.features.crops import CropPlan
@@ -31,9 +30,8 @@ DECODED_COPIES = 3
 
 
 def peak_memory() -> int:
-    """The largest resident size of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """The most memory that this process has held so far, in bytes; 0 where the system does not say."""
+    return peak_bytes() or 0
 
 
 def estimate_extraction(

@@ -1,7 +1,7 @@
 """Vectors of prompts, kept on disk so that asking again needs no text encoder: NumPy alone reads them.
 
-One file a text encoder's identity and prompt. Writing is a rename, so any number of processes may write the same one at
-once; a file that is damaged counts as missing, is said, and is made again.
+One file per text encoder and prompt. Writing is a rename, so any number of processes may write the same one at once; a damaged
+file counts as missing, is reported, and is made again.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.base.errors import CorruptFileError, DataError, NewerFormatError, StorageError, UsageError
-from ov3d.common.base.files import cache_root, hash_text, read_tensors, write_tensors
+from ov3d.common.base.errors import CorruptFileError, DataError, NewerFormatError, StorageError
+from ov3d.common.base.files import cache_root, hash_text
 from ov3d.common.base.shapes import Array, Float32
+from ov3d.common.base.tensor_files import read_tensors, write_tensors
 from ov3d.common.language.cards import EncoderCard, Identity, TextEncoder
-
-MAX_PROMPT_CHARACTERS = 1000
-"""Far beyond what any text encoder reads; a longer prompt is a file put in by mistake."""
 
 KIND = "text-vector"
 VERSION = 1
@@ -70,7 +68,7 @@ class TextCache:
         *,
         tokens_lost: Mapping[str, int] | None = None,
     ) -> None:
-        """Keep vectors by prompt. A cache that cannot be written is said, and is no error."""
+        """Keep vectors by prompt. A cache that cannot be written is reported, not an error."""
         for prompt, vector in vectors.items():
             metadata = {"prompt": prompt, "tokens_lost": int((tokens_lost or {}).get(prompt, 0))}
             arrays = {"vector": np.asarray(vector, dtype=np.float32)}
@@ -108,57 +106,32 @@ def encode_prompts(
 
     Args:
         card: of the encoder that the vectors must fit, for example an index's.
-        prompts: what the user asks for; white space is put in order, nothing else is changed.
+        prompts: from `ov3d.common.asking.prompt.clean_prompt`, or names as clean as that; they are not changed.
         cache: where vectors are looked for and kept.
         make_encoder: makes that encoder; called only when a prompt is not in the cache.
         say: told in one line of each prompt that is longer than the encoder reads.
 
     Returns:
-        One row a prompt, in order.
+        One row per prompt, in order.
 
     Raises:
-        UsageError: a prompt is empty, too long or holds control characters.
         DataError: the encoder that was made has another text side than the card.
     """
-    cleaned = [clean_prompt(prompt) for prompt in prompts]
-    entries = cache.entries(card.text, cleaned)
+    entries = cache.entries(card.text, prompts)
     entries = {prompt: entry for prompt, entry in entries.items() if entry.vector.shape == (card.dim,)}
-    missing = [prompt for prompt in dict.fromkeys(cleaned) if prompt not in entries]
+    missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in entries]
     if missing:
         entries |= _encode_missing(card, missing, cache, make_encoder())
-    for prompt in dict.fromkeys(cleaned):
+    for prompt in dict.fromkeys(prompts):
         if say and (lost := entries[prompt].tokens_lost):
             say(f"The encoder does not read the last {lost} tokens of the prompt {shortened(prompt)!r}; shorten it.")
-    if not cleaned:
+    if not prompts:
         return np.empty((0, card.dim), np.float32)
-    return np.stack([entries[prompt].vector for prompt in cleaned])
-
-
-def clean_prompt(prompt: str) -> str:
-    """The prompt with its white space in order.
-
-    Raises:
-        UsageError: it is empty, has more than `MAX_PROMPT_CHARACTERS`, or holds characters that are no text.
-    """
-    cleaned = " ".join(prompt.split())
-    if len(cleaned) > MAX_PROMPT_CHARACTERS:
-        raise UsageError(
-            f"The prompt has {len(cleaned):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are read.",
-            'Name the thing in a few words, for example "a red chair".',
-        )
-    if not any(character.isprintable() and not character.isspace() for character in cleaned):
-        raise UsageError("The prompt is empty.", 'Name what to look for, for example "a chair".')
-    for character in cleaned:
-        if ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 or 0xD800 <= ord(character) <= 0xDFFF:
-            raise UsageError(
-                f"The prompt {shortened(cleaned)!a} holds the character U+{ord(character):04X}, which is no text.",
-                "Type it again, in UTF-8.",
-            )
-    return cleaned
+    return np.stack([entries[prompt].vector for prompt in prompts])
 
 
 def shortened(prompt: str, length: int = 60) -> str:
-    """The prompt as it is shown in a line."""
+    """The prompt as messages show it."""
     return prompt if len(prompt) <= length else f"{prompt[: length - 1]}…"
 
 

@@ -7,6 +7,7 @@ meant to be right within a factor of two.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ov3d.common.features.estimate import peak_memory
@@ -31,17 +32,59 @@ SECONDS_A_POINT = 4e-6
 INDEX_BYTES = 3 * 4 + 3 + 4
 
 
-def estimate_scene(scene: Scene, teacher: Teacher, lift: LiftConfig, basis: BasisConfig) -> dict[str, Any]:
-    """About what fusing a scene takes, its missing features included.
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """About what training on a scene takes.
 
-    Returns:
-        images to encode; `bytes` on the disk; `peak_bytes` of memory; `seconds`.
+    Attributes:
+        scene: its name.
+        images: that must be encoded first.
+        points: of its cloud, or about of the one that will be made; 0 where there is neither.
+        bytes: on the disk.
+        peak_bytes: of memory.
+        seconds: of everything.
+    """
+
+    scene: str
+    images: int
+    points: int
+    bytes: int
+    peak_bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form."""
+        return asdict(self)
+
+
+def estimate_features(scene: Scene, teacher: Teacher | None) -> Estimate:
+    """About what the missing features of a scene's images take; nothing where no teacher looks at them.
+
+    Raises:
+        DataError: what the teacher was given does not fit the scene.
+    """
+    num_points = 0 if scene.cloud is None else len(scene.cloud)
+    if teacher is None or not teacher.needs_images(scene):
+        return Estimate(scene.name, 0, num_points, 0, 0, 0.0)
+    plan = teacher.plan(scene)
+    encoding: Mapping[str, Any] = teacher.estimate(plan)
+    return Estimate(
+        scene.name,
+        plan.missing,
+        num_points,
+        int(encoding.get("bytes", 0)),
+        int(encoding.get("peak_bytes", 0)),
+        float(encoding.get("seconds", 0.0)),
+    )
+
+
+def estimate_fusing(scene: Scene, teacher: Teacher, lift: LiftConfig, basis: BasisConfig) -> Estimate:
+    """About what fusing a scene takes, its missing features included.
 
     Raises:
         DataError: there is neither a cloud nor depth to make one from.
     """
-    plan = teacher.plan(scene) if teacher.needs_images(scene) else None
-    encoding: Mapping[str, Any] = teacher.estimate(plan) if plan is not None else {}
+    features = estimate_features(scene, teacher)
     num_points, dim, num_views = _num_points(scene), teacher.card.dim, len(scene.frames)
     rank = dim if dim <= SMALL_DIM or basis.energy >= 1 else max(int(RANK_SHARE * dim), 8)
     rows = int(SHARE_SEEN * num_points)
@@ -50,16 +93,13 @@ def estimate_scene(scene: Scene, teacher: Teacher, lift: LiftConfig, basis: Basi
     pixels = int(num_points * num_views * VIEWS_A_POINT)
     held = min(pixels * 32, lift.memory_mib * MIB) + min(rows * dim * 4, lift.memory_mib * MIB)
     seconds = pixels * dim * SECONDS_A_VALUE + num_points * SECONDS_A_POINT * (1 + num_views / 10)
-    return {
-        "scene": scene.name,
-        "images": 0 if plan is None else plan.missing,
-        "points": num_points,
-        "bytes": int(encoding.get("bytes", 0)) + lifted + index,
-        "peak_bytes": max(
-            int(encoding.get("peak_bytes", 0)), peak_memory() + num_points * 15 + lifted + 2 * index + held
-        ),
-        "seconds": round(float(encoding.get("seconds", 0.0)) + seconds, 1),
-    }
+    return replace(
+        features,
+        points=num_points,
+        bytes=features.bytes + lifted + index,
+        peak_bytes=max(features.peak_bytes, peak_memory() + num_points * 15 + lifted + 2 * index + held),
+        seconds=round(features.seconds + seconds, 1),
+    )
 
 
 def _num_points(scene: Scene) -> int:

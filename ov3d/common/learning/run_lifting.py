@@ -3,7 +3,7 @@
 Two passes. The first lifts an even sample of each scene's points; from all samples the shared basis is chosen
 (`ov3d.common.lifting.basis`). The second lifts every scene straight into codes, so that features of full rank are neither in
 memory nor on the disk whole. Points and LiDAR train from these files alone: once a scene has one, the features of its
-photographs may be dropped, and another run may take file and basis over (`taken_from`).
+photographs may be dropped, and another run may take file and basis over (`take_over`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ov3d.common.base.errors import CorruptFileError, DataError, UsageError
 from ov3d.common.base.progress import Progress
+from ov3d.common.base.runs import Run
 from ov3d.common.base.shapes import Array, Float32
 from ov3d.common.lifting.basis import BasisConfig, Coder, SharedBasis, choose_basis, read_basis, write_basis
 from ov3d.common.lifting.features import BASIS_KEY, SOURCE_KEY, lifted_facts
@@ -26,9 +27,40 @@ SAMPLE_NAME = "sample.safetensors"
 BASIS_NAME = "lifted-basis.safetensors"
 
 
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """What a run uses of another one.
+
+    Attributes:
+        files: its lifted features by scene, used where they are of the same cloud, features and settings.
+        basis: its shared basis: scenes it has never seen then share codes with those it was made from; None chooses one.
+    """
+
+    files: Mapping[str, Path] = field(default_factory=dict)
+    basis: SharedBasis | None = None
+
+
+def take_over(run: Run, config: BasisConfig) -> TakenOver:
+    """What another run offers.
+
+    Args:
+        run: finished.
+        config: of the run that wants it; features that are kept at full rank need no basis.
+
+    Raises:
+        UsageError: a basis is needed and that run has none.
+    """
+    files = {scene: path.with_name(LIFTED_NAME) for scene, path in run.indexes.items()}
+    if config.energy >= 1:
+        return TakenOver(files)
+    if not (run.path / BASIS_NAME).is_file():
+        raise UsageError(f"Run {run.path} has no {BASIS_NAME}.", "Name a finished run of the same teacher.")
+    return TakenOver(files, read_basis(run.path / BASIS_NAME))
+
+
 @dataclass(slots=True, kw_only=True)
 class SceneLifting:
-    """Lifts the scenes of one run.
+    """Lifts the scenes of one run: `choose` once, then `lifted` scene by scene.
 
     Attributes:
         teacher: where features come from.
@@ -38,8 +70,7 @@ class SceneLifting:
         progress: hears how far it is.
         extract: whether missing features of photographs are extracted.
         resume: whether files that are there already are used.
-        taken_from: lifted files of another run by scene, used where they are of the same cloud, features and settings.
-        basis: the shared basis, once it is chosen.
+        taken: what is used of another run.
     """
 
     teacher: Teacher
@@ -49,30 +80,21 @@ class SceneLifting:
     progress: Progress
     extract: bool = True
     resume: bool = True
-    taken_from: Mapping[str, Path] = field(default_factory=dict)
-    basis: SharedBasis | None = None
+    taken: TakenOver = field(default_factory=TakenOver)
+    _basis: SharedBasis | None = field(default=None, init=False, repr=False)
     _sampled: set[Path] = field(default_factory=set, init=False, repr=False)
 
-    def use_basis_of(self, run: Path) -> None:
-        """Code in the basis of another run: unseen scenes then share it with those it was made from.
-
-        Raises:
-            UsageError: that run has none.
-        """
-        if not (run / BASIS_NAME).is_file():
-            raise UsageError(f"Run {run} has no {BASIS_NAME}.", "Name a finished run of the same teacher.")
-        self.basis = read_basis(run / BASIS_NAME)
-        write_basis(self.run / BASIS_NAME, self.basis)
-
     def choose(self, folders: Sequence[Path], scene_of: Callable[[int], Scene], texts: Float32[Array, "k d"]) -> None:
-        """The first pass: sample every scene, and choose the basis they share unless it is chosen already.
+        """The first pass: sample every scene and choose the basis they share, unless it is taken over.
 
         Args:
             folders: of the scenes in the run.
             scene_of: a scene with its cloud, by number; asked for one after the other.
             texts: unit text vectors whose scores matter most.
         """
-        if self.basis is not None:
+        if self.taken.basis is not None:
+            self._basis = self.taken.basis
+            write_basis(self.run / BASIS_NAME, self._basis)
             return
         stored = self._stored_basis(texts)
         keys: list[str] = []
@@ -83,7 +105,7 @@ class SceneLifting:
             if stored is None or stored.made_from[: len(keys)] != tuple(keys):
                 self._sample(scene, frames, folder)
         if stored is not None and stored.made_from == tuple(keys):
-            self.basis = stored
+            self._basis = stored
             return
 
         def sample(idx: int) -> Float32[Array, "n d"]:
@@ -95,8 +117,8 @@ class SceneLifting:
                 )
             return read_lifted(path).features()
 
-        self.basis = choose_basis(((key, sample(idx)) for idx, key in enumerate(keys)), texts, self.basis_config)
-        write_basis(self.run / BASIS_NAME, self.basis)
+        self._basis = choose_basis(((key, sample(idx)) for idx, key in enumerate(keys)), texts, self.basis_config)
+        write_basis(self.run / BASIS_NAME, self._basis)
 
     def frames_of(self, scene: Scene, folder: Path) -> tuple[Frame, ...]:
         """The frames to lift from; they have features, unless the scene is lifted already and needs none."""
@@ -129,9 +151,9 @@ class SceneLifting:
 
     def _lift(self, scene: Scene, frames: tuple[Frame, ...], folder: Path) -> LiftedFeatures:
         coder: Coder | None = None
-        if self.basis is not None and len(self.basis.rows):
+        if self._basis is not None and len(self._basis.rows):
             self._sample(scene, frames, folder)
-            coder = self.basis.coder(read_lifted(folder / SAMPLE_NAME).features())
+            coder = self._basis.coder(read_lifted(folder / SAMPLE_NAME).features())
             if coder is None:
                 self.progress.say(f"{scene.name}: half the numbers would not do, so features are kept at full rank")
         return self.teacher.lift(scene, _cloud(scene), frames, self.config, progress=self.progress, coder=coder)
@@ -154,10 +176,10 @@ class SceneLifting:
             self.progress.say(f"The lifted features {own} are damaged, or of another version. Making them again.")
             own.unlink()
         if facts is not None and facts.get(SOURCE_KEY) == key:
-            fits = self.basis is None or facts.get(BASIS_KEY) in (None, self.basis.key)
-            if fits or scene.name in self.taken_from:
+            fits = self._basis is None or facts.get(BASIS_KEY) in (None, self._basis.key)
+            if fits or scene.name in self.taken.files:
                 return own
-        other = self.taken_from.get(scene.name)
+        other = self.taken.files.get(scene.name)
         facts = lifted_facts(other) if other is not None else None
         return other if facts is not None and facts.get(SOURCE_KEY) == key else None
 

@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from ov3d.common.base.config import Config
 from ov3d.common.base.shapes import Array, Bool, Float, Float32, Float64, Int64
 from ov3d.common.scenes.cameras import Camera, invert_pose, transform
 from ov3d.common.scenes.scene import DepthImage, Frame
+from ov3d.common.sparse.neighbors import knn
 
 REFERENCE_WIDTH = 320
 """Image width that `VisibilityConfig.border` is in pixels of."""
@@ -270,17 +272,14 @@ class ZBuffer:
 
 def median_spacing(xyz: Float[Array, "n 3"]) -> float:
     """Median distance to the nearest other point, over an even sample of `SPACING_SAMPLE`; 0 below two points."""
-    from scipy.spatial import cKDTree
-
     if len(xyz) < 2:
         return 0.0
     step = -(-len(xyz) // SPACING_SAMPLE)
-    sample = np.asarray(xyz[::step], dtype=np.float64)
+    sample = torch.from_numpy(np.array(xyz[::step], dtype=np.float64))
     nearest = np.full((len(sample), 2), np.inf)  # the point itself, and its neighbour
     for start in range(0, len(xyz), SPACING_BLOCK):
-        block = np.asarray(xyz[start : start + SPACING_BLOCK], dtype=np.float64)
-        # A tree with sliding midpoints is built several times faster than a balanced one, and few points are looked up.
-        found, _ = cKDTree(block, balanced_tree=False, compact_nodes=False).query(sample, k=2)
+        block = torch.from_numpy(np.array(xyz[start : start + SPACING_BLOCK], dtype=np.float64))
+        found = knn(block, sample, 2).distances.numpy()
         nearest = np.sort(np.concatenate([nearest, found], axis=1), axis=1)[:, :2]
     return float(np.median(nearest[:, 1]))
 

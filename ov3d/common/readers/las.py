@@ -2,7 +2,8 @@
 
 Coordinates are whole numbers times a scale plus an offset, exact in fp64: a cloud in UTM keeps its millimetres, because the
 scene's origin is subtracted before anything is rounded to fp32. Labels are the extra dimension `label` where there is one,
-else `classification`; colours of 16 bits lose their lower 8.
+else `classification`; colours of 16 bits lose their lower 8. Every point format has a field for intensity, 16 bits; where
+it is zero everywhere nobody measured it, and the cloud has none.
 """
 
 from __future__ import annotations
@@ -36,7 +37,14 @@ def read_las(path: Path) -> RawPoints:
         next((np.asarray(data[name]) for name in known if name in dimensions), None)
         for known in (("label", "classification"), ("instance",))
     )
-    return RawPoints(xyz, _colours(data, dimensions), _one_number(labels), _one_number(instances))
+    intensity = np.asarray(data["intensity"])
+    return RawPoints(
+        xyz,
+        _colours(data, dimensions),
+        _one_number(labels),
+        _one_number(instances),
+        intensity if intensity.any() else None,
+    )
 
 
 def _read(path: Path) -> Any:

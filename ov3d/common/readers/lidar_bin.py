@@ -1,11 +1,11 @@
 """Points from a `.bin` file: rows of fp32 with nothing that says how many columns there are.
 
     KITTI, SemanticKITTI   x y z intensity           intensity in [0, 1]
-    nuScenes (.pcd.bin)    x y z intensity ring      ring a whole number below 256
+    nuScenes (.pcd.bin)    x y z intensity ring      intensity in [0, 255], ring a whole number below 256
     mmdetection3d          x y z red green blue      colours whole numbers up to 255
 
-The number of columns that fits the file's length and makes sense of its values is taken, and said. Intensity and ring are not
-kept.
+The number of columns that fits the file's length and makes sense of its values is taken, and named in a note. Intensity is
+kept as it is; ring is not kept.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def read_bin(path: Path) -> RawPoints:
     else:
         num_columns = fitting[-1]  # what has more columns is the more special: chance seldom makes it fit
     rows = values.reshape(-1, num_columns)
-    rgb = rows[:, 3:6].astype(np.uint8) if num_columns == 6 else None
+    rgb, intensity = (rows[:, 3:6].astype(np.uint8), None) if num_columns == 6 else (None, rows[:, 3])
     note = f"{path.name} is read as {len(rows)} rows of {COLUMNS[num_columns]}"
-    return RawPoints(as_fp64(rows[:, :3]), rgb, notes=(note,))
+    return RawPoints(as_fp64(rows[:, :3]), rgb, intensity=intensity, notes=(note,))
 
 
 def _plausible(rows: Float32[Array, "n k"]) -> bool:

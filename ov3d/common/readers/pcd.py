@@ -85,7 +85,7 @@ def read_pcd(path: Path) -> RawPoints:
     if header.viewpoint != _NO_TURN:
         notes.append(f"{path.name} says where its sensor stood (VIEWPOINT); the points are taken as they are")
     instances = next((columns[name] for name in ("instance", "object") if name in columns), None)
-    return RawPoints(xyz, _colours(columns), columns.get("label"), instances, notes)
+    return RawPoints(xyz, _colours(columns), columns.get("label"), instances, columns.get("intensity"), notes)
 
 
 def _header(data: bytes, path: Path) -> PcdHeader:

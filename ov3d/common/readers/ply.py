@@ -1,4 +1,4 @@
-"""Points from a PLY file: x, y, z, and where there are any red, green, blue, label and instance."""
+"""Points from a PLY file: x, y, z, and where there are any red, green, blue, label, instance and intensity."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ov3d.common.scenes.scene import PointCloud, World
 _COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 _LABELS = ("label", "scalar_label")
 _INSTANCES = ("instance", "scalar_instance")
+_INTENSITIES = ("intensity", "scalar_intensity")
 
 
 def read_ply(path: Path, *, num_classes: int) -> tuple[PointCloud, World, list[str]]:
@@ -46,10 +47,11 @@ def vertex_points(vertices: Shaped[Array, " n"], path: Path) -> RawPoints:
     if missing:
         raise DataError(f"The vertices of {path} have no {', '.join(missing)}.", "Export the cloud with coordinates.")
     xyz = np.column_stack([as_fp64(vertices[names[axis]]) for axis in ("x", "y", "z")])
-    labels, instances = (
-        next((vertices[names[name]] for name in known if name in names), None) for known in (_LABELS, _INSTANCES)
+    labels, instances, intensity = (
+        next((vertices[names[name]] for name in known if name in names), None)
+        for known in (_LABELS, _INSTANCES, _INTENSITIES)
     )
-    return RawPoints(xyz, _colours(vertices, names), labels, instances)
+    return RawPoints(xyz, _colours(vertices, names), labels, instances, intensity)
 
 
 def read_vertices(path: Path) -> Any:

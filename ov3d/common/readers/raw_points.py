@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ov3d.common.base.errors import DataError
-from ov3d.common.base.shapes import Array, Bool, Float64, Int32, Shaped, UInt8
+from ov3d.common.base.shapes import Array, Bool, Float32, Float64, Int32, Shaped, UInt8
 from ov3d.common.readers.layout import choose_origin
 from ov3d.common.scenes.scene import IGNORE, PointCloud, World
 
@@ -32,6 +32,7 @@ class RawPoints:
         rgb: colours of 8 bits, or none.
         labels: class ids, or none.
         instances: object ids, or none.
+        intensity: strength of the laser's return as the file has it, or none.
         notes: what the reader found worth saying.
     """
 
@@ -39,6 +40,7 @@ class RawPoints:
     rgb: UInt8[Array, "n 3"] | None = None
     labels: Shaped[Array, " n"] | None = None
     instances: Shaped[Array, " n"] | None = None
+    intensity: Shaped[Array, " n"] | None = None
     notes: Sequence[str] = ()
 
 
@@ -78,6 +80,7 @@ def finished(raw: RawPoints, path: Path, *, num_classes: int) -> tuple[PointClou
         rgb=None if raw.rgb is None else raw.rgb[keep],
         labels=None if labels is None else known_ids(labels[keep], num_classes),
         instances=None if raw.instances is None else known_ids(raw.instances[keep], NUM_INSTANCES),
+        intensity=None if raw.intensity is None else _as_fp32(raw.intensity[keep]),
     )
     return cloud, world, notes
 
@@ -91,6 +94,12 @@ def as_fp64(values: Shaped[Array, "*shape"]) -> Float64[Array, "*shape"]:
     """Numbers in fp64; what damage made of some of them passes without a warning, and `usable` leaves it out."""
     with np.errstate(invalid="ignore", over="ignore"):
         return values.astype(np.float64)
+
+
+def _as_fp32(values: Shaped[Array, " n"]) -> Float32[Array, " n"]:
+    """Numbers in fp32, in memory of their own; what damage made of some of them passes without a warning."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.array(values, np.float32)
 
 
 def known_ids(values: Shaped[Array, " n"], count: int) -> Int32[Array, " n"]:

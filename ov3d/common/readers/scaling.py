@@ -13,7 +13,7 @@ import numpy as np
 from ov3d.common.base.errors import UsageError
 from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.readers.layout import FAR, choose_origin
-from ov3d.common.scenes.scene import Frame, PointCloud, Scene, World
+from ov3d.common.scenes.scene import Frame, Scene, World
 
 
 def check_scale(scale: float | None) -> None:
@@ -40,7 +40,7 @@ def in_metres(scene: Scene, scale: float) -> Scene:
         xyz = cloud.xyz.astype(np.float64) * scale
         if len(xyz) and np.abs(xyz).max() > FAR:  # what had no need of an origin may have one now
             shift = np.asarray(choose_origin(xyz))
-        cloud = PointCloud((xyz - shift).astype(np.float32), cloud.rgb, cloud.labels, cloud.instances)
+        cloud = replace(cloud, xyz=(xyz - shift).astype(np.float32))
     x, y, z = (origin + shift).tolist()
     return replace(
         scene,

@@ -156,18 +156,23 @@ class PointCloud:
         rgb: colours, or none.
         labels: class ids, `IGNORE` where unknown, or none.
         instances: object ids, `IGNORE` where there is none, or none.
+        intensity: strength of the laser's return in the file's own unit and range (KITTI 0 to 1, nuScenes 0 to 255, LAS 0 to
+            65535), or none where the file has no such column.
     """
 
     xyz: Float32[Array, "n 3"]
     rgb: UInt8[Array, "n 3"] | None = None
     labels: Int32[Array, " n"] | None = None
     instances: Int32[Array, " n"] | None = None
+    intensity: Float32[Array, " n"] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rgb", "labels", "instances"):
+        for name in ("rgb", "labels", "instances", "intensity"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.xyz):
-                raise DataError(f"A cloud of {len(self.xyz)} points has {len(values)} {name}.", "One a point.")
+                raise DataError(
+                    f"A cloud of {len(self.xyz)} points has {len(values)} values of {name}.", "Give one for each point."
+                )
 
     def __len__(self) -> int:
         return len(self.xyz)

@@ -50,7 +50,7 @@ def sparse_conv(
         raise UsageError(
             f"Rows {tuple(feats.shape)} and weights {tuple(weight.shape)} do not fit a {kernel.shape.size} kernel "
             f"on {expected} voxels.",
-            "Give one row a voxel, and weights [offsets, in, out].",
+            "Give one row per voxel, and weights [offsets, in, out].",
         )
     weight = weight.to(feats.dtype)
     if spconv_adapter.serves(feats):
@@ -223,7 +223,7 @@ class InverseConv(_SparseConvModule):
         Raises:
             UsageError: `x` is not on the grid that the strided convolution made of `fine`'s.
         """
-        kernel = fine.grid.maps.get(self.shape)
+        kernel: KernelMap | None = fine.grid.maps.get(self.shape)
         if kernel is None or kernel.target is not x.grid:
             raise UsageError(
                 f"No convolution of size {self.shape.size} and stride {self.shape.stride} led from these voxels to those.",

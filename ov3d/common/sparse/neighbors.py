@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ov3d.common.base.errors import DataError, UsageError
-from ov3d.common.base.shapes import Float, Float32, Int64
+from ov3d.common.base.shapes import Float, Int64
 
 Engine = Literal["scipy", "pytorch3d"]
 
@@ -26,11 +26,11 @@ class Neighbors:
     """The neighbours of each query, nearest first.
 
     Attributes:
-        distances: Euclidean, in the points' unit; infinite where there are fewer neighbours than columns.
+        distances: Euclidean, in the points' unit and precision; infinite where there are fewer neighbours than columns.
         indices: rows of the points; -1 where there are fewer neighbours than columns.
     """
 
-    distances: Float32[Tensor, "m k"]
+    distances: Float[Tensor, "m k"]
     indices: Int64[Tensor, "m k"]
 
     @property
@@ -48,7 +48,7 @@ def knn(points: Float[Tensor, "n 3"], queries: Float[Tensor, "m 3"], k: int) -> 
         k: neighbours a query.
 
     Returns:
-        Neighbours on the device of the points; distances are fp32 and carry no gradient.
+        Neighbours on the device of the points; distances have their dtype and carry no gradient.
 
     Raises:
         UsageError: k is below 1, or points and queries are on different devices.
@@ -114,7 +114,7 @@ def _search_scipy(points: Tensor, queries: Tensor, k: int, radius: float) -> Nei
     distances, indices = np.reshape(distances, shape), np.reshape(indices, shape)
     indices = np.where(np.isfinite(distances), indices, -1)
     return Neighbors(
-        torch.from_numpy(distances.astype(np.float32)).to(points.device),
+        torch.from_numpy(distances).to(points),
         torch.from_numpy(indices.astype(np.int64)).to(points.device),
     )
 
@@ -122,7 +122,7 @@ def _search_scipy(points: Tensor, queries: Tensor, k: int, radius: float) -> Nei
 def _search_pytorch3d(points: Tensor, queries: Tensor, k: int, radius: float) -> Neighbors:
     columns = min(k, len(points))
     squared, indices, _ = _pytorch3d().knn_points(queries.float()[None], points.float()[None], K=columns)
-    distances, indices = squared[0].sqrt(), indices[0]
+    distances, indices = squared[0].sqrt().to(points.dtype), indices[0]
     missing = distances >= radius
     distances, indices = distances.masked_fill(missing, torch.inf), indices.masked_fill(missing, -1)
     spare = (0, k - columns)

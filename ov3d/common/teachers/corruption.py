@@ -21,6 +21,7 @@ import numpy as np
 
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.files import hash_text
+from ov3d.common.base.packing import distinct_cells
 from ov3d.common.base.progress import Progress, Silent
 from ov3d.common.base.shapes import Array, Int32, Int64
 from ov3d.common.lifting.projection import VisibilityConfig, median_spacing, visible_in_frame
@@ -157,17 +158,15 @@ def _bind_tiles(cloud: PointCloud, frames: Sequence[Frame], views: list[_View], 
         return
     side = BLOCK * float(np.median(np.concatenate(widths)))
     cells = np.floor((cloud.xyz - cloud.xyz.min(axis=0)) / side + rng.random(3)).astype(np.int64)
-    _, patch_of_point = np.unique(cells, axis=0, return_inverse=True)
-    patch_of_point = patch_of_point.reshape(-1)
+    _, patch_of_point = distinct_cells(cells)
     for one, view in zip(seen, views, strict=True):
         if not len(one):
             continue
         column, row = (one.uv // TILE).astype(np.int64).T
         pairs = np.column_stack([row * view.patch.shape[1] + column, patch_of_point[one.point_idx]])
-        (tile, patch), count = (
-            part.T if part.ndim == 2 else part for part in np.unique(pairs, axis=0, return_counts=True)
-        )
-        order = np.argsort(count, kind="stable")  # the last to be written is the patch of the most points
+        found, place = distinct_cells(pairs)
+        tile, patch = found.T
+        order = np.argsort(np.bincount(place), kind="stable")  # the last to be written is the patch of the most points
         view.patch.reshape(-1)[tile[order]] = patch[order]
         distance, nearest = distance_transform_edt(view.patch < 0, return_indices=True)
         view.patch = np.where(distance <= REACH, view.patch[tuple(nearest)], -1)

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from ov3d.common.asking.prompt import clean_prompt
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Int32
 from ov3d.common.datasets import load_dataset
-from ov3d.common.language.text_cache import clean_prompt
 from ov3d.common.readers.class_names import read_classes
 from ov3d.common.scenes.scene import Scene
 

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from ov3d.common.asking.prompt import clean_prompt
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.shapes import Array, Float32
@@ -100,8 +101,9 @@ class Teacher(ABC):
         """What a manifest keeps, JSON-able: its kind and what decides its numbers."""
 
     def text(self, prompts: Sequence[str]) -> Float32[Array, "k d"]:
-        """Unit text vectors, from the cache where they are in it."""
-        return encode_prompts(self.card, list(prompts), TextCache(), self.make_text_encoder)
+        """Unit vectors of prompts or class names, from the cache where they are in it; raises as `clean_prompt` does."""
+        cleaned = [clean_prompt(prompt) for prompt in prompts]
+        return encode_prompts(self.card, cleaned, TextCache(), self.make_text_encoder)
 
     def needs_images(self, scene: Scene) -> bool:
         """Whether it knows the scene's photographs; otherwise `lift` gives features of its points without any."""

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ov3d.common.asking.answer import Answer, ask
+from ov3d.common.asking.answer import Answer
+from ov3d.common.asking.ask import ask
 from ov3d.common.asking.index import LanguageIndex
 from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.language.cards import EncoderCard, Identity
@@ -100,7 +101,8 @@ def test_a_few_stray_points_are_no_object_and_are_named() -> None:
 
 
 def test_json_restores_the_origin_and_round_trips() -> None:
-    answer = ask(make_index(origin=(400000.25, 5000000.5, 10.0)), "a cat", WORDS["cat"], ignored_words=["red"])
+    answer = ask(make_index(origin=(400000.25, 5000000.5, 10.0)), "a cat", WORDS["cat"])
+    answer = replace(answer, ignored_words=("red",))
     data = answer.to_json()
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     np.testing.assert_allclose(data["objects"][0]["centre"], [400001.25, 5000000.5, 10.5], atol=1e-3)
@@ -138,6 +140,70 @@ def test_scenes_of_one_point_and_of_none() -> None:
     assert not ask(none, "a cat", WORDS["cat"]).found
 
 
+def with_instances(index: LanguageIndex) -> LanguageIndex:
+    """The cat as object 7, its nearest fifth and the book as object 3, the floor and what nobody saw as none."""
+    instance = np.full(len(index), -1, np.int32)
+    cat, book = np.flatnonzero(index.owner == 1), np.flatnonzero(index.owner == 2)
+    instance[cat], instance[book] = 7, 3
+    instance[cat[:25]] = 3
+    return replace(index, instance=instance)
+
+
+def test_stored_instances_are_the_objects() -> None:
+    index = with_instances(make_index())
+    assert index.instance is not None
+    book, cat = np.flatnonzero(index.instance == 3), np.flatnonzero(index.instance == 7)
+    answer = ask(index, "a cat", WORDS["cat"])
+    # Grouped by their scores the cat's points would be one object; stored, they are parts of two.
+    assert [item.num_points for item in answer.objects] == [150, 100]
+    assert answer.num_objects == 2 and answer.best_score == pytest.approx(0.8, abs=1e-3)
+    for item, members in zip(answer.objects, (book, cat), strict=True):
+        np.testing.assert_array_equal(item.point_idx, members)
+        np.testing.assert_allclose(item.centre, index.xyz[members].mean(axis=0), atol=1e-6)
+        spread = index.xyz[members].max(axis=0) - index.xyz[members].min(axis=0)
+        assert (item.size <= spread + 1e-6).all() and (item.size >= 0.9 * spread).all()
+        assert item.score == pytest.approx(0.8, abs=1e-3)  # the best tenth of either is cat
+    assert [item.num_points for item in ask(index, "a book", WORDS["book"]).objects] == [150]
+
+
+def test_a_stored_instance_is_present_by_its_best_tenth() -> None:
+    index = with_instances(make_index())
+    few = np.array(index.owner)
+    book = np.flatnonzero(few == 2)
+    few[book[:3]] = 1  # three stray points: the best tenth of 150 is on average far from a cat
+    few[np.flatnonzero(index.instance == 3)[:25]] = 2
+    index = replace(index, owner=few)
+    assert [item.num_points for item in ask(index, "a cat", WORDS["cat"]).objects] == [100]
+    faint = ask(index, "a cat", WORDS["cat"], threshold=0.85)
+    assert not faint.found and [item.num_points for item in faint.nearly] == [100]
+
+
+def test_points_of_no_instance_are_grouped_and_never_with_one() -> None:
+    index = with_instances(make_index())
+    floor = ask(index, "the floor", WORDS["floor"])
+    assert len(floor.objects) == 1 and floor.objects[0].num_points == 81 * 41
+    assert index.instance is not None
+    one_gone = index.instance.copy()
+    one_gone[index.instance == 7] = -1
+    answer = ask(replace(index, instance=one_gone), "a cat", WORDS["cat"])
+    assert [item.num_points for item in answer.objects] == [150, 100]  # object 3, and the grouped rest beside it
+
+
+def test_what_nobody_saw_counts_in_an_instances_extent_alone() -> None:
+    index = make_index()
+    instance = np.full(len(index), -1, np.int32)
+    unseen = np.flatnonzero(index.owner == -1)
+    instance[unseen] = 0
+    (cat,) = ask(replace(index, instance=instance), "a cat", WORDS["cat"]).objects
+    assert not np.isin(cat.point_idx, unseen).any()
+    owner = np.array(index.owner)
+    owner[unseen[:3]] = 1
+    found = ask(replace(index, instance=instance, owner=owner), "a cat", WORDS["cat"]).objects
+    (seen_in_part,) = (item for item in found if unseen[0] in item.point_idx)
+    np.testing.assert_array_equal(seen_in_part.point_idx, unseen)
+    assert seen_in_part.score == pytest.approx(0.8, abs=1e-3)
+
+
 def test_the_answer_equals_scores_of_the_index() -> None:
     index = make_index()
     answer = ask(index, "a cat", WORDS["cat"])
@@ -147,10 +213,10 @@ def test_the_answer_equals_scores_of_the_index() -> None:
 
 def test_what_cannot_be_asked_is_refused() -> None:
     index = make_index()
-    with pytest.raises(UsageError, match="--top 1"):
+    with pytest.raises(UsageError, match="--top must be at least 1, got 0"):
         ask(index, "a cat", WORDS["cat"], top=0)
     for threshold in (1.5, float("nan")):
-        with pytest.raises(UsageError, match="no cosine"):
+        with pytest.raises(UsageError, match=f"--threshold must be between -1 and 1, got {threshold:g}"):
             ask(index, "a cat", WORDS["cat"], threshold=threshold)
     with pytest.raises(DataError, match="wants 6"):
         ask(index, "a cat", np.zeros(5, np.float32))

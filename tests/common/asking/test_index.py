@@ -12,9 +12,13 @@ from ov3d.common.asking import index as index_module
 from ov3d.common.asking.index import LanguageIndex, read_index, write_index
 from ov3d.common.base.errors import CorruptFileError, DataError
 from ov3d.common.language.cards import EncoderCard, Identity
-from ov3d.common.scenes.scene import World
+from ov3d.common.lifting.features import LiftedFeatures
+from ov3d.common.lifting.projection import median_spacing
+from ov3d.common.scenes.scene import PointCloud, Scene, World
 
 CARD = EncoderCard("fake", Identity("i", "w", "p", "f"), Identity("t", "w", "p", "f"), 20, 10.0, 0.2, False)
+
+DIM = 96
 
 
 def _index(owner: np.ndarray | None, num_codes: int = 50, num_points: int = 50) -> LanguageIndex:
@@ -67,6 +71,50 @@ def test_scores_are_those_of_the_features(monkeypatch: pytest.MonkeyPatch) -> No
     for point in range(50):
         best = int(expected[point].argmax())
         assert labels[point] == (best if OWNER[point] >= 0 and expected[point].max() >= 0.5 else -1)
+
+
+def _lifted(num_points: int, seen: np.ndarray, basis: np.ndarray | None) -> LiftedFeatures:
+    rng = np.random.default_rng(1)
+    code = rng.normal(size=(len(seen), 16)) @ rng.normal(size=(16, DIM if basis is None else len(basis)))
+    code /= np.linalg.norm(code, axis=1, keepdims=True)
+    ones = np.ones(len(seen), np.float32)
+    views = np.ones(len(seen), np.int32)
+    return LiftedFeatures(code.astype(np.float16), seen, ones, views, num_points, "key", basis)
+
+
+def _orthonormal(rank: int) -> np.ndarray:
+    return np.linalg.qr(np.random.default_rng(2).normal(size=(DIM, rank)))[0].T.astype(np.float32)
+
+
+@pytest.mark.parametrize("seen", [np.arange(200, dtype=np.int32), np.arange(0, 200, 3, dtype=np.int32)])
+@pytest.mark.parametrize("rank", [None, 70])
+def test_of_lifted_answers_as_the_features_do(tmp_path: Path, seen: np.ndarray, rank: int | None) -> None:
+    lifted = _lifted(200, seen, None if rank is None else _orthonormal(rank))
+    xyz = np.random.default_rng(4).normal(size=(200, 3)).astype(np.float32)
+    scene = Scene(
+        "room", tmp_path, "made", cloud=PointCloud(xyz, np.zeros((200, 3), np.uint8)), world=World("arbitrary")
+    )
+    card = replace(CARD, dim=DIM)
+    text = np.random.default_rng(5).normal(size=(4, DIM)).astype(np.float32)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    expected = np.zeros((200, 4), np.float32)
+    expected[seen] = lifted.scores(text)
+    kept = LanguageIndex.of_lifted(lifted, scene, card, backend="points/fuse", facts={"frames": 3})
+    assert (kept.owner is None) == (len(seen) == 200) and kept.facts["frames"] == 3
+    np.testing.assert_allclose(kept.scores(text), expected, atol=1e-6)
+    assert kept.facts["point_spacing"] == median_spacing(xyz)
+    small = LanguageIndex.of_lifted(
+        lifted, scene, card, backend="x", vocabulary=("cat",), facts={"point_spacing": 9.0}, probes=text, tolerance=0.05
+    )
+    assert np.abs(small.scores(text) - expected).max() <= 0.05 + 1e-6
+    assert small.facts["basis_score_error"] <= 0.05 and small.facts["point_spacing"] == 9.0
+    assert small.code.shape[1] < lifted.code.shape[1] and (small.backend, small.vocabulary) == ("x", ("cat",))
+    back = small.to_scene()
+    assert (back.name, back.path, back.world, back.frames) == ("room", tmp_path.resolve(), scene.world, ())
+    assert back.cloud is not None
+    np.testing.assert_array_equal(back.cloud.xyz, xyz)
+    with pytest.raises(DataError, match="200 points do not fit the cloud of room"):
+        LanguageIndex.of_lifted(lifted, replace(scene, cloud=PointCloud(xyz[:9])), card, backend="x")
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:

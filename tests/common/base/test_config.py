@@ -30,6 +30,18 @@ def test_file_then_overrides(tmp_path: Path) -> None:
     assert load_config(Settings, None, []) == Settings()
 
 
+def test_overrides_may_be_a_mapping_nested_or_dotted(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("encoder: a\nlift: {border: 5}\n")
+    expected = Settings(encoder="a", lift=Lift(border=5, tolerance=1e-05), stages=("fuse", "guide"))
+    for lift in ({"lift": {"tolerance": 1e-05}}, {"lift.tolerance": 1e-05}):
+        assert load_config(Settings, path, {**lift, "stages": ("fuse", "guide")}) == expected
+    assert load_config(Settings, None, {"encoder": "no"}).encoder == "no"  # a text stays one
+    assert load_config(Settings, None, {"lift": {}}) == Settings()
+    with pytest.raises(UsageError, match=r"lift\.bordr \(settings\).*Did you mean border"):
+        load_config(Settings, None, {"lift": {"bordr": 5}})
+
+
 def test_dump_comes_back(tmp_path: Path) -> None:
     settings = Settings(lift=Lift(border=3))
     assert Settings.model_validate(yaml.safe_load(dump_config(settings))) == settings
@@ -44,7 +56,7 @@ def test_dump_comes_back(tmp_path: Path) -> None:
         ("lift.border", "not of the form key=value"),
         ("=3", "not of the form key=value"),
         ("encoder.x=3", "encoder"),
-        ("lift.border=[1", "no YAML value"),
+        ("lift.border=[1", "not a YAML value"),
     ],
 )
 def test_a_wrong_override_is_one_clear_error(override: str, message: str) -> None:

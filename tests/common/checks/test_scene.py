@@ -49,6 +49,17 @@ def test_photographs_alone_are_no_fault_but_no_points_either(tmp_path: Path) -> 
     assert _facts(replace(scene, frames=()))["frames"].state == "fault"
 
 
+def test_a_cloud_alone_is_a_scan_and_not_a_fault(tmp_path: Path) -> None:
+    scene = box_scene(tmp_path / "box")
+    alone = replace(scene, frames=())
+    if scene.cloud is None:
+        pytest.fail("the small scene has a cloud")
+    facts = _facts(alone)
+    assert facts["frames"].state == "absent"
+    assert "ov3d predict" in facts["frames"].hint
+    assert "fault" not in {fact.state for fact in facts.values()}
+
+
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
     scene = box_scene(tmp_path / "box")
     scene.frames[1].image_path.write_bytes(b"no image")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ov3d.common.asking.answer import ask
+from ov3d.common.asking.ask import ask
 from ov3d.common.base.errors import StorageError, UsageError
 from ov3d.common.base.progress import Silent
 from ov3d.common.exporters.animation import REPEATS, check_animation, write_animation

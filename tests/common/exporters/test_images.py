@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ov3d.common.asking.answer import ask
+from ov3d.common.asking.ask import ask
 from ov3d.common.asking.index import LanguageIndex
 from ov3d.common.base.errors import DataError
 from ov3d.common.exporters.drawing import HEAT_ALPHA, blend_heat, draw_outlines, round_length, tidied

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from plyfile import PlyData
 
-from ov3d.common.asking.answer import Answer, ask
+from ov3d.common.asking.answer import Answer
+from ov3d.common.asking.ask import ask
 from ov3d.common.asking.index import LanguageIndex
 from ov3d.common.base.errors import DataError, StorageError
 from ov3d.common.exporters.colours import HEAT_ANCHORS, heat_colours, heat_of

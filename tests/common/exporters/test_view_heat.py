@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.asking.answer import ask
+from ov3d.common.asking.ask import ask
 from ov3d.common.asking.index import LanguageIndex
 from ov3d.common.exporters.images import mask_picture, overlay_picture
 from ov3d.common.exporters.view_heat import code_scores, view_heat

@@ -1,4 +1,4 @@
-"""The text cache: what is kept comes back, damage is a miss, and prompts that are no prompts are refused."""
+"""The text cache: what is kept comes back, and damage counts as missing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from ov3d.common.base import files
-from ov3d.common.base.errors import DataError, StorageError, UsageError
+from ov3d.common.base.errors import DataError, StorageError
 from ov3d.common.language.cards import EncoderCard, Identity
-from ov3d.common.language.text_cache import TextCache, clean_prompt, encode_prompts
+from ov3d.common.language.text_cache import TextCache, encode_prompts
 
 DIM = 8
 TEXT = Identity("words", "w1", "none", "float32")
@@ -43,7 +43,7 @@ class CountingEncoder:
 
 def test_asking_again_needs_no_encoder() -> None:
     encoder, cache = CountingEncoder(), TextCache()
-    first = encode_prompts(CARD, ["a cat", "a dog", " a   cat "], cache, lambda: encoder)
+    first = encode_prompts(CARD, ["a cat", "a dog", "a cat"], cache, lambda: encoder)
     assert encoder.asked == ["a cat", "a dog"]  # each once
     np.testing.assert_array_equal(first[0], first[2])
     np.testing.assert_array_equal(first, encoder.encode_text(["a cat", "a dog", "a cat"]))
@@ -113,32 +113,6 @@ def test_an_encoder_with_another_text_side_is_refused() -> None:
     other = EncoderCard("other", CARD.image, Identity("words", "w2", "none", "float32"), DIM, 10.0, 0.2, True)
     with pytest.raises(DataError, match="made with another text encoder"):
         encode_prompts(CARD, ["a cat"], TextCache(), lambda: CountingEncoder(other))
-
-
-@pytest.mark.parametrize(
-    ("prompt", "says"),
-    [
-        ("", "empty"),
-        (" \t\n ", "empty"),
-        ("\u200b", "empty"),
-        ("a" * 10_000, "10,000 characters; at most 1,000"),
-        ("a \x1b[31mcat", r"U\+001B"),
-        ("a cat\x00", r"U\+0000"),
-        ("a \udcff cat", r"U\+DCFF"),
-    ],
-)
-def test_what_is_no_prompt_is_refused(prompt: str, says: str) -> None:
-    with pytest.raises(UsageError, match=says) as failure:
-        encode_prompts(CARD, ["a cat", prompt], TextCache(), CountingEncoder)
-    assert failure.value.hint
-    str(failure.value).encode("utf-8")  # it can be printed
-
-
-def test_unusual_prompts_are_prompts() -> None:
-    assert clean_prompt("  une  théière\n") == "une théière"
-    assert clean_prompt("猫") == "猫"
-    assert clean_prompt("🐈") == "🐈"
-    assert clean_prompt("x" * 1000) == "x" * 1000
 
 
 def _put_many(root: Path, seed: int) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ov3d.backends import estimate_run
+from ov3d.common.base.config import load_config
 from ov3d.common.base.errors import DataError
 from ov3d.common.features.estimate import estimate_extraction, peak_memory
 from ov3d.common.features.extract import extract_features, plan_extraction
 from ov3d.common.features.store import FeatureStore
+from ov3d.common.learning.run import estimate_run, train_run
 from ov3d.common.scenes.scene import LazyScenes
 from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
 from ov3d.points.backend import PointsBackend
@@ -42,16 +43,15 @@ def test_a_run_is_estimated_and_nothing_is_made(tmp_path: Path) -> None:
     scene = write_gallery(tmp_path / "room", room)
     backend = PointsBackend()
     before = sorted(tmp_path.rglob("*"))
-    (row,) = estimate_run(backend, scene.path, overrides=["lift.border=2"], device="cpu")
+    config = load_config(backend.config_type, None, ["lift.border=2"])
+    (row,) = estimate_run(backend, scene.path, config, device="cpu")
     assert sorted(tmp_path.rglob("*")) == before or not list(tmp_path.rglob("*.safetensors"))
-    assert (row["images"], row["points"] > 1000) == (4, True)
-    from ov3d.backends import train_run
-
-    run = train_run(backend, scene.path, overrides=["lift.border=2"], outputs=tmp_path / "runs", device="cpu")
+    assert (row.images, row.points > 1000) == (4, True)
+    run = train_run(backend, scene.path, config, outputs=tmp_path / "runs", device="cpu")
     made = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
-    (left,) = estimate_run(backend, scene.path, overrides=["lift.border=2"], device="cpu")
-    assert left["images"] == 0
-    assert made / 2.5 <= left["bytes"] <= 2.5 * made
+    (left,) = estimate_run(backend, scene.path, config, device="cpu")
+    assert left.images == 0
+    assert made / 2.5 <= left.bytes <= 2.5 * made
 
 
 @pytest.mark.usefixtures("colour_encoder")

@@ -25,13 +25,16 @@ def columns(cloud: PointCloud, offset: tuple[float, float, float] = (0.0, 0.0, 0
 def write_las(
     path: Path, cloud: PointCloud, *, offset: tuple[float, float, float] = (0.0, 0.0, 0.0), scale: float = 1e-4
 ) -> Path:
-    """LAS 1.2, point format 2; 255 stands for an unknown class. Positions are rounded to `scale`."""
+    """LAS 1.2, point format 2; 255 is an unknown class. Positions are rounded to `scale`, intensities to whole numbers."""
     records = b""
     rows = columns(cloud, offset)
-    for x, y, z, r, g, b, label, _ in rows:
+    strengths = [0] * len(rows) if cloud.intensity is None else [int(value) for value in cloud.intensity]
+    for (x, y, z, r, g, b, label, _), strength in zip(rows, strengths, strict=True):
         ints = [round((value - start) / scale) for value, start in zip((x, y, z), offset, strict=True)]
         classification = int(label) & 31
-        records += struct.pack("<iiiHBBbBH3H", *ints, 0, 0, classification, 0, 0, 0, *(int(c) * 257 for c in (r, g, b)))
+        records += struct.pack(
+            "<iiiHBBbBH3H", *ints, strength, 0, classification, 0, 0, 0, *(int(c) * 257 for c in (r, g, b))
+        )
     head = b"LASF" + struct.pack("<HHIHH8sBB", 0, 0, 0, 0, 0, b"", 1, 2) + b"\0" * 64
     head += struct.pack("<HHHIIBHI5I", 1, 2026, 227, 227, 0, 2, 26, len(rows), len(rows), 0, 0, 0, 0)
     head += struct.pack("<3d3d", scale, scale, scale, *offset)
@@ -45,29 +48,31 @@ def write_las(
 
 
 def write_pcd(path: Path, cloud: PointCloud, form: str) -> Path:
-    """PCD with packed colours (as floating point, PCL's way), labels and objects."""
+    """PCD with packed colours (as floating point, PCL's way), labels, objects, and where there is one the intensity."""
     rows = columns(cloud)
+    strengths = [()] * len(rows) if cloud.intensity is None else [(value,) for value in cloud.intensity.tolist()]
     bits = [(int(r) << 16) | (int(g) << 8) | int(b) for _, _, _, r, g, b, *_ in rows]
     packed = [struct.unpack("<f", struct.pack("<I", one))[0] for one in bits]
-    head = "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z rgb _ label instance\nSIZE 4 4 4 4 1 4 4\nTYPE F F F F U I I\n"
-    head += (
-        f"COUNT 1 1 1 1 4 1 1\nWIDTH {len(rows)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(rows)}\nDATA {form}\n"
-    )
+    more = ("", "", "", "") if cloud.intensity is None else (" intensity", " 4", " F", " 1")
+    head = f"# .PCD v0.7\nVERSION 0.7\nFIELDS x y z rgb _ label instance{more[0]}\nSIZE 4 4 4 4 1 4 4{more[1]}\n"
+    head += f"TYPE F F F F U I I{more[2]}\nCOUNT 1 1 1 1 4 1 1{more[3]}\nWIDTH {len(rows)}\nHEIGHT 1\n"
+    head += f"VIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(rows)}\nDATA {form}\n"
     if form == "ascii":
         lines = [
-            f"{row[0]!r} {row[1]!r} {row[2]!r} {colour!r} 1 2 3 4 {row[6]} {row[7]}"
-            for row, colour in zip(rows, packed, strict=True)
+            " ".join(map(repr, (*row[:3], colour, 1, 2, 3, 4, *row[6:], *strength)))
+            for row, colour, strength in zip(rows, packed, strengths, strict=True)
         ]
         data = ("\n".join(lines) + "\n").encode()
     elif form == "binary":
         data = b"".join(
-            struct.pack("<4f4Bii", *row[:3], colour, 1, 2, 3, 4, *row[6:])
-            for row, colour in zip(rows, packed, strict=True)
+            struct.pack(f"<4f4Bii{len(strength)}f", *row[:3], colour, 1, 2, 3, 4, *row[6:], *strength)
+            for row, colour, strength in zip(rows, packed, strengths, strict=True)
         )
     else:
         parts = [struct.pack(f"<{len(rows)}f", *(row[axis] for row in rows)) for axis in range(3)]
         parts += [struct.pack(f"<{len(rows)}f", *packed), b"\1\2\3\4" * len(rows)]
         parts += [struct.pack(f"<{len(rows)}i", *(row[k] for row in rows)) for k in (6, 7)]
+        parts += [struct.pack("<f", *strength) for strength in strengths if strength]
         plain = b"".join(parts)
         squeezed = lzf_compress(plain)
         data = struct.pack("<II", len(squeezed), len(plain)) + squeezed

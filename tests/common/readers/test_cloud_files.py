@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from plyfile import PlyData, PlyElement
 
 from ov3d.common.base.errors import MissingModelError
 from ov3d.common.readers import load_scene
 from ov3d.common.readers.lidar_bin import read_bin
 from ov3d.common.readers.lzf import decompress
+from ov3d.common.readers.scan import read_scan
 from ov3d.common.scenes.scene import PointCloud
 from tests.common.readers.cloud_writers import lzf_compress, write_bin, write_las, write_pcd
 from tests.common.readers.layouts import error_of
@@ -26,6 +29,7 @@ CLOUD = PointCloud(
     instances=RNG.integers(-1, 5, 60).astype(np.int32),
 )
 UTM = (412_345.0, 5_678_901.0, 230.0)
+MEASURED = replace(CLOUD, intensity=RNG.integers(1, 65536, 60).astype(np.float32))
 
 
 @pytest.mark.parametrize("form", ["ascii", "binary", "binary_compressed"])
@@ -91,8 +95,52 @@ def test_the_columns_of_a_bin_are_found_out_and_said(tmp_path: Path, num_columns
     assert any(f"60 rows of {'x y z r g b' if num_columns == 6 else 'x y z intensity'}" in note for note in scene.notes)
     if num_columns == 6:
         np.testing.assert_array_equal(scene.cloud.rgb, CLOUD.rgb)
+        assert scene.cloud.intensity is None
     else:
+        expected = np.arange(60) / 100 if num_columns == 4 else np.arange(60)
+        np.testing.assert_array_equal(scene.cloud.intensity, expected.astype(np.float32))
         assert scene.cloud.rgb is None
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary", "binary_compressed"])
+def test_a_pcd_keeps_its_intensity(tmp_path: Path, form: str) -> None:
+    cloud = load_scene(write_pcd(tmp_path / "scan.pcd", MEASURED, form)).cloud
+    assert cloud is not None and cloud.intensity is not None and cloud.intensity.dtype == np.float32
+    np.testing.assert_array_equal(cloud.intensity, MEASURED.intensity)
+    plain = load_scene(write_pcd(tmp_path / "plain.pcd", CLOUD, form)).cloud
+    assert plain is not None and plain.intensity is None
+
+
+def test_a_las_keeps_its_intensity_and_zeros_are_none(tmp_path: Path) -> None:
+    pytest.importorskip("laspy")
+    cloud = load_scene(write_las(tmp_path / "site.las", MEASURED)).cloud
+    assert cloud is not None
+    np.testing.assert_array_equal(cloud.intensity, MEASURED.intensity)
+    plain = load_scene(write_las(tmp_path / "plain.las", CLOUD)).cloud
+    assert plain is not None and plain.intensity is None
+
+
+@pytest.mark.parametrize("name", ["intensity", "scalar_Intensity"])
+def test_a_ply_keeps_its_intensity_in_every_subset_and_scale(tmp_path: Path, name: str) -> None:
+    rows = np.zeros(60, [("x", "f4"), ("y", "f4"), ("z", "f4"), (name, "u2")])
+    for axis, values in zip("xyz", CLOUD.xyz.T, strict=True):
+        rows[axis] = values
+    rows[name] = MEASURED.intensity
+    rows["x"][7] = np.nan
+    PlyData([PlyElement.describe(rows, "vertex")]).write(str(tmp_path / "scan.ply"))
+    assert MEASURED.intensity is not None
+    kept = np.delete(MEASURED.intensity, 7)
+    for scale in (None, 0.5):
+        cloud = load_scene(tmp_path / "scan.ply", scale=scale).cloud
+        assert cloud is not None and len(cloud) == 59
+        np.testing.assert_array_equal(cloud.intensity, kept)
+
+
+def test_a_labelled_scan_keeps_its_intensity(tmp_path: Path) -> None:
+    path = write_bin(tmp_path / "scan.bin", CLOUD, 4)
+    np.testing.assert_array_equal(read_scan(path).columns["intensity"], (np.arange(60) / 100).astype(np.float32))
+    through_a_scene = read_scan(path, layout="cloud")
+    np.testing.assert_array_equal(through_a_scene.columns["intensity"], read_scan(path).columns["intensity"])
 
 
 @pytest.mark.shared_data
@@ -113,6 +161,8 @@ def test_real_sweeps_and_stubs_are_read_with_their_columns(shared_data: Path) ->
             assert cloud is not None and len(cloud) == len(rows) == len(data) // (4 * num_columns)
             for k in range(0, len(rows), max(1, len(rows) // 50)):
                 assert cloud.xyz[k].tolist() == list(rows[k][:3])
+                if cloud.intensity is not None:
+                    assert num_columns < 6 and cloud.intensity[k] == rows[k][3]
                 if cloud.rgb is not None:
                     assert cloud.rgb[k].tolist() == list(rows[k][3:])
 

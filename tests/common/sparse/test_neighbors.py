@@ -63,6 +63,13 @@ def test_empty_clouds(device: str, sizes: tuple[int, int]) -> None:
     assert answer.indices.shape == (sizes[1], 2) and not answer.found.any()
 
 
+def test_double_precision_is_kept() -> None:
+    points = cloud(50, 13).double() + 1e6
+    answer = knn(points, points, 2)
+    assert answer.distances.dtype == torch.float64
+    assert torch.allclose(answer.distances, all_distances(points, points).sort(dim=1).values[:, :2], rtol=1e-9)
+
+
 def test_one_column() -> None:
     assert knn(cloud(9, 8), cloud(4, 9), 1).indices.shape == (4, 1)
 

@@ -87,5 +87,5 @@ def test_sparse_tensor_checks_its_voxels() -> None:
     with pytest.raises(UsageError, match="num_batches"):
         sparse_tensor(coords, feats, num_batches=0)
     x, _ = sparse_tensor(coords, feats, extent=(5, 1, 1))
-    with pytest.raises(UsageError, match="one row a voxel"):
+    with pytest.raises(UsageError, match="one row per voxel"):
         SparseTensor(x.grid, torch.zeros(3, 1))

@@ -3,51 +3,103 @@
     scene -> features of its frames -> LiftedFeatures (lifted.safetensors) -> LanguageIndex (index.safetensors)
 
 Every file is a function of the scene, the encoder and the configuration alone, so an interrupted run ends with the same bytes
-as one that was left alone.
+as an uninterrupted one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ov3d.common.asking.answer import SPACING_FACT
-from ov3d.common.asking.index import LanguageIndex, write_index
+from ov3d.common.asking.index import INDEX_NAME, LanguageIndex, write_index
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.progress import Progress
+from ov3d.common.base.runs import read_run
 from ov3d.common.base.shapes import Array, Float16, Float32
 from ov3d.common.checks.views import check_views
 from ov3d.common.language.specs import suitable_refinement
-from ov3d.common.learning.run_lifting import SceneLifting
+from ov3d.common.learning.run import Learnt, OpenRun
+from ov3d.common.learning.run_lifting import SceneLifting, TakenOver, take_over
 from ov3d.common.lifting.lift import LiftedFeatures
-from ov3d.common.lifting.lowrank import compress
-from ov3d.common.lifting.projection import median_spacing
 from ov3d.common.scenes.cloud_from_depth import with_cloud
-from ov3d.common.scenes.scene import PointCloud, Scene
+from ov3d.common.scenes.scene import Scene
 from ov3d.common.scenes.views import FILE_NAME as VIEWS_NAME
 from ov3d.common.scenes.views import ViewSet, write_views
 from ov3d.common.teachers.teacher import Teacher
 from ov3d.points.config import PointsConfig
 from ov3d.points.probes import PROBES
+from ov3d.points.stage_metrics import Truth
+from ov3d.points.vocabulary import SceneLabels
 
-INDEX_NAME = "index.safetensors"
 BLOCK_ROWS = 1 << 13
 
 
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """What fusing a scene gave.
+def fuse(run: OpenRun[PointsConfig], learnt: Learnt) -> tuple[SceneLabels, Truth]:
+    """Fuse every scene of a run.
 
-    Attributes:
-        index: the file of its LanguageIndex.
-        facts: what a manifest should know.
+    Args:
+        run: the run.
+        learnt: gets the scenes' indexes and facts.
+
+    Returns:
+        What the later stages need to know of the scenes, if there are any: which classes they have, and their truth.
+
+    Raises:
+        UsageError: there are no class names to learn.
+        DataError: a scene cannot be fused, or has no scene-level labels.
     """
+    config, scene_of, lifting = run.config, _Prepared(run), _lifting(run)
+    if config.basis.energy < 1:
+        training = [idx for idx, name in enumerate(run.source.ids) if name not in config.validation]
+        lifting.choose(
+            [run.folders[idx] for idx in training],
+            lambda number: scene_of(training[number]),
+            probe_texts(lifting.teacher, scene_of(training[0]).classes),
+        )
+    labels, truth = SceneLabels(config.labels, config.classes), Truth()
+    for idx, folder in enumerate(run.folders):
+        scene = scene_of(idx)
+        if len(config.stages) > 1:
+            labels.add(scene, training=scene.name not in config.validation)
+            truth.add(scene)
+        learnt.facts[scene.name] = fuse_scene(scene, lifting, config, folder)
+        learnt.indexes[scene.name] = folder / INDEX_NAME
+    return labels, truth
 
-    index: Path
-    facts: dict[str, Any]
+
+class _Prepared:
+    """Scenes of a run, with clouds, by number; the last one is kept, so that a run of one scene prepares it once."""
+
+    def __init__(self, run: OpenRun[PointsConfig]) -> None:
+        self._run = run
+        self._last: tuple[int, Scene] | None = None
+
+    def __call__(self, idx: int) -> Scene:
+        if self._last is None or self._last[0] != idx:
+            self._last = None  # two scenes need not fit into memory
+            run = self._run
+            assert run.teacher is not None
+            self._last = (idx, prepared(run.source[idx], run.teacher, run.config, progress=run.progress))
+        return self._last[1]
+
+
+def _lifting(run: OpenRun[PointsConfig]) -> SceneLifting:
+    """What lifts the scenes of a run, with the features and the basis of another run where the configuration names one."""
+    assert run.teacher is not None
+    config = run.config
+    return SceneLifting(
+        teacher=run.teacher,
+        config=config.lift,
+        basis_config=config.basis,
+        run=run.path,
+        progress=run.progress,
+        extract=run.options.extract,
+        resume=run.options.resume,
+        taken=take_over(read_run(config.lifted), config.basis) if config.lifted is not None else TakenOver(),
+    )
 
 
 def prepared(scene: Scene, teacher: Teacher, config: PointsConfig, *, progress: Progress) -> Scene:
@@ -66,7 +118,7 @@ def prepared(scene: Scene, teacher: Teacher, config: PointsConfig, *, progress: 
     return scene
 
 
-def fuse_scene(scene: Scene, lifting: SceneLifting, config: PointsConfig, folder: Path) -> Fused:
+def fuse_scene(scene: Scene, lifting: SceneLifting, config: PointsConfig, folder: Path) -> dict[str, Any]:
     """Fuse one prepared scene into `folder`.
 
     Args:
@@ -75,19 +127,21 @@ def fuse_scene(scene: Scene, lifting: SceneLifting, config: PointsConfig, folder
         config: how to fuse.
         folder: where the scene's files go.
 
+    Returns:
+        What a manifest should know.
+
     Raises:
         DataError: missing features that must not be extracted, or none on any point.
     """
-    assert scene.cloud is not None
     frames = lifting.frames_of(scene, folder)
     lifted = lifting.lifted(scene, frames, folder)
     if not len(lifted):
         raise DataError(f"No point of {scene.name} is seen by a frame with features.", "See: ov3d doctor SCENE")
-    cloud, scene = scene.cloud, replace(scene, frames=frames)
-    index = _index(scene, cloud, lifted, lifting.teacher, config)
+    scene = replace(scene, frames=frames)
+    index = _index(scene, lifted, lifting.teacher, config)
     write_index(folder / INDEX_NAME, index)
     write_views(folder / VIEWS_NAME, ViewSet.from_scene(scene))
-    return Fused(folder / INDEX_NAME, {"points": len(cloud), "share_seen": lifted.share_seen, **index.facts})
+    return {"points": lifted.num_points, "share_seen": lifted.share_seen, **index.facts}
 
 
 def probe_texts(teacher: Teacher, classes: tuple[str, ...]) -> Float32[Array, "k d"]:
@@ -110,34 +164,21 @@ def point_features(lifted: LiftedFeatures, config: PointsConfig) -> Float16[Arra
     return features
 
 
-def _index(
-    scene: Scene, cloud: PointCloud, lifted: LiftedFeatures, teacher: Teacher, config: PointsConfig
-) -> LanguageIndex:
-    probes = probe_texts(teacher, scene.classes)
-    if lifted.basis is not None:  # a score is code . (basis @ text)
-        probes = probes @ lifted.basis.T
-    low = compress(point_features(lifted, config), probes, tolerance=config.score_tolerance)
+def _index(scene: Scene, lifted: LiftedFeatures, teacher: Teacher, config: PointsConfig) -> LanguageIndex:
     facts = {
-        SPACING_FACT: median_spacing(cloud.xyz),
         "lifted": lifted.key,
         "frames": len(scene.frames),
         "refine": suitable_refinement(config.refine, config.encoder),
         "score": config.score,
-        "basis_energy": low.energy_kept,
-        "basis_score_error": low.max_error,
         **({"lifted_basis": lifted.facts["basis"]} if "basis" in lifted.facts else {}),
         **teacher.facts(scene),
     }
-    return LanguageIndex(
-        xyz=cloud.xyz,
-        code=low.code,
-        basis=low.basis if lifted.basis is None else low.basis @ lifted.basis,
-        owner=lifted.row_of_point() if len(lifted) < len(cloud) else None,
-        scene=scene.name,
-        scene_path=str(scene.path.resolve()),
-        world=scene.world,
+    return LanguageIndex.of_lifted(
+        replace(lifted, code=point_features(lifted, config)),
+        scene,
+        teacher.card,
         backend="points/fuse",
-        encoder=teacher.card,
-        rgb=cloud.rgb,
         facts=facts,
+        probes=probe_texts(teacher, scene.classes),
+        tolerance=config.score_tolerance,
     )

@@ -1,16 +1,14 @@
-"""Scans to be labelled: every point of the file in its order, with what else the file says of it, and the labelled file.
+"""Scans to be labelled: every point of the file in its order, with whatever else the file says about it.
 
-    input   x y z [red green blue] [anything]          PLY, LAS, PCD, .npy, .bin, or a scene with a cloud
-    output  x y z [anything] label score red green blue, PLY, binary
+    x y z [red green blue] [anything]          PLY, LAS, PCD, .npy, .bin, or a scene with a cloud
 
-Points that are not finite keep their place and their line: their label is `NO_LABEL`, their score 0. Columns of the input that
-are called as ours are go on as `input_NAME`, so nothing of a PLY is lost but lists.
+Points that are not finite keep their place. Columns of the input that have the names of columns we write are called
+`input_NAME`, so nothing of a PLY is lost except lists.
 """
 
 from __future__ import annotations
 
-import colorsys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,24 +16,23 @@ from typing import Any
 import numpy as np
 
 from ov3d.common.base.errors import DataError
-from ov3d.common.base.files import atomic_write
-from ov3d.common.base.shapes import Array, Bool, Float32, Int64, Shaped, UInt8, UInt16
-from ov3d.common.readers import load_scene
+from ov3d.common.base.shapes import Array, Bool, Float32, Int64, Shaped, UInt8
 from ov3d.common.readers.cloud_files import READERS, is_cloud_file
+from ov3d.common.readers.detect import load_scene
 from ov3d.common.readers.layout import choose_origin
 from ov3d.common.readers.ply import read_vertices, vertex_points
 from ov3d.common.readers.raw_points import RawPoints, usable
+from ov3d.common.readers.scaling import check_scale
 from ov3d.common.scenes.scene import Scene
 
-NO_LABEL = 65535
-"""The label of points that have none: not finite, or below the threshold."""
 BLOCK_POINTS = 1 << 19
-_TYPES = {
+PLY_TYPES = {
     **{f"i{size}": name for size, name in ((1, "char"), (2, "short"), (4, "int"))},
     **{f"u{size}": name for size, name in ((1, "uchar"), (2, "ushort"), (4, "uint"))},
     "f4": "float",
     "f8": "double",
 }
+"""What PLY calls a number of NumPy's."""
 _OURS = ("label", "score", "red", "green", "blue")
 
 
@@ -45,12 +42,13 @@ class Scan:
 
     Attributes:
         path: the file.
-        columns: values a point as they are to be written, positions first.
-        xyz: finite positions relative to `origin`, metres.
+        columns: values of every point as they are to be written, positions first.
+        xyz: finite positions relative to an origin near them, metres.
         rgb: colours of those points, or none.
         finite: which points of the file they are.
         up: unit vector against gravity.
         notes: what the reader found worth saying.
+        scene: the scene that the cloud belongs to; none for a lone file.
     """
 
     path: Path
@@ -60,6 +58,7 @@ class Scan:
     finite: Bool[Array, " n"]
     up: tuple[float, float, float] = (0.0, 0.0, 1.0)
     notes: tuple[str, ...] = ()
+    scene: Scene | None = None
 
     def __len__(self) -> int:
         return len(self.finite)
@@ -75,81 +74,26 @@ def read_scan(path: Path, *, layout: str | None = None, scale: float | None = No
 
     Args:
         path: a cloud's file, or a scene that has a cloud.
-        layout: how a scene is stored; none detects it.
-        scale: metres a unit of the file; none takes it to be in metres.
+        layout: how a scene is stored; by default that is detected.
+        scale: metres per unit of the file; by default 1.
 
     Raises:
         DataError: there is no such file, it cannot be read, or none of its points has finite coordinates.
-        UsageError: the scale is no positive number.
+        UsageError: the scale is not positive.
     """
-    from ov3d.common.readers.scaling import check_scale
-
     check_scale(scale)
     if not path.exists():
         raise DataError(f"There is no scan at {path}.", "Check the path.")
     if layout is not None or path.is_dir() or path.suffix.lower() == ".pth":
         return _from_scene(load_scene(path, layout=layout, scale=scale), path)
     if not is_cloud_file(path):
-        raise DataError(f"{path} is no cloud that can be read.", f"Known: {', '.join(READERS)}, .pth.")
+        raise DataError(f"{path} is not a cloud that can be read.", f"Known: {', '.join(READERS)}, .pth.")
     if path.suffix.lower() == ".ply":
         vertices = read_vertices(path)
         raw = vertex_points(vertices, path)
         return _scan(path, raw, _ply_columns(vertices), scale)
     raw = READERS[path.suffix.lower()](path)
     return _scan(path, raw, _columns(raw), scale)
-
-
-def write_labelled(
-    path: str | Path,
-    scan: Scan,
-    labels: UInt16[Array, " n"],
-    scores: Float32[Array, " n"],
-    classes: Sequence[str],
-    comments: Sequence[str] = (),
-) -> Path:
-    """Write a scan with its labels as a binary little-endian PLY, atomically and a block at a time.
-
-    Args:
-        path: the file to create or to replace.
-        scan: every point of it is written, in order.
-        labels: numbers into `classes`, `NO_LABEL` for none.
-        scores: raw cosine a point.
-        classes: their names; a comment each, `class NUMBER NAME`.
-        comments: further lines for the header; what is not ASCII is escaped.
-
-    Raises:
-        StorageError: the file cannot be written; the old one is untouched.
-    """
-    columns = [(name, values.dtype.newbyteorder("<")) for name, values in scan.columns.items()]
-    columns += [("label", np.dtype("<u2")), ("score", np.dtype("<f4"))]
-    columns += [(name, np.dtype("u1")) for name in ("red", "green", "blue")]
-    lines = ["ply", "format binary_little_endian 1.0"]
-    said = [*comments, *(f"class {number} {name}" for number, name in enumerate(classes)), f"class {NO_LABEL} no label"]
-    lines += [f"comment {ascii(' '.join(line.split()))[1:-1]}" for line in said]
-    lines += [f"element vertex {len(scan)}"]
-    lines += [f"property {_TYPES[dtype.str.lstrip('<|')]} {name}" for name, dtype in columns]
-    colours = np.concatenate([palette(len(classes)), [[90, 90, 90]]]).astype(np.uint8)
-    with atomic_write(path) as stream:
-        stream.write(("\n".join([*lines, "end_header"]) + "\n").encode("ascii"))
-        for rows in _blocks(len(scan)):
-            block = np.empty(rows.stop - rows.start, np.dtype(columns))
-            for name, values in scan.columns.items():
-                block[name] = values[rows]
-            block["label"], block["score"] = labels[rows], scores[rows]
-            rgb = colours[np.minimum(labels[rows], len(classes))]
-            for channel, name in enumerate(("red", "green", "blue")):
-                block[name] = rgb[:, channel]
-            stream.write(block.tobytes())
-    return Path(path)
-
-
-def palette(count: int) -> UInt8[Array, "k 3"]:
-    """Colours of classes: hues a golden angle apart, three lightnesses in turn, so that neighbours in number differ."""
-    colours = [
-        colorsys.hls_to_rgb((0.02 + number * 0.61803398875) % 1, (0.45, 0.62, 0.30)[number % 3], 0.70)
-        for number in range(count)
-    ]
-    return np.rint(np.array(colours, np.float64).reshape(-1, 3) * 255).astype(np.uint8)
 
 
 def _scan(path: Path, raw: RawPoints, columns: dict[str, Shaped[Array, " n"]], scale: float | None) -> Scan:
@@ -172,9 +116,10 @@ def _from_scene(scene: Scene, path: Path) -> Scan:
     cloud = scene.cloud
     if cloud is None or not len(cloud):
         raise DataError(f"Scene {scene.name} has no points.", "Give a scan: a PLY, LAS, PCD or .npy file.")
-    raw = RawPoints(cloud.xyz + np.asarray(scene.world.origin), cloud.rgb, cloud.labels, cloud.instances)
+    xyz = cloud.xyz + np.asarray(scene.world.origin)
+    raw = RawPoints(xyz, cloud.rgb, cloud.labels, cloud.instances, cloud.intensity)
     everything = np.ones(len(cloud), bool)
-    return Scan(path, _columns(raw), cloud.xyz, cloud.rgb, everything, scene.world.up, scene.notes)
+    return Scan(path, _columns(raw), cloud.xyz, cloud.rgb, everything, scene.world.up, scene.notes, scene)
 
 
 def _ply_columns(vertices: Any) -> dict[str, Shaped[Array, " n"]]:
@@ -199,9 +144,9 @@ def _columns(raw: RawPoints) -> dict[str, Shaped[Array, " n"]]:
     }
     if raw.rgb is not None:
         columns |= {f"input_{name}": raw.rgb[:, k] for k, name in enumerate(("red", "green", "blue"))}
-    for name, values in (("input_label", raw.labels), ("instance", raw.instances)):
+    for name, values in (("input_label", raw.labels), ("instance", raw.instances), ("intensity", raw.intensity)):
         if values is not None:
-            columns[name] = values if values.dtype.str.lstrip("<>|=") in _TYPES else _narrower(values)
+            columns[name] = values if values.dtype.str.lstrip("<>|=") in PLY_TYPES else _narrower(values)
     return columns
 
 

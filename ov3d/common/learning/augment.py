@@ -7,15 +7,40 @@ Tilt, turn, size and mirror images of positions; contrast, tint and noise of col
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from ov3d.common.base.config import Config
 from ov3d.common.base.shapes import Float, UInt8
-from ov3d.points.config import AugmentConfig
 
+Turn = Literal["any", "quarter", "none"]
+"""How clouds are turned about the vertical, see `AugmentConfig.turn`."""
 OFTEN = 0.95
 """Chance of tint and of noise."""
+
+
+class AugmentConfig(Config):
+    """How a cloud is changed before a step. A training of minutes has no time for much of it; the paper's is a preset's."""
+
+    tilt: float = Field(default=0.0, ge=0)
+    """Largest rotation about x and y, radians."""
+    turn: Turn = "quarter"
+    """Angles that it is turned by about the vertical: any, or quarter turns, which keep straight walls straight in voxels."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Range of its size."""
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Chance of a mirror image, for x and for y."""
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    """Chance that colours are stretched to the whole range, by any degree."""
+    tint: float = Field(default=0.03, ge=0, le=1)
+    """Largest shift of a colour channel, of the whole range; in 19 of 20 steps."""
+    colour_noise: float = Field(default=0.02, ge=0, le=1)
+    """Standard deviation of noise on colours, of the whole range; in 19 of 20 steps."""
+    drop_colours: float = Field(default=0.0, ge=0, le=1)
+    """Chance that all colours are grey, so that the network gets by without."""
 
 
 def augment_positions(

@@ -1,0 +1,1 @@
+"""A whole backend: things that look alike are called alike."""

@@ -158,11 +158,6 @@ def working_camera(camera: Camera, long_side: int) -> Camera:
     return camera.resized(*bounded_size(camera.width, camera.height, long_side))
 
 
-def working_frame(frame: Frame, long_side: int) -> Frame:
-    """The frame as far as its camera goes, at the working size."""
-    return replace(frame, camera=working_camera(frame.camera, long_side))
-
-
 def _ray_depth(frame: Frame, camera: Camera) -> Float32[Array, " n"]:
     """Measured distances along the rays of a working camera, 0 where there is none: the nearest measurement, never a mean."""
     if frame.depth is None:

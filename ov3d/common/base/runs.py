@@ -77,26 +77,30 @@ def started_config(run: Path) -> Path:
 
 
 def claim_run(run: Path, config: str) -> None:
-    """Write a configuration into a run's folder, or see that the one there fits: a run goes on as it was begun.
+    """Write a configuration into a run's folder, unless it is there; arguments and errors as of `check_claim`."""
+    if check_claim(run, config):
+        write_text(run / CONFIG_NAME, config)
 
-    A run of some stages may go on with more of them; nothing else may differ.
+
+def check_claim(run: Path, config: str) -> bool:
+    """Whether a configuration still has to be written into a run's folder; nothing is written yet.
+
+    A run of some stages may be resumed with more of them; nothing else may differ.
 
     Args:
         run: the folder.
         config: the configuration as YAML, every value written out.
 
     Raises:
-        UsageError: the folder holds a run of other settings.
+        UsageError: the folder holds a run with other settings.
     """
     path = run / CONFIG_NAME
     before = path.read_text(encoding="utf-8") if path.is_file() else None
-    if before == config:
-        return
-    if before is not None and (other := _other_setting(before, config)):
+    if before is not None and before != config and (other := _other_setting(before, config)):
         raise UsageError(
             f"Run {run} was started with other settings ({other}).", "Start a new run, or take its config.yaml."
         )
-    write_text(path, config)
+    return before != config
 
 
 def _other_setting(before: str, after: str) -> str:
@@ -120,9 +124,11 @@ def scene_folders(run: Path, ids: Sequence[str]) -> list[Path]:
     Raises:
         DataError: two scenes have one name.
     """
-    for number, name in enumerate(ids):
-        if name in ids[:number]:
+    seen: set[str] = set()
+    for name in ids:
+        if name in seen:
             raise DataError(f"Two scenes are named {name}.", "Scene names in one run must differ.")
+        seen.add(name)
     return [run / "scenes" / f"{number:04d}-{_safe(name)}" for number, name in enumerate(ids)]
 
 

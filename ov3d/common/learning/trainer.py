@@ -215,7 +215,9 @@ class Trainer:
     def metadata(self) -> dict[str, Any]:
         """The metadata of a checkpoint written now."""
         facts = {"stage": self.stage.name, "step": self.step, "made_from": self.stage.made_from}
-        return {**facts, **self._machine(), **self.stage.state().metadata}
+        # What decides the last digits of a sum, for whoever wonders; `begin_run` tells the user when it changes.
+        machine = {"threads": torch.get_num_threads(), "device": self.context.device.type}
+        return {**facts, **machine, **self.stage.state().metadata}
 
     # ----------------------------------------------------------------------------------------------------- internals
 
@@ -248,22 +250,7 @@ class Trainer:
         checkpoint.load_optimiser(self.optimiser)
         if not self.done:
             say(f"Resuming stage {stage.name} at step {self.step} of {stage.steps}.")
-            self._say_changes(before)
         return True
-
-    def _machine(self) -> dict[str, Any]:
-        """What decides the last digits of a sum."""
-        return {"threads": torch.get_num_threads(), "device": self.context.device.type}
-
-    def _say_changes(self, before: Mapping[str, Any]) -> None:
-        now = self._machine()
-        then = {name: before.get(name, value) for name, value in now.items()}
-        if then != now:
-            self.context.progress.say(
-                f"The checkpoint was written with {then['threads']} threads on {then['device']}, training continues with "
-                f"{now['threads']} on {now['device']}: results may differ in the last digits "
-                f"(OMP_NUM_THREADS={then['threads']} and --device {then['device']} avoid that)."
-            )
 
     def _failure(self, what: str, parts: Values) -> DataError:
         cause = _likely_cause(self.stage.state().modules, parts)

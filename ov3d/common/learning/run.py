@@ -36,6 +36,7 @@ from ov3d.common.base.runs import (
 from ov3d.common.learning.backend import Backend, RunOptions
 from ov3d.common.learning.estimate import Estimate
 from ov3d.common.learning.run_config import RunConfig
+from ov3d.common.learning.trainer import TrainerContext
 from ov3d.common.readers import open_source
 from ov3d.common.scenes.scene import SceneSource
 from ov3d.common.teachers import open_teacher
@@ -74,6 +75,10 @@ class OpenRun(Generic[C]):
     options: RunOptions
     teacher: Teacher | None
     facts: dict[str, Any]
+
+    def trainer_context(self, folder: Path) -> TrainerContext:
+        """What a trainer needs to know of the run; its files go into `folder`."""
+        return TrainerContext(folder, self.config.seed, self.device, self.progress, self.options.resume)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
     A(x) = (1 - a) (W2 W1 x + b) + a x,    logits = s A(x) T^t                                                  (1)
 
-with T the text vectors, which stay as they are, and a = 0.05. There is no activation, so A is one affine map. Features are
+with T the text vectors, which stay as they are, and a = 0.05. Without an activation, A is one affine map. Features are
 codes, x = B^t c, and every product of (1) is taken in the narrower space: W1 B^t and T W2 are small matrices, so a step never
 makes a row of the encoder's width.
 

@@ -192,7 +192,7 @@ class GuideStage(Stage):
         return (confidence * distance).sum(), float(confidence.sum())
 
     def _votes(self, labels: Int32[Array, " n"], where: Tensor, num_cells: int) -> Float[Tensor, "v k"]:
-        """Share of each pseudo label among a voxel's points; zeros where none has one."""
+        """Share of each pseudo label among a voxel's labelled points; zeros if there are none."""
         known, num_classes = labels != IGNORE, len(self.text)
         picked = torch.from_numpy(labels[known].astype(np.int64)).to(self.device)
         place = where[torch.from_numpy(known).to(self.device)] * num_classes + picked

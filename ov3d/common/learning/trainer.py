@@ -42,7 +42,7 @@ class TrainerContext:
         folder: where the checkpoint and the curves go.
         seed: of all random numbers.
         device: where tensors live.
-        progress: hears how far training is.
+        progress: is told how far training is.
         resume: whether to resume from a checkpoint in the folder.
     """
 
@@ -140,7 +140,7 @@ class Trainer:
 
     Args:
         stage: what to train.
-        context: where, and who hears of it.
+        context: where to train it, and who is told.
     """
 
     def __init__(self, stage: Stage, context: TrainerContext) -> None:

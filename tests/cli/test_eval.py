@@ -169,7 +169,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             2,
             "auto, raw, class",
         ),
-        (["nowhere"], 1, "There is no run at nowhere"),
+        (["nowhere"], 1, "No run found at nowhere"),
     ],
 )
 def test_wrong_calls(

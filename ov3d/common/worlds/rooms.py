@@ -1,6 +1,6 @@
-"""Rooms: four walls, photographs on them, and things that stand on the floor without touching each other.
+"""Rooms: four walls, photographs on them, and things on the floor that do not touch each other.
 
-x and y lie in the floor with the room's middle at the origin, z is up, metres. A wall's own frame has x to the right and y up
+x and y span the floor with the room's middle at the origin, z is up, metres. A wall's own frame has x to the right and y up
 as seen from inside, z into the room, and its origin at the middle of the skirting.
 """
 
@@ -67,7 +67,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thing:
-    """A piece that stands on the floor.
+    """A piece on the floor.
 
     Attributes:
         name: its class.
@@ -91,8 +91,8 @@ class Room:
     Attributes:
         size: along x, y and z, metres.
         pictures: photographs on the walls.
-        things: what stands on the floor.
-        primitives: everything there is to see.
+        things: the pieces on the floor.
+        primitives: all visible solids.
     """
 
     size: tuple[float, float, float]
@@ -112,7 +112,7 @@ def wall_pose(size: tuple[float, float, float], wall: int) -> Float64[Array, "4 
 
 
 def wall_axis(wall: int) -> int:
-    """The world axis that a wall stands across: 1 for the walls at -y and +y, 0 for the others."""
+    """The world axis normal to a wall: 1 for the walls at -y and +y, 0 for the others."""
     return 1 - wall % 2
 
 
@@ -133,14 +133,14 @@ def furnish(
     """Draw a room.
 
     Args:
-        rng: every choice comes from it.
+        rng: source of all random choices.
         wall: one of `WALLS`.
         photographs: names of photographs, each hung once.
-        num_boxes, num_pedestals: how many of each stand about.
-        furniture: kinds of furniture, one piece each time a kind is named.
+        num_boxes, num_pedestals: number of each.
+        furniture: kinds of furniture, one piece per mention.
 
     Returns:
-        The room, or none where the things drawn did not fit into it.
+        The room, or None if the drawn things did not fit into it.
     """
     grown = np.sqrt(1 + 0.06 * len(furniture))
     size = (
@@ -265,7 +265,7 @@ def _stand(
     pictures: list[Picture],
     others: list[Thing],
 ) -> Thing | None:
-    """One piece at a free place where it hides no photograph; none where there is no such place."""
+    """One piece at a free place where it hides no photograph; None if no such place was found."""
     for _ in range(80):
         parts = {"box": _box, "pedestal": _pedestal, **FURNITURE}[kind](rng)
         low, high = bounds(parts)
@@ -313,7 +313,7 @@ def _pose_anywhere(
     high: Float64[Array, " 3"],
     pictures: list[Picture],
 ) -> Float64[Array, "4 4"] | None:
-    """A piece turned as it likes, clear of the walls and, if it is tall, of the floor before photographs."""
+    """A piece at any angle, clear of the walls and, if it is tall, of the floor in front of photographs."""
     yaw = rng.uniform(0, 2 * np.pi)
     reach = float(np.hypot(*np.abs(np.stack([low, high]))[:, :2].max(axis=0))) + 0.05
     x, y = (float(rng.uniform(-s / 2 + reach, s / 2 - reach)) for s in size[:2])

@@ -169,8 +169,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             2,
             "auto, raw, class",
         ),
-        (["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--ensemble"], 2, "goes with a run"),
-        (["nowhere"], 1, "There is no run at nowhere"),
+        (["nowhere"], 1, "No run found at nowhere"),
     ],
 )
 def test_wrong_calls(

@@ -181,7 +181,7 @@ class FeatureStore:
         return features if inverse is None else features[inverse]
 
     def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float32[Array, "n d"]:
-        """Unit features at pixels: the mean of the scales' unit features, brought to unit length; else as `features_at`."""
+        """Unit features at pixels: the mean of the scales' unit features, normalised; else as `features_at`."""
         view = self.load(frame)
         pixels, inverse = _deduplicated(frame_pixels(frame, uv), frame.camera.width)
         features = view.pixel_features(pixels)
@@ -221,7 +221,7 @@ class FeatureStore:
     # ------------------------------------------------------------------------------------------------------- writing
 
     def write_crops(self, frame: Frame, vectors: Sequence[Float32[Array, "_ d"]]) -> Path:
-        """Store the unit vectors of a frame's crops, one array a scale, each in the order of `CropGrid.corners`."""
+        """Store the unit vectors of a frame's crops, one array per scale, each in the order of `CropGrid.corners`."""
         if self.refiner is not None or not isinstance(self.plan, CropPlan):
             raise UsageError("A store that is refined, or of patches, keeps no crops.", "Write to its unrefined().")
         width, height = frame.camera.width, frame.camera.height

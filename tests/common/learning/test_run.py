@@ -62,7 +62,7 @@ def test_a_run_says_with_how_many_threads_it_was_trained(threads: list[int], tmp
     assert trained.manifest["device"] == "cpu"
     said = [line for line in listener.lines if "threads" in line]
     assert len(said) == len(threads) - 1
-    assert all("on 1 threads so far and now on 2" in line for line in said)
+    assert all("used 1 threads so far and now uses 2" in line for line in said)
 
 
 def test_a_manifest_holds_what_was_learnt_and_how(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_run_is_resumed_as_it_was_started(tmp_path: Path) -> None:
 
 def test_there_must_be_scenes_of_different_names(tmp_path: Path) -> None:
     scene = box_scene(tmp_path / "scene", 2)
-    for names, message in (((), "no scene to train on"), (("a", "a"), "Two scenes are named a")):
+    for names, message in (((), "No scene to train on"), (("a", "a"), "Two scenes are named a")):
         with pytest.raises(DataError, match=message):
             _Idle().train(LazyScenes(names, lambda _: scene), _Config(), run=tmp_path / "run", device=CPU)
     assert not (tmp_path / "run").exists()

@@ -81,7 +81,7 @@ def test_presets_fill_in_stages() -> None:
     assert (config.guide.voxel_size, config.guide.epochs, config.specialise.scale) == (0.02, 3, 1.0)
     assert (config.guide.augment.turn, config.guide.augment.scale) == ("any", (0.9, 1.1))
     assert set(PRESETS) == {"zero-shot", "cpu", "gpu", "paper"}
-    with pytest.raises(UsageError, match="first ones of fuse, pseudo-label"):
+    with pytest.raises(UsageError, match="prefix of fuse, pseudo-label"):
         load_config(PointsConfig, None, ["stages=[fuse, guide]"])
     with pytest.raises(UsageError, match="needs validation scenes"):
         load_config(PointsConfig, None, ["guide.select=best"])

@@ -71,7 +71,7 @@ def check_same_length(**arrays: Shaped[Array, " _"]) -> None:
     """Refuse arrays of different lengths, naming all of them."""
     if len({len(array) for array in arrays.values()}) > 1:
         lengths = ", ".join(f"{name} {len(array)}" for name, array in arrays.items())
-        raise DataError(f"The arrays differ in length: {lengths}.", "One label a point in each.")
+        raise DataError(f"The arrays differ in length: {lengths}.", "One label per point in each.")
 
 
 def check_labels(name: str, labels: Integer[Array, " n"], allowed: Int64[Array, " k"]) -> None:
@@ -169,7 +169,7 @@ def fold_runs(
         min_run: the mean length of runs, in the first points, from which it is done.
 
     Returns:
-        The arrays' values a run, and the number of points a run; where runs are too short, the arrays themselves and none.
+        The arrays' values per run, and the number of points per run; where runs are too short, the arrays themselves and none.
     """
     num = len(arrays[0])
     probe = min(num, RUN_PROBE)
@@ -257,7 +257,7 @@ class Overlaps(NamedTuple):
 
 
 def count_overlaps(prediction: UInt32[Array, " n"], truth: UInt32[Array, " n"]) -> Overlaps:
-    """Count the points of each pair of labels as they stand in files: a class map is then read once a pair, not a point."""
+    """Count the points of each pair of labels as they are in files: a class map is then read once per pair, not a point."""
     (true, predicted), lengths = fold_runs(truth, prediction)
     pair = np.empty((len(true), 2), np.uint32)
     low, high = (0, 1) if np.little_endian else (1, 0)

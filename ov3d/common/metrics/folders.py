@@ -123,7 +123,7 @@ def evaluate_folders(
         truth_root, prediction_root: folders, laid out as `docs/protocols.md` says.
         options: what is scored, and how.
         workers: processes; none takes as many as the number of scans is worth.
-        progress: hears how far it is.
+        progress: receives progress.
 
     Raises:
         FaultyFilesError: files are missing, superfluous, damaged or hold ids that the data set does not know; all are named.
@@ -169,7 +169,7 @@ def score_pairs(
         scoring: how.
         pairs: the files.
         workers: processes; none takes as many as the number of scans is worth.
-        progress: hears how far it is.
+        progress: receives progress.
     """
     chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
     total = score_chunk(scoring, [])

@@ -37,7 +37,7 @@ def overlaps(
         class_bits: bits of a class.
 
     Returns:
-        Two keys, (id, class) with the class in the low bits, and a count a pair.
+        Two keys, (id, class) with the class in the low bits, and a count per pair.
     """
     found_bits = id_bits[0] + class_bits
     if found_bits + id_bits[1] + class_bits <= 64:

@@ -63,7 +63,7 @@ def evaluate_views(
         truth_root, prediction_root: folders, laid out as `docs/protocols.md` says.
         protocol: `3d-ovs` or `langsplat`; none takes the data set's first.
         wanted: views to score, `scene/view`; none takes all.
-        progress: hears how far it is.
+        progress: receives progress.
 
     Raises:
         FaultyFilesError: masks are missing, too many, damaged or of the wrong size; all are named.
@@ -129,7 +129,7 @@ def _find_3d_ovs(truth_root: Path, prediction_root: Path) -> tuple[list[View], l
 
 
 def _find_lerf_ovs(truth_root: Path, prediction_root: Path) -> tuple[list[View], list[Fault]]:
-    """`[label/]scene/frame_XXXXX.json`, one file a view."""
+    """`[label/]scene/frame_XXXXX.json`, one file per view."""
     root = truth_root / "label" if (truth_root / "label").is_dir() else truth_root
     files = sorted(root.glob("frame_*.json"))
     scenes = {root.name: (files, prediction_root)} if files else {}
@@ -209,7 +209,7 @@ def _read_prediction(
         if maps:
             labels = _read_image(maps[0])
             if labels.ndim != 2:
-                raise DataError(f"it has shape {'x'.join(map(str, labels.shape))}, not one class a pixel")
+                raise DataError(f"it has shape {'x'.join(map(str, labels.shape))}, not one class per pixel")
             known = (labels < len(view.classes)) & (labels >= 0) | (labels == NO_LABEL)
             if labels.dtype.kind not in "iu" or not known.all():
                 raise DataError(f"it holds {labels[~known].flat[0]}, which is no class 0 to {len(view.classes) - 1}")
@@ -257,7 +257,7 @@ def _read_mask(path: Path) -> Bool[Array, "h w"]:
     """A mask from an image (white is foreground), or LangSplat's mask of a relevancy in .npy."""
     values = _read_image(path)
     if values.ndim < 2:
-        raise DataError(f"{path.name} has shape {values.shape}, not one value a pixel")
+        raise DataError(f"{path.name} has shape {values.shape}, not one value per pixel")
     if path.suffix == ".npy" and values.dtype.kind == "f":
         return mask_of_relevancy(values)
     if values.ndim == 3:  # grey in three channels, with or without an opaque fourth

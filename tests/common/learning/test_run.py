@@ -117,7 +117,7 @@ def test_a_run_is_resumed_as_it_was_started(tmp_path: Path) -> None:
 
 def test_there_must_be_scenes_of_different_names(tmp_path: Path) -> None:
     scene = box_scene(tmp_path / "scene", 2)
-    for names, message in (((), "no scene to train on"), (("a", "a"), "Two scenes are named a")):
+    for names, message in (((), "No scene to train on"), (("a", "a"), "Two scenes are named a")):
         with pytest.raises(DataError, match=message):
             _Idle().train(LazyScenes(names, lambda _: scene), _Config(), run=tmp_path / "run", device=CPU)
     assert not (tmp_path / "run").exists()

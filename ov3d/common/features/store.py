@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.base import files
+from ov3d.common.base import tensor_files
 from ov3d.common.base.errors import CorruptFileError, DataError, UsageError
 from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Float, Float16, Float32, Int64, UInt16
@@ -237,7 +237,9 @@ class FeatureStore:
             "vectors": np.concatenate(vectors).astype(np.float16),
             "boxes": np.concatenate(boxes).astype(np.uint16),
         }
-        return files.write_tensors(self.path(frame), tensors, kind=CROPS_KIND, version=VERSION, metadata=metadata)
+        return tensor_files.write_tensors(
+            self.path(frame), tensors, kind=CROPS_KIND, version=VERSION, metadata=metadata
+        )
 
     def write_tokens(self, frame: Frame, tokens: Float32[Array, "gh gw d"]) -> Path:
         """Store the unit vectors of a frame's patches."""
@@ -245,7 +247,9 @@ class FeatureStore:
             raise UsageError("A store that is refined, or of crops, keeps no patches.", "Write to its unrefined().")
         metadata = {**self._metadata(frame), "plan": self.plan.to_json()}
         tensors = {"tokens": tokens.astype(np.float16)}
-        return files.write_tensors(self.path(frame), tensors, kind=TOKENS_KIND, version=VERSION, metadata=metadata)
+        return tensor_files.write_tensors(
+            self.path(frame), tensors, kind=TOKENS_KIND, version=VERSION, metadata=metadata
+        )
 
     def write_segments(self, frame: Frame, segments: UInt16[Array, "sh sw"], vectors: Float16[Array, "m d"]) -> Path:
         """Store the superpixels of a frame and their unit vectors."""
@@ -253,7 +257,9 @@ class FeatureStore:
             raise UsageError("A store without a refiner keeps no superpixels.", "Write crops to it.")
         metadata = {**self._metadata(frame), "refiner": self.refiner.to_json()}
         tensors = {"segments": segments, "vectors": vectors}
-        return files.write_tensors(self.path(frame), tensors, kind=SEGMENTS_KIND, version=VERSION, metadata=metadata)
+        return tensor_files.write_tensors(
+            self.path(frame), tensors, kind=SEGMENTS_KIND, version=VERSION, metadata=metadata
+        )
 
     def _metadata(self, frame: Frame) -> dict[str, Any]:
         return {
@@ -280,25 +286,25 @@ class FeatureStore:
         entry = self._shards.find(path.stem)
         return (None, None) if entry is None else (_Signature.of(entry.shard), entry)
 
-    def _read(self, path: Path) -> files.TensorFile:
+    def _read(self, path: Path) -> tensor_files.TensorFile:
         try:
-            return files.read_tensors(path, kind=self._kind, version=VERSION)
+            return tensor_files.read_tensors(path, kind=self._kind, version=VERSION)
         except DataError:
             entry = None if path.exists() else self._shards.find(path.stem)
             if entry is None:
                 raise
             return self._read_entry(path.stem, entry)  # another process has packed it just now
 
-    def _read_entry(self, key: str, entry: ShardEntry) -> files.TensorFile:
+    def _read_entry(self, key: str, entry: ShardEntry) -> tensor_files.TensorFile:
         try:
-            return files.parse_tensors(entry.read(), entry.shard, kind=self._kind, version=VERSION)
+            return tensor_files.parse_tensors(entry.read(), entry.shard, kind=self._kind, version=VERSION)
         except CorruptFileError as error:
             self._shards.reject(key)
             raise CorruptFileError(
                 error.message, "Run ov3d extract-features again: it encodes the image anew."
             ) from error
 
-    def _view(self, frame: Frame, file: files.TensorFile) -> ViewFeatures:
+    def _view(self, frame: Frame, file: tensor_files.TensorFile) -> ViewFeatures:
         size = (frame.camera.width, frame.camera.height)
         if self.refiner is not None:
             return SegmentFeatures(file.tensors["segments"], file.tensors["vectors"], size)

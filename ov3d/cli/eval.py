@@ -140,7 +140,7 @@ def evaluate(
     asked = _RunOptions(protocol, scene, classes, threshold, ensemble)
     found: EvalReport | list[EvalReport]
     if dataset is None:
-        _refuse(files.typed, "goes with --dataset NAME.", "Name the data set, or leave it out to score a run.")
+        _refuse(files.typed, "goes with --dataset NAME.", "Name the data set, or leave it out to score your own run.")
         found = _run_reports(run or "latest", asked, device, outputs, console)
     elif run is not None:
         raise UsageError("A run and --dataset cannot be scored together.", "Leave one out.")
@@ -207,11 +207,11 @@ def _refuse(options: Mapping[str, object], why: str, hint: str = "Leave it out."
 
 def _read_list(path: Path) -> list[str]:
     if not path.is_file():
-        raise DataError(f"There is no list of scans at {path}.", "Check the path given to --list.")
+        raise DataError(f"The list of scans {path} does not exist.", "Check the path given to --list.")
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:
-        raise DataError(f"{path} names no scan.", "Write one name a line, for example 08/000000.")
+        raise DataError(f"{path} names no scan.", "Write one name per line, for example 08/000000.")
     return names
 
 

@@ -69,7 +69,7 @@ def scored_scene(path: Path, scene: Scene, config: PointsConfig, *, progress: Pr
         path: the index.
         scene: the scene it was made from, with a true class per point.
         config: the run's.
-        progress: hears how far it is.
+        progress: told how far it is.
 
     Raises:
         DataError: the scene has no truth, or its points are not those of the index.
@@ -107,10 +107,10 @@ def evaluate_points(
             and for a trained run all of them.
         threshold: raw cosine from which a class is present; None takes the encoder's own, and for a trained run none at all.
         ensemble: whether the 3D network is also scored together with the features that it learnt from.
-        progress: hears how far it is.
+        progress: told how far it is.
 
     Raises:
-        DataError: there is no class to ask for, or the features that an ensemble needs are missing.
+        DataError: no class has a true point, or the features that an ensemble needs are missing.
         UsageError: a class that the scene does not know, or an ensemble without a 3D network.
     """
     index, scene = scored.index, scored.scene
@@ -213,7 +213,7 @@ def _fused_scores(scored: ScoredScene, question: Question) -> FusedScores:
 def _views_table(
     title: str, scene: Scene, source: ImageFeatures, question: Question, progress: Progress
 ) -> PromptedTable | None:
-    """The teacher's answers on labelled views that it has features of; None where there is no such view."""
+    """The teacher's answers on labelled views that it has features of; None without such a view."""
     frames = [frame for frame in scene.frames if frame.labels is not None and source.has(frame)]
     if not frames:
         return None

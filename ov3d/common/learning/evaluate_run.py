@@ -52,7 +52,7 @@ def evaluate_run(
         scene: path of the one scene to score, where it has moved or the run has several; None scores all of them, where they
             were when the run was made.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        progress: hears how far it is.
+        progress: told how far it is.
 
     Returns:
         One report per scene, in the order of their names.

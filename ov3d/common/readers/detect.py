@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ov3d.common.base.errors import DataError, UsageError, did_you_mean
-from ov3d.common.readers import arrays, blender, cloud, colmap, llff, nerfstudio, s3dis, scannet, scannet_raw, stanford
-from ov3d.common.readers.layout import Layout, scene_name
+from ov3d.common.base.errors import DataError, UsageError, did_you_mean, nearest
+from ov3d.common.readers import (
+    arrays,
+    blender,
+    cloud,
+    colmap,
+    kitti_object,
+    llff,
+    nerfstudio,
+    nuscenes,
+    s3dis,
+    scannet,
+    scannet_raw,
+    semantickitti,
+    stanford,
+)
+from ov3d.common.readers.layout import Layout
 from ov3d.common.readers.scaling import check_scale, in_metres
 from ov3d.common.scenes.scene import LazyScenes, Scene, SceneSource
 
@@ -25,10 +39,16 @@ LAYOUTS: tuple[Layout, ...] = (
     arrays.POINTCEPT,
     arrays.OPENSCENE,
     arrays.NPY,
+    nuscenes.LAYOUT,
+    semantickitti.LAYOUT,
+    kitti_object.LAYOUT,
 )
 """Known layouts; the first that matches a path reads it."""
 
 SPLITS_FOLDER = "splits"
+
+MANY = 30
+"""Scenes beyond which a hint names only the first."""
 
 
 def open_source(
@@ -38,11 +58,11 @@ def open_source(
     scale: float | None = None,
     say: Callable[[str], None] | None = None,
 ) -> SceneSource:
-    """Open a scene, or a folder whose sub-folders are scenes, without reading any.
+    """Open a scene, a data set, or a folder whose sub-folders are scenes, without reading any.
 
     Args:
-        path: a scene (then the source has one), or a folder of scenes: ids are the names of the sub-folders, in order;
-            each `splits/NAME.txt` is a split, one id a line.
+        path: a scene (then the source has one); a data set; one scene of a data set, as `DATASET/ID`; or a folder of scenes:
+            ids are the names of the sub-folders, in order, and each `splits/NAME.txt` is a split, one id a line.
         layout: a name of `LAYOUTS`; by default the content tells.
         scale: metres per unit of the files; makes an arbitrary world metric. By default lengths are as they are.
         say: hears, of each scene that is read, its layout and its notes, a line each.
@@ -53,22 +73,28 @@ def open_source(
     """
     check_scale(scale)
     root, layouts = Path(path), _layouts(layout)
+    finish = _finisher(scale, say)
     if not root.exists():
-        raise DataError(f"There is nothing at {root}.", "Check the path to the scene.")
+        inside = _member(root, layouts, say)
+        return LazyScenes(inside.ids, lambda name: finish(inside.load(name)))
     single = _matching(root, layouts)
     if single is not None:
-        return LazyScenes((scene_name(root),), _loader(root, single, {}, scale, say))
-    inner = _scenes_below(root, layouts) if root.is_dir() else {}
-    if not inner:
+        inside = single.scenes(root, say)
+        return LazyScenes(inside.ids, lambda name: finish(inside.load(name)), inside.splits)
+    below = _scenes_below(root, layouts) if root.is_dir() else {}
+    if not below:
         raise _no_scene(root, layouts)
-    return LazyScenes(tuple(inner), _loader(root, None, inner, scale, say), _splits(root, tuple(inner)))
+    return LazyScenes(tuple(below), lambda name: finish(_only(*below[name])), _splits(root, tuple(below)))
 
 
-def load_scene(path: str | os.PathLike[str], *, layout: str | None = None, scale: float | None = None) -> Scene:
+def load_scene(
+    path: str | os.PathLike[str], name: str | None = None, *, layout: str | None = None, scale: float | None = None
+) -> Scene:
     """Read one scene.
 
     Args:
-        path: the scene.
+        path: the scene, or a data set.
+        name: which scene of a data set.
         layout: a name of `LAYOUTS`; by default the content tells.
         scale: metres per unit of the files; makes an arbitrary world metric. By default lengths are as they are.
 
@@ -77,9 +103,13 @@ def load_scene(path: str | os.PathLike[str], *, layout: str | None = None, scale
         DataError: the path is no scene, several scenes, or one with a fault; the message names it.
     """
     source = open_source(path, layout=layout, scale=scale)
+    if name is not None and (len(source) > 1 or name in source.ids):
+        if name not in source.ids:
+            raise DataError(f"{path} has no scene {name!r}.", _near(name, source.ids))
+        return source[list(source.ids).index(name)]
     if len(source) > 1:
         first = ", ".join(source.ids[:3])
-        raise DataError(f"{path} holds {len(source)} scenes ({first}, …).", f"Name one: {Path(path) / source.ids[0]}")
+        raise DataError(f"{path} holds {len(source):,} scenes ({first}, …).", f"Name one: {Path(path) / source.ids[0]}")
     return source[0]
 
 
@@ -117,23 +147,50 @@ def _scenes_below(root: Path, layouts: tuple[Layout, ...]) -> dict[str, tuple[Pa
     return found
 
 
-def _loader(
-    root: Path,
-    single: Layout | None,
-    inner: dict[str, tuple[Path, Layout]],
-    scale: float | None,
-    say: Callable[[str], None] | None,
-) -> Callable[[str], Scene]:
-    def load(name: str) -> Scene:
-        path, layout = (root, single) if single is not None else inner[name]
-        scene = layout.load(path)
+def _member(path: Path, layouts: tuple[Layout, ...], say: Callable[[str], None] | None) -> LazyScenes:
+    """The scene that a path names as `DATASET/ID`.
+
+    Raises:
+        DataError: there is no such data set, or none of its scenes is called that.
+    """
+    single = _matching(path.parent, layouts) if path.parent.is_dir() else None
+    if single is None or single.open is None:
+        raise DataError(f"There is nothing at {path}.", "Check the path to the scene.")
+    inside = single.open(path.parent, say)
+    if path.name not in inside.ids:
+        raise DataError(f"{path.parent} has no scene {path.name!r}.", _near(path.name, inside.ids))
+    return LazyScenes((path.name,), inside.load)
+
+
+def _near(name: str, ids: Sequence[str]) -> str:
+    """A hint for the name of a scene that is not there: the nearest, or the first few of many."""
+    if len(ids) <= MANY or nearest(name, ids):
+        return did_you_mean(name, ids)
+    return f"It has {len(ids):,}: {', '.join(ids[:3])}, …"
+
+
+def _only(path: Path, layout: Layout) -> Scene:
+    """The scene at a path that must be one scene."""
+    inside = layout.scenes(path)
+    if len(inside) != 1:
+        raise DataError(
+            f"{path} is a data set of {len(inside):,} scenes, not a scene.",
+            f"Open it by itself, or one of them: {path / inside.ids[0]}",
+        )
+    return inside[0]
+
+
+def _finisher(scale: float | None, say: Callable[[str], None] | None) -> Callable[[Scene], Scene]:
+    """What is done to every scene that is read: bring it to metres, and tell what it was read as."""
+
+    def finish(scene: Scene) -> Scene:
         scene = scene if scale is None else in_metres(scene, scale)
         if say is not None:
             for line in (summary(scene), *scene.notes):
                 say(f"{scene.name}: {line}")
         return scene
 
-    return load
+    return finish
 
 
 def _splits(root: Path, ids: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ov3d.common.base.shapes import Array, Float64
-from ov3d.common.scenes.scene import Frame, PointCloud, Scene, World
+from ov3d.common.scenes.scene import Frame, LazyScenes, PointCloud, Scene, World
 
 FAR = 1000.0
 """Coordinates beyond this get an origin: fp32 is finer than a tenth of a millimetre below it, and coarser beyond."""
@@ -19,20 +19,22 @@ _SAMPLE = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way in which captures lie on disk.
+    """One way in which captures lie on disk: scene by scene (`load`), or a whole data set (`open`).
 
     Attributes:
         name: what `layout=` calls it.
         looks_for: what tells it apart, in words for an error.
-        matches: whether a path is a scene of this layout; looks at names only.
-        load: reads one scene.
+        matches: whether a path is a scene or data set of this layout; looks at names only.
+        load: reads the scene at a path; none for data sets.
+        open: opens the data set at a path without reading a scene, and says what takes a while; none for single scenes.
         yields_to: where this is true too, another layout fits better, unless the user names this one.
     """
 
     name: str
     looks_for: str
     matches: Callable[[Path], bool]
-    load: Callable[[Path], Scene]
+    load: Callable[[Path], Scene] | None = None
+    open: Callable[[Path, Callable[[str], None] | None], LazyScenes] | None = None
     yields_to: Callable[[Path], bool] = lambda path: False
 
     def scene(
@@ -71,11 +73,24 @@ class Layout:
             splits=splits or {},
         )
 
+    def scenes(self, path: Path, say: Callable[[str], None] | None = None) -> LazyScenes:
+        """The scenes at a path, none of them read; of a layout without data sets, the one."""
+        if self.open is not None:
+            return self.open(path, say)
+        load = self.load
+        assert load is not None, f"layout {self.name} can neither load nor open"
+        return LazyScenes((scene_name(path),), lambda _: load(path))
+
 
 def scene_name(path: Path) -> str:
     """The id of the scene at a path: its folder's name, or its file's without the ending."""
     resolved = path.resolve()
     return resolved.stem if resolved.is_file() else resolved.name
+
+
+def folder_name(path: Path) -> str:
+    """What a folder is called where it is named, which for a link is not what it leads to."""
+    return path.name if path.name not in ("", "..") else path.resolve().name
 
 
 def choose_origin(positions: Float64[Array, "n 3"]) -> tuple[float, float, float]:

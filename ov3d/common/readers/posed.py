@@ -158,7 +158,7 @@ def _fitted(shot: Shot, lens: Lens, header: ImageHeader) -> tuple[Camera, Distor
     """The pinhole camera, the distortion, and how many quarter turns clockwise were needed."""
     stated = (lens.camera.width, lens.camera.height)
     upright, stored = header.size, header.stored_size
-    fits_upright, fits_stored = _same_shape(stated, upright), _same_shape(stated, stored)
+    fits_upright, fits_stored = same_shape(stated, upright), same_shape(stated, stored)
     if not (fits_upright or fits_stored):
         raise DataError(
             f"Image {shot.path} is {upright[0]}x{upright[1]}, its intrinsics in {shot.stated_in} are for "
@@ -181,7 +181,7 @@ def _fitted(shot: Shot, lens: Lens, header: ImageHeader) -> tuple[Camera, Distor
     return whole.pinhole(), whole, turns
 
 
-def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
+def same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
     """Whether one size is the other one resized, its sides rounded to whole pixels."""
     (small_w, small_h), (w, h) = sorted((a, b))
     return abs(small_w * h / w - small_h) < 1.5 or abs(small_h * w / h - small_w) < 1.5
@@ -191,7 +191,7 @@ def _depth(shot: Shot, path: Path, camera: Camera, distortion: Distortion | None
     size = _raster_size(path)
     if size is None:
         raise DataError(f"{shot.stated_in} names the depth image {path}, which cannot be read.", "Export it again.")
-    if not _same_shape(size, (camera.width, camera.height)):
+    if not same_shape(size, (camera.width, camera.height)):
         raise DataError(
             f"Depth image {path} is {size[0]}x{size[1]}, its photograph {camera.width}x{camera.height}: "
             "they do not show the same.",

@@ -19,6 +19,7 @@ from ov3d.common.base.shapes import Array, Bool, Float32, Float64, Int32, UInt8
 from ov3d.common.scenes.cameras import Camera
 from ov3d.common.scenes.distortion import Distortion, straighten, straighten_nearest
 from ov3d.common.scenes.images import load_raster, load_rgb
+from ov3d.common.scenes.sweep import Sweep
 from ov3d.common.scenes.truth import IGNORE as IGNORE
 from ov3d.common.scenes.truth import ClassMasks as ClassMasks
 from ov3d.common.scenes.truth import LabelImage as LabelImage
@@ -192,6 +193,7 @@ class Scene:
         classes: names of the class ids in labels; empty when nothing is labelled.
         splits: names of splits (`train`, `test`, …) to the names of the frames in them, where the capture says so.
         notes: what the reader found worth saying (frames left out, a guess it made).
+        sweep: of a LiDAR sweep, where and when it was taken; none for other scenes.
     """
 
     name: str
@@ -203,6 +205,7 @@ class Scene:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sweep: Sweep | None = None
 
     def frame(self, name: str) -> Frame:
         """The frame of that name."""

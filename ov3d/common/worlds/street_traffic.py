@@ -117,9 +117,10 @@ def _vehicle(rng: Random, kinds: tuple[str, ...], shares: tuple[float, ...]) -> 
     return name, {"car": car, "truck": truck, "bus": bus, "motorcycle": motorcycle}[name](rng)
 
 
-def _length(parts: list[Primitive]) -> float:
+def _size(parts: list[Primitive]) -> tuple[float, float]:
+    """Length and width, metres."""
     low, high = bounds(parts)
-    return float(high[0] - low[0])
+    return float(high[0] - low[0]), float(high[1] - low[1])
 
 
 def _ahead(side: int) -> float:
@@ -135,7 +136,7 @@ def _lane(rng: Random, ride: Ride, busy: Traffic, side: int, lane: int) -> Itera
     x += float(rng.uniform(0, 25))
     while x < end and busy.vehicles > 0:
         name, parts = _vehicle(rng, ("car", "truck", "bus", "motorcyclist"), (0.66, 0.12, 0.11, 0.11))
-        length = _length(parts)
+        length, _ = _size(parts)
         middle = x + length / 2
         if not own or abs(middle) > 10 + length / 2:
             yield Placement(
@@ -145,11 +146,12 @@ def _lane(rng: Random, ride: Ride, busy: Traffic, side: int, lane: int) -> Itera
 
 
 def _cyclists(rng: Random, plan: StreetPlan, ride: Ride, busy: Traffic, side: int) -> Iterator[Placement]:
-    speed, y = -side * float(rng.uniform(3.5, 5.5)), side * (plan.lanes * LANE + CYCLE_STRIP / 2)
+    speed, y = -side * float(rng.uniform(3.5, 5.5)), plan.lanes * LANE + CYCLE_STRIP / 2
     x, end = ride.meets(speed)
     while x < end and busy.cyclists > 0:
         x += 3 + float(rng.exponential(100 / busy.cyclists))
-        place = pose_at(x, y + float(rng.uniform(-0.2, 0.2)), _ahead(side))
+        # Away from the parked ones, of which buses stand out.
+        place = pose_at(x, side * (y - float(rng.uniform(0.0, 0.3))), _ahead(side))
         yield Placement("bicyclist", bicycle(rng, ridden=True), place, Motion((speed, 0.0, 0.0)))
 
 
@@ -159,7 +161,7 @@ def _walkers(rng: Random, plan: StreetPlan, ride: Ride, busy: Traffic, side: int
     for y, speed in zip(tracks, (rng.uniform(0.9, 1.6), -rng.uniform(0.9, 1.6), 0.0), strict=True):
         x, end = ride.meets(float(speed))
         while x < end and busy.walkers > 0:
-            x += 0.9 + float(rng.exponential(max(300 / busy.walkers - 0.9, 0.1)))
+            x += 1.2 + float(rng.exponential(max(300 / busy.walkers - 1.2, 0.1)))
             child = rng.random() < 0.15
             yaw = (0.0 if speed > 0 else np.pi) if speed else float(rng.uniform(0, 2 * np.pi))
             pose = pose_at(x, side * (plan.kerb + float(y)), yaw + float(rng.uniform(-0.1, 0.1)), KERB_HEIGHT)
@@ -168,15 +170,15 @@ def _walkers(rng: Random, plan: StreetPlan, ride: Ride, busy: Traffic, side: int
 
 
 def _parked(rng: Random, plan: StreetPlan, busy: Traffic, block: tuple[float, float], side: int) -> Iterator[Placement]:
-    y = side * (plan.kerb - plan.parking / 2)
     # Nothing stands on the crossing, which lies at the far end of the block before a junction.
     x, end = block[0] + 4.0, block[1] - ZEBRA - 3.0
     while x < end - 5:
         name, parts = _vehicle(rng, ("car", "truck", "bus", "motorcycle"), (0.74, 0.09, 0.08, 0.09))
-        length = _length(parts)
+        length, width = _size(parts)
         if rng.random() < busy.parked and x + length < end:
             yaw = _ahead(side) + float(rng.uniform(-0.03, 0.03)) + (np.pi / 3 if name == "motorcycle" else 0)
-            yield Placement(name, parts, pose_at(x + length / 2, y + float(rng.uniform(-0.12, 0.12)), yaw))
+            y = plan.kerb - max(plan.parking / 2, width / 2 + 0.15) + float(rng.uniform(-0.12, 0.12))
+            yield Placement(name, parts, pose_at(x + length / 2, side * y, yaw))
         x += length + float(rng.uniform(0.8, 1.8))
 
 
@@ -208,7 +210,7 @@ Crossed = tuple[float, float, float, float]
 
 
 def _crossed(one: Placement) -> Crossed:
-    return float(one.pose[0, 3]), float(one.pose[1, 3]), one.motion.velocity[0], _length(one.parts)
+    return float(one.pose[0, 3]), float(one.pose[1, 3]), one.motion.velocity[0], _size(one.parts)[0]
 
 
 def _crossing(
@@ -216,9 +218,9 @@ def _crossing(
 ) -> Iterator[Placement]:
     """People who cross while the carrier is near, and people who wait because no moment is free."""
     arrival = junction / ride.speed if ride.speed > 0 else ride.duration / 2
-    for _ in range(busy.crossing):
+    for abreast in (np.arange(busy.crossing) - (busy.crossing - 1) / 2) * 0.9:
         side, pace = int(rng.choice(SIDES)), float(rng.uniform(1.1, 1.7))
-        x, start, yaw = junction - ZEBRA + float(rng.uniform(-1.3, 1.3)), side * (plan.kerb + 0.2), -side * np.pi / 2
+        x, start, yaw = junction - ZEBRA + float(abreast), side * (plan.kerb + 0.2), -side * np.pi / 2
         child = rng.random() < 0.15
         name, parts = "child" if child else "pedestrian", pedestrian(rng, child=child)
         seconds = (2 * plan.kerb + 0.4) / pace

@@ -170,7 +170,7 @@ def fold_runs(
 
     Returns:
         The values of each run in each array, and the number of points of each run; where runs are too short, the arrays
-            themselves and None.
+        themselves and None.
     """
     num = len(arrays[0])
     probe = min(num, RUN_PROBE)

@@ -147,10 +147,10 @@ class PanopticQuality:
         """Count the segments of one scan.
 
         Args:
-            prediction_class: integers [n], a class per point.
-            prediction_instance: integers [n], 0 to 2^32 - 1, an id a point; equal ids of different classes are different
-                segments.
-            truth_class: integers [n], the true class per point.
+            prediction_class: integers [n], the predicted class of each point.
+            prediction_instance: integers [n], 0 to 2^32 - 1, the id of each point; equal ids of different classes are
+                different segments.
+            truth_class: integers [n], the true class of each point.
             truth_instance: integers [n], as `prediction_instance`. For the official numbers, hand over the whole packed
                 label as the id, on both sides.
 

@@ -32,7 +32,7 @@ def overlaps(
 
     Args:
         predicted, true: class and id of each run of points.
-        lengths: points of each run; none where a run is a point.
+        lengths: points of each run; None where every run is a single point.
         id_bits: bits of the largest predicted and true id.
         class_bits: bits of a class.
 

@@ -69,8 +69,8 @@ class ViewIoU:
         Args:
             view: its name; every view is counted once.
             classes: the k class names or queries.
-            prediction: a mask per class.
-            truth: a mask per class.
+            prediction: one mask per class.
+            truth: one mask per class.
             count_pixels: whether the masks cover the whole class list, so that a pixel can be right or wrong as a whole.
 
         Raises:

@@ -37,31 +37,34 @@ COLUMNS = 5
 DATASET = "nuscenes-panoptic"
 
 
-def open_keyframes(root: Path, say: Callable[[str], None] | None = None) -> LazyScenes:
+def open_keyframes(path: Path, say: Callable[[str], None] | None = None) -> LazyScenes:
     """All keyframes of a data set, each read when it is asked for; splits are those of the drives.
 
     Args:
-        root: of the data set.
+        path: of the data set, or the folder of one version's tables in it.
         say: hears of tables whose reading takes a while.
 
     Raises:
         DataError: no tables, several versions, or tables with a fault.
     """
-    folder = _version_folder(root)
+    folder = _version_folder(path)
     keyframes = read_keyframes(folder, say=say)
     if not len(keyframes):
         raise DataError(f"{folder} lists no LiDAR keyframe.", "Check that the tables are complete.")
     names = keyframes.names()
     place = {name: number for number, name in enumerate(names)}
     return LazyScenes(
-        names, lambda name: load_keyframe(root, keyframes[place[name]]), _splits(folder.name, names, keyframes)
+        names,
+        lambda name: load_keyframe(path, folder.parent, keyframes[place[name]]),
+        _splits(folder, names, keyframes),
     )
 
 
-def load_keyframe(root: Path, keyframe: Keyframe) -> Scene:
+def load_keyframe(path: Path, root: Path, keyframe: Keyframe) -> Scene:
     """A sweep, its photographs and its labels.
 
     Args:
+        path: what was opened.
         root: of the data set.
         keyframe: from `read_keyframes`.
 
@@ -73,7 +76,7 @@ def load_keyframe(root: Path, keyframe: Keyframe) -> Scene:
     frames, notes = _frames(root, keyframe)
     return Scene(
         name=keyframe.name,
-        path=root,
+        path=path,
         layout=LAYOUT.name,
         frames=frames,
         cloud=PointCloud(points.xyz, None, labels, instances, points.intensity),
@@ -150,29 +153,30 @@ def _camera(data: SensorData, header: ImageHeader, path: Path) -> Camera:
     return camera.resized(*header.size)
 
 
-def _splits(version: str, names: tuple[str, ...], keyframes: Keyframes) -> dict[str, tuple[str, ...]]:
+def _splits(folder: Path, names: tuple[str, ...], keyframes: Keyframes) -> dict[str, tuple[str, ...]]:
     drives = keyframes.drive_of_each()
     found = {}
-    for split in split_names(version):
-        members = scenes_of_split(version, split)
+    for split in split_names(folder.name):
+        members = scenes_of_split(folder.name, split)
         ids = tuple(name for name, drive in zip(names, drives, strict=True) if drive in members)
         if ids:
             found[split] = ids
     return found
 
 
-def _version_folder(root: Path) -> Path:
-    found = _version_folders(root)
-    if len(found) != 1:
-        names = ", ".join(folder.name for folder in found) or "none"
-        raise DataError(
-            f"{root} should hold the tables of one version (v1.0-mini, ...), it holds: {names}.", "Move the others."
-        )
+def _version_folder(path: Path) -> Path:
+    found = _version_folders(path)  # one at least, as the layout matched
+    if len(found) > 1:
+        names = ", ".join(folder.name for folder in found)
+        raise DataError(f"{path} holds the tables of several versions: {names}.", f"Name one of them: {found[0]}")
     return found[0]
 
 
-def _version_folders(root: Path) -> list[Path]:
-    return [folder for folder in sorted(root.glob("v1.0*")) if (folder / "sample_data.json").is_file()]
+def _version_folders(path: Path) -> list[Path]:
+    """Folders of tables: the path itself, or those in it."""
+    if (path / "sample_data.json").is_file():
+        return [path]
+    return [folder for folder in sorted(path.glob("v1.0*")) if (folder / "sample_data.json").is_file()]
 
 
 LAYOUT = Layout(

@@ -37,7 +37,7 @@ LARGE = 100_000_000
 """Bytes of tables from which on reading them is worth a word to the user."""
 
 LARGEST = 1 << 62
-"""Whole numbers that a table may hold are below."""
+"""Of the whole numbers that a table may hold."""
 
 NAMED = 12
 """Dangling tokens that an error names; it counts all of them."""
@@ -290,6 +290,6 @@ def _table(folder: Path, table: str, /, **needed: type) -> Iterator[dict[str, An
     for number, row in enumerate(records(path)):
         for key, kind in checked:
             value = row.get(key)
-            if not isinstance(value, kind) or (kind is int and not -LARGEST < value < LARGEST):
+            if not isinstance(value, kind) or (isinstance(value, int) and abs(value) > LARGEST):
                 raise DataError(f"Row {number} of {path} has no usable {key}.", "Download the tables again.")
         yield row

@@ -275,6 +275,7 @@ def evaluate(
     classes: Sequence[str] = (),
     protocol: str | None = None,
     threshold: float | None = None,
+    ensemble: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> list[EvalReport]:
@@ -291,39 +292,22 @@ def evaluate(
         classes: which ones to ask for; none takes all that have truth.
         protocol: a nerf run has `held-out`, `3d-ovs` and `langsplat`; None takes the backend's first.
         threshold: cosine from which a class is present; None takes the encoder's own.
+        ensemble: whether a points run's 3D network is also scored together with its photographs' features.
         device, progress: as in `extract_features`.
 
     Returns:
         One report per table: the run's own answers, then its teacher's, scene by scene.
 
     Raises:
-        UsageError: the run has no such scene, or is not scored by that protocol.
+        UsageError: the run has no such scene, or cannot be scored that way.
         DataError: there is no such run, or its scene has no truth.
     """
     from ov3d.backends import get_backend
-    from ov3d.common.asking.index import read_index
-    from ov3d.common.base.device import pick_device
-    from ov3d.common.base.errors import UsageError
     from ov3d.common.base.runs import find_run
-    from ov3d.common.metrics.report import run_reports
-    from ov3d.common.readers import load_scene
+    from ov3d.common.learning.evaluate_run import EvaluateRequest, evaluate_run
 
-    found, chosen = find_run(run), pick_device(device)
-    made_by = str(found.manifest["backend"])
-    known = get_backend(made_by).protocols
-    if protocol is not None and protocol not in known:
-        raise UsageError(f"A run of {made_by} is scored by {' or '.join(known)}, not {protocol}.")
-    options: dict[str, Any] = {"protocol": protocol}
-    names = sorted(found.indexes)
-    if scene is not None and Path(scene).resolve().name in names:
-        names = [Path(scene).resolve().name]
-    elif scene is not None and len(names) != 1:
-        raise UsageError(f"Run {found.path} has no scene {Path(scene).name!r}.", f"It has: {', '.join(names)}.")
-    reports: list[EvalReport] = []
-    for name in names:
-        place = read_index(found.indexes[name]).scene_path if scene is None else scene
-        layout = found.manifest.get("layout") if scene is None else None
-        truth = load_scene(place, layout=layout, scale=found.manifest.get("scale"))
-        options |= {"device": chosen, "classes": tuple(classes), "threshold": threshold, "progress": progress}
-        reports += run_reports(get_backend(made_by).evaluate(found, truth, **options).to_json())
-    return reports
+    found = find_run(run)
+    request = EvaluateRequest(tuple(classes), threshold, protocol, ensemble)
+    backend = get_backend(str(found.manifest["backend"]))
+    scored = evaluate_run(backend, found, request, scene=scene, device=device, progress=progress)
+    return [report for one in scored for report in one.reports()]

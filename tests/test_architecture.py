@@ -95,9 +95,119 @@ def test_every_module_says_what_it_is(path: Path) -> None:
             assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_hold_one_idea(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 350, 60, 8
+"""A function's lines include its signature and docstring; `self` is not counted as a parameter."""
+
+LONG_FILES = {"ov3d/common/metrics/folders.py", "ov3d/common/metrics/panoptic.py"}
+LONG_FUNCTIONS = {
+    "ov3d/cli/eval.py: evaluate",
+    "ov3d/cli/predict.py: predict",
+    "ov3d/cli/query.py: query",
+    "ov3d/cli/train.py: train",
+    "ov3d/common/asking/answer.py: ask",
+    "ov3d/nerf/bake.py: bake",
+    "ov3d/nerf/evaluate.py: evaluate_views",
+    "ov3d/nerf/protocols.py: evaluate_masks",
+    "ov3d/nerf/train.py: train_scene",
+    "ov3d/points/backend.py: train",
+    "ov3d/points/predict.py: predict_scan",
+}
+MANY_PARAMETERS = {
+    "ov3d/backends.py: train_run",
+    "ov3d/common/metrics/folders.py: evaluate_folders",
+    "ov3d/common/metrics/report.py: _report",
+    "ov3d/nerf/bake.py: bake",
+    "ov3d/nerf/evaluate.py: evaluate_views",
+    "ov3d/nerf/protocols.py: evaluate_masks",
+    "ov3d/nerf/train_distil.py: __init__",
+    "ov3d/points/adapter.py: __init__",
+    "ov3d/points/guide.py: __init__",
+    "ov3d/points/predict.py: predict_scan",
+    "ov3d/points/steps.py: __init__",
+    "ov3d/points/train.py: __init__",
+}
+"""What is still over a limit: entries only ever leave these lists, and what was mended must leave."""
+
+
+def _functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                yield f"{path.relative_to(ROOT).as_posix()}: {node.name}", node
+
+
+def num_lines(function: ast.FunctionDef) -> int:
+    return (function.end_lineno or 0) - function.lineno + 1
+
+
+def num_parameters(function: ast.FunctionDef) -> int:
+    given = function.args
+    names = [one.arg for one in (*given.posonlyargs, *given.args)]
+    own = len(names) - (names[:1] in (["self"], ["cls"]))
+    return own + len(given.kwonlyargs) + (given.vararg is not None) + (given.kwarg is not None)
+
+
+def test_files_hold_one_idea() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert {path.relative_to(ROOT).as_posix() for path in lines if lines[path] > MAX_FILE_LINES} == LONG_FILES
+
+
+def test_functions_fit_on_a_screen() -> None:
+    assert {name for name, one in _functions() if num_lines(one) > MAX_FUNCTION_LINES} == LONG_FUNCTIONS
+
+
+def test_functions_take_few_parameters() -> None:
+    """A command has an option for everything a user may set; other functions take objects."""
+    outside = [(name, one) for name, one in _functions() if not name.startswith("ov3d/cli/")]
+    assert {name for name, one in outside if num_parameters(one) > MAX_PARAMETERS} == MANY_PARAMETERS
+
+
+def test_lines_and_parameters_are_counted() -> None:
+    source = "class A:\n  @x\n  def f(self, a, /, b, *c, d=1, **e):\n    '''One.\n\n    More.'''\n    return 1"
+    (function,) = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    assert (num_lines(function), num_parameters(function)) == (5, 5)
+
+
+TEST_FOLDERS_OF_THEIR_OWN = {"weights"}
+"""Folders of tests without a counterpart in ov3d: what only runs where weights were downloaded."""
+
+TESTS_OF_BENCHMARKS = {"points/test_synonyms.py"}
+
+
+def _test_modules() -> list[Path]:
+    modules = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [
+        path
+        for path in modules
+        if len(_in_tests(path).parts) > 1 and _in_tests(path).parts[0] not in TEST_FOLDERS_OF_THEIR_OWN
+    ]
+
+
+def _in_tests(path: Path) -> Path:
+    return path.relative_to(ROOT / "tests")
+
+
+def test_every_folder_of_tests_has_its_counterpart() -> None:
+    folders = {_in_tests(path).parent for path in _test_modules()}
+    assert len(folders) > 10
+    assert [str(folder) for folder in sorted(folders) if not (ROOT / "ov3d" / folder / "__init__.py").is_file()] == []
+
+
+@pytest.mark.parametrize("path", _test_modules(), ids=lambda path: _in_tests(path).as_posix())
+def test_test_modules_say_what_they_test(path: Path) -> None:
+    """`tests/X/test_NAME.py` is named after `ov3d/X/NAME`, or on a topic: then it imports from `ov3d.X` or runs commands."""
+    if _in_tests(path).as_posix() in TESTS_OF_BENCHMARKS:
+        return
+    source = path.read_text(encoding="utf-8")
+    counterpart = ROOT / "ov3d" / _in_tests(path).parent
+    subject = counterpart / path.stem.removeprefix("test_")
+    named = subject.is_dir() or subject.with_suffix(".py").is_file()
+    package = re.escape(".".join(counterpart.relative_to(ROOT).parts))
+    imports = re.search(rf"^ *(from|import) {package}[. ]", source, re.MULTILINE) is not None
+    runs_commands = "ov3d: Ov3d" in source
+    assert named or imports or runs_commands
+    if not named:
+        assert ast.get_docstring(ast.parse(source)), "the name is a topic: a docstring says which"
 
 
 def _run(code: str) -> list[str]:
@@ -127,7 +237,9 @@ def test_every_module_loads_without_the_tests_shape_checks() -> None:
 
 
 def test_nothing_generated_is_committed() -> None:
-    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         pytest.skip("not a git checkout")
     allowed = re.compile(r"^(docs/images/.*\.(png|jpg)|tests/.*\.(png|npz|safetensors))$")

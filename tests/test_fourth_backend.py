@@ -75,7 +75,7 @@ def test_it_is_short() -> None:
 
 @pytest.mark.usefixtures("colour_encoder")
 def test_every_command_works_on_its_runs(ov3d: Ov3d, tmp_path: Path) -> None:
-    desk, run = write_capture(tmp_path / "desk"), tmp_path / "run"
+    desk = write_capture(tmp_path / "desk")
     (row,) = json.loads(ov3d("train", "toy", desk, "--dry-run", "--json").out)["scenes"]
     assert (row["scene"], row["images"]) == ("desk", 5)
     done = ov3d("train", "toy", desk, "--outputs", tmp_path / "outputs", "--json")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,82 +17,108 @@ from ov3d.common.base.errors import DataError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
+    from ov3d.common.metrics.label_ids import Ids
     from ov3d.common.metrics.report import EvalReport
 
 IDS = ("auto", "raw", "class")
 
+RunArgument = Annotated[
+    str | None, typer.Argument(help="A run: its folder, SCENE, SCENE/BACKEND, or latest.", metavar="[RUN]")
+]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Score files instead of a run: semantickitti, nuscenes-panoptic, nuscenes-lidarseg, scannet, s3dis, 3d-ovs, "
+        "lerf-ovs, or a YAML file of the same form.",
+        metavar="NAME",
+    ),
+]
+TruthOption = Annotated[
+    Path | None, typer.Option("--ground-truth", help="Folder of true labels or masks.", metavar="DIR")
+]
+PredictionsOption = Annotated[
+    Path | None, typer.Option("--predictions", help="Folder of predicted labels or masks.", metavar="DIR")
+]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol",
+        help="panoptic, semantic, lidarseg, 3d-ovs or langsplat; a nerf run: held-out, 3d-ovs or langsplat.  "
+        "[default: the data set's, or the backend's first]",
+        metavar="NAME",
+    ),
+]
+SubsetOption = Annotated[
+    str | None, typer.Option("--subset", help="train, val, test or all.  [default: the data set's]", metavar="NAME")
+]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="Base/novel split.  [default: the data set's]", metavar="NAME")
+]
+ListOption = Annotated[
+    Path | None, typer.Option("--list", help="Score only the scans named in this file, one per line.", metavar="FILE")
+]
+TruthIdsOption = Annotated[
+    str | None,
+    typer.Option("--truth-ids", help="Ids in the truth: raw, class, or auto.  [default: auto]", metavar="KIND"),
+]
+PredictionIdsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prediction-ids", help="Ids in the predictions: raw, class, or auto.  [default: auto]", metavar="KIND"
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", help="Processes that read and count.  [default: by number of scans]", metavar="N"),
+]
+SceneOption = Annotated[
+    Path | None,
+    typer.Option("--scene", help="The run's scene, if it has moved or the run has several.", metavar="SCENE"),
+]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--classes", help="Classes to ask a run for, separated by commas.  [default: all with truth]", metavar="A,B"
+    ),
+]
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold", help="Cosine from which a run's class counts as present.  [default: the run's]", metavar="X"
+    ),
+]
+EnsembleFlag = Annotated[
+    bool,
+    typer.Option(
+        "--ensemble", help="Also score a points run's 3D network together with its photographs' features (2D-3D)."
+    ),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="Folder for report.json, scores.csv, confusion.png.", metavar="DIR"),
+]
+CsvFlag = Annotated[bool, typer.Option("--csv", help="Print the scores as CSV on stdout, and nothing else.")]
+
 
 def evaluate(
-    run: Annotated[
-        str | None, typer.Argument(help="A run: its folder, SCENE, SCENE/BACKEND, or latest.", metavar="[RUN]")
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset",
-            help="Score files instead of a run: semantickitti, nuscenes-panoptic, nuscenes-lidarseg, scannet, s3dis, 3d-ovs, "
-            "lerf-ovs, or a YAML file of the same form.",
-            metavar="NAME",
-        ),
-    ] = None,
-    ground_truth: Annotated[
-        Path | None, typer.Option("--ground-truth", help="Folder of true labels or masks.", metavar="DIR")
-    ] = None,
-    predictions: Annotated[
-        Path | None, typer.Option("--predictions", help="Folder of predicted labels or masks.", metavar="DIR")
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            "--protocol",
-            help="panoptic, semantic, lidarseg, 3d-ovs or langsplat; a nerf run: held-out, 3d-ovs or langsplat.  "
-            "[default: the data set's, or the backend's first]",
-            metavar="NAME",
-        ),
-    ] = None,
-    subset: Annotated[
-        str | None, typer.Option("--subset", help="train, val, test or all.  [default: the data set's]", metavar="NAME")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Base/novel split.  [default: the data set's]", metavar="NAME")
-    ] = None,
-    scans: Annotated[
-        Path | None, typer.Option("--list", help="Score only the scans named in this file, one a line.", metavar="FILE")
-    ] = None,
-    truth_ids: Annotated[
-        str | None,
-        typer.Option("--truth-ids", help="Ids in the truth: raw, class, or auto.  [default: auto]", metavar="KIND"),
-    ] = None,
-    prediction_ids: Annotated[
-        str | None,
-        typer.Option(
-            "--prediction-ids", help="Ids in the predictions: raw, class, or auto.  [default: auto]", metavar="KIND"
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Processes that read and count.  [default: by number of scans]", metavar="N"),
-    ] = None,
-    scene: Annotated[
-        Path | None, typer.Option("--scene", help="A run's scene, where it has moved or several are.", metavar="SCENE")
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            "--classes", help="Classes to ask a run for, by commas.  [default: all with truth]", metavar="A,B"
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            "--threshold", help="Cosine from which a run's class is there.  [default: encoder's]", metavar="X"
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Folder for report.json, scores.csv, confusion.png.", metavar="DIR"),
-    ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the scores as CSV on stdout, and nothing else.")] = False,
+    run: RunArgument = None,
+    dataset: DatasetOption = None,
+    ground_truth: TruthOption = None,
+    predictions: PredictionsOption = None,
+    protocol: ProtocolOption = None,
+    subset: SubsetOption = None,
+    split: SplitOption = None,
+    scans: ListOption = None,
+    truth_ids: TruthIdsOption = None,
+    prediction_ids: PredictionIdsOption = None,
+    workers: WorkersOption = None,
+    scene: SceneOption = None,
+    classes: ClassesOption = None,
+    threshold: ThresholdOption = None,
+    ensemble: EnsembleFlag = False,
+    output: OutputOption = None,
+    as_csv: CsvFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     device: DeviceOption = "auto",
@@ -101,7 +128,7 @@ def evaluate(
     """Score a run against its scene's truth, or anybody's prediction files with the official numbers.
 
     With --dataset: PQ, SQ, RQ, PQ-dagger and mIoU as the official tools compute them, per class, for base and novel things and
-    stuff. docs/protocols.md says how folders are laid out. Files that are missing, too many or damaged are all listed.
+    stuff. docs/protocols.md says how folders are laid out. Files that are missing, superfluous or damaged are all listed.
 
     Example: ov3d eval --dataset semantickitti --ground-truth dataset --predictions mine
     """
@@ -109,22 +136,67 @@ def evaluate(
     if as_csv and as_json:
         raise UsageError("--csv and --json both want stdout.", "Choose one; -o DIR writes both.")
     console = Console(as_json=as_json, quiet=quiet)
-    ids_and_workers = {"--truth-ids": truth_ids, "--prediction-ids": prediction_ids, "--workers": workers}
-    labels_only = {"--subset": subset, "--split": split, **ids_and_workers}
+    files = _FileOptions(ground_truth, predictions, protocol, scans, subset, split, truth_ids, prediction_ids, workers)
+    asked = _RunOptions(protocol, scene, classes, threshold, ensemble)
+    found: EvalReport | list[EvalReport]
     if dataset is None:
-        files_only = {"--ground-truth": ground_truth, "--predictions": predictions, "--list": scans, **labels_only}
-        _refuse(files_only, "goes with --dataset NAME.", "Name the data set, or leave it out to score a run.")
-        reports = _evaluate_run(run or "latest", protocol, scene, classes, threshold, device, outputs, console)
-        _finish(reports, output, as_csv, console)
-        return
-    if run is not None:
+        _refuse(files.typed, "goes with --dataset NAME.", "Name the data set, or leave it out to score a run.")
+        found = _run_reports(run or "latest", asked, device, outputs, console)
+    elif run is not None:
         raise UsageError("A run and --dataset cannot be scored together.", "Leave one out.")
-    _refuse({"--scene": scene, "--classes": classes, "--threshold": threshold}, "goes with a run, not with --dataset.")
-    if ground_truth is None or predictions is None:
-        raise UsageError("--dataset needs --ground-truth DIR and --predictions DIR.")
-    wanted = None if scans is None else _read_list(scans)
-    report = _evaluate_files(dataset, ground_truth, predictions, protocol, wanted, labels_only, console)
-    _finish(report, output, as_csv, console)
+    else:
+        _refuse(asked.typed, "goes with a run, not with --dataset.")
+        found = _files_report(dataset, files, console)
+    _finish(found, output, as_csv, console)
+
+
+@dataclass(frozen=True)
+class _FileOptions:
+    """Options that only files have, and the protocol."""
+
+    ground_truth: Path | None
+    predictions: Path | None
+    protocol: str | None
+    scans: Path | None
+    subset: str | None
+    split: str | None
+    truth_ids: str | None
+    prediction_ids: str | None
+    workers: int | None
+
+    @property
+    def labels_only(self) -> dict[str, object]:
+        """Options that masks do not have, by the name a user types."""
+        names = ("subset", "split", "truth_ids", "prediction_ids", "workers")
+        return {f"--{name.replace('_', '-')}": getattr(self, name) for name in names}
+
+    @property
+    def typed(self) -> dict[str, object]:
+        """All options but the protocol, which runs have as well, by the name a user types."""
+        places = {"--ground-truth": self.ground_truth, "--predictions": self.predictions, "--list": self.scans}
+        return {**places, **self.labels_only}
+
+
+@dataclass(frozen=True)
+class _RunOptions:
+    """Options that only runs have, and the protocol."""
+
+    protocol: str | None
+    scene: Path | None
+    classes: str | None
+    threshold: float | None
+    ensemble: bool
+
+    @property
+    def typed(self) -> dict[str, object]:
+        """All options but the protocol, by the name a user types."""
+        flag = self.ensemble or None
+        return {"--scene": self.scene, "--classes": self.classes, "--threshold": self.threshold, "--ensemble": flag}
+
+    @property
+    def prompted(self) -> tuple[str, ...]:
+        """Names of the classes to ask for."""
+        return tuple(part.strip() for part in (self.classes or "").split(",") if part.strip())
 
 
 def _refuse(options: Mapping[str, object], why: str, hint: str = "Leave it out.") -> None:
@@ -143,44 +215,24 @@ def _read_list(path: Path) -> list[str]:
     return names
 
 
-def _evaluate_files(
-    dataset: str,
-    ground_truth: Path,
-    predictions: Path,
-    protocol: str | None,
-    wanted: list[str] | None,
-    labels_only: Mapping[str, Any],
-    console: Console,
-) -> EvalReport:
-    """The report of a folder; `labels_only` are the options that masks know nothing of."""
+def _files_report(dataset: str, files: _FileOptions, console: Console) -> EvalReport:
+    """The report of a folder of predictions."""
+    if files.ground_truth is None or files.predictions is None:
+        raise UsageError("--dataset needs --ground-truth DIR and --predictions DIR.")
+    wanted = None if files.scans is None else _read_list(files.scans)
     from ov3d.common.datasets import load_dataset
+    from ov3d.common.metrics.folders import FolderOptions, evaluate_folders
     from ov3d.common.metrics.label_files import FaultyFilesError
+    from ov3d.common.metrics.view_folders import evaluate_views
 
-    for option in ("--truth-ids", "--prediction-ids"):
-        if labels_only[option] not in (None, *IDS):
-            raise UsageError(f"{option} is {labels_only[option]!r}.", f"Choose one of {', '.join(IDS)}.")
-    spec = load_dataset(dataset)
+    truth_ids, prediction_ids = _ids("--truth-ids", files.truth_ids), _ids("--prediction-ids", files.prediction_ids)
+    spec, roots = load_dataset(dataset), (files.ground_truth, files.predictions)
     try:
         if not spec.classes:
-            from ov3d.common.metrics.view_folders import evaluate_views
-
-            _refuse(labels_only, f"does not apply to {spec.title}.")
-            return evaluate_views(spec, ground_truth, predictions, protocol=protocol, wanted=wanted, progress=console)
-        from ov3d.common.metrics.folders import evaluate_folders
-
-        return evaluate_folders(
-            spec,
-            ground_truth,
-            predictions,
-            protocol=protocol,
-            subset=labels_only["--subset"],
-            wanted=wanted,
-            split=labels_only["--split"],
-            truth_ids=labels_only["--truth-ids"] or "auto",
-            prediction_ids=labels_only["--prediction-ids"] or "auto",
-            workers=labels_only["--workers"],
-            progress=console,
-        )
+            _refuse(files.labels_only, f"does not apply to {spec.title}.")
+            return evaluate_views(spec, *roots, protocol=files.protocol, wanted=wanted, progress=console)
+        options = FolderOptions(files.protocol, files.subset, wanted, files.split, truth_ids, prediction_ids)
+        return evaluate_folders(spec, *roots, options, workers=files.workers, progress=console)
     except FaultyFilesError as error:
         if len(error.faults) == 1:
             raise
@@ -189,55 +241,30 @@ def _evaluate_files(
         raise DataError(f"{len(error.faults):,} files cannot be scored; they are listed above.", error.hint) from None
 
 
-def _evaluate_run(
-    name: str,
-    protocol: str | None,
-    scene: Path | None,
-    classes: str | None,
-    threshold: float | None,
-    device: str,
-    outputs: Path | None,
-    console: Console,
+def _ids(option: str, value: str | None) -> Ids:
+    if value is None:
+        return "auto"
+    if value not in IDS:
+        raise UsageError(f"{option} is {value!r}.", f"Choose one of {', '.join(IDS)}.")
+    return cast("Ids", value)
+
+
+def _run_reports(
+    name: str, asked: _RunOptions, device: str, outputs: Path | None, console: Console
 ) -> list[EvalReport]:
     """One report for each table of the run's scenes: its own answers, then its teacher's."""
     from ov3d.backends import get_backend
-    from ov3d.common.asking.index import read_index
-    from ov3d.common.base.device import pick_device
     from ov3d.common.base.runs import find_run
-    from ov3d.common.metrics.report import run_reports
-    from ov3d.common.readers import load_scene
 
     run = find_run(name, outputs)
     if run.chosen:
         console.say(f"Scoring {run.path} ({run.chosen}).")
-    made_by = str(run.manifest["backend"])
-    backend = get_backend(made_by)
-    if protocol is not None and protocol not in backend.protocols:
-        raise UsageError(
-            f"A run of {made_by} is scored by protocol {' or '.join(backend.protocols)}, not {protocol}.",
-            "Leave --protocol out.",
-        )
-    names = sorted(run.indexes)
-    if scene is not None and scene.resolve().name in names:
-        names = [scene.resolve().name]
-    elif scene is not None and len(names) != 1:
-        raise UsageError(f"Run {run.path} has no scene {scene.resolve().name!r}.", f"It has: {', '.join(names)}.")
-    prompted = tuple(part.strip() for part in (classes or "").split(",") if part.strip())
-    reports: list[EvalReport] = []
-    for one in names:
-        place = scene if scene is not None else Path(read_index(run.indexes[one]).scene_path)
-        layout = run.manifest.get("layout") if scene is None else None
-        found = backend.evaluate(
-            run,
-            load_scene(place, layout=layout, scale=run.manifest.get("scale")),
-            device=pick_device(device),
-            classes=prompted,
-            threshold=threshold,
-            progress=console,
-            protocol=protocol,
-        )
-        reports += run_reports(found.to_json())
-    return reports
+    from ov3d.common.learning.evaluate_run import EvaluateRequest, evaluate_run
+
+    backend = get_backend(str(run.manifest["backend"]))
+    request = EvaluateRequest(asked.prompted, asked.threshold, asked.protocol, asked.ensemble)
+    found = evaluate_run(backend, run, request, scene=asked.scene, device=device, progress=console)
+    return [report for one in found for report in one.reports()]
 
 
 def _finish(found: EvalReport | list[EvalReport], output: Path | None, as_csv: bool, console: Console) -> None:

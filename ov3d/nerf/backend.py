@@ -19,9 +19,10 @@ from ov3d.common.learning.estimate import Estimate
 from ov3d.common.learning.run import Learnt, begin_run, config_of, finish_run, teacher_of
 from ov3d.common.learning.run_lifting import LIFTED_NAME
 from ov3d.common.lifting.lift import read_lifted
+from ov3d.common.metrics.run_report import RunReport
 from ov3d.common.scenes.scene import Scene, SceneSource
 from ov3d.nerf.config import STAGES, NerfConfig
-from ov3d.nerf.evaluate import ViewsReport, evaluate_views
+from ov3d.nerf.evaluate import ScoredScene, evaluate_views
 from ov3d.nerf.orbit import FieldViews
 from ov3d.nerf.preflight import estimate_scene, look_over
 from ov3d.nerf.protocols import evaluate_masks
@@ -90,7 +91,7 @@ class NerfBackend(Backend):
         threshold: float | None = None,
         progress: Progress | None = None,
         protocol: str | None = None,
-    ) -> ViewsReport:
+    ) -> RunReport:
         """Compare the run's answers in views with their truth; see `evaluate_views` and, for masks, `evaluate_masks`.
 
         Raises:
@@ -101,33 +102,13 @@ class NerfBackend(Backend):
         listener: Progress = progress or Silent()
         config = config_of(run, NerfConfig)
         teacher = teacher_of(config, device)
-        names = tuple(run.manifest["facts"][scene.name]["held_out"])
+        held_out = tuple(run.manifest["facts"][scene.name]["held_out"])
         model, head = load_trained(index_path(run, scene.name).parent, device)
         teacher.features_of(scene, extract=True, progress=listener)
+        scored = ScoredScene(model, head, scene, teacher, held_out, config.field.long_side)
         if protocol != "held-out":
-            return evaluate_masks(
-                model,
-                head,
-                scene,
-                teacher,
-                protocol=protocol,
-                held_out=names,
-                long_side=config.field.long_side,
-                classes=classes,
-                progress=listener,
-            )
-        return evaluate_views(
-            model,
-            head,
-            scene,
-            names or tuple(frame.name for frame in scene.frames),
-            teacher,
-            held_out=bool(names),
-            long_side=config.field.long_side,
-            classes=classes,
-            threshold=threshold,
-            progress=listener,
-        )
+            return evaluate_masks(scored, protocol, classes=classes, progress=listener)
+        return evaluate_views(scored, classes=classes, threshold=threshold, progress=listener)
 
     def renderer(self, folder: Path, index: LanguageIndex, answer: Answer, device: str) -> FieldViews:
         """The scene's field."""

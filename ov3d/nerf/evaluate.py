@@ -3,7 +3,7 @@
 Protocol `held-out`: every pixel of the held-out views takes the best of the prompted classes (all that have a true
 pixel there), or none where even the best cosine stays below a threshold, if one is given. The teacher answers in the
 same pixels, from the same photographs: what the field adds is the difference. Where nothing was held out, the training
-views are scored, and that is said.
+views are scored, and a note says so.
 
 Also PSNR and SSIM of the rendered photographs (Wang et al., *Image quality assessment*, TIP 2004: windows of 11
 pixels, sigma 1.5).
@@ -13,22 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.errors import DataError
 from ov3d.common.base.progress import Progress
-from ov3d.common.base.shapes import Array, Bool, Float, Float32, Int32, UInt8
+from ov3d.common.base.shapes import Array, Bool, Float32, Int32, UInt8
 from ov3d.common.features.crops import resized
-from ov3d.common.metrics.prompted import PromptedTable, prompt_numbers, prompted_confusion
-from ov3d.common.metrics.semantic import SemanticScores
-from ov3d.common.scenes.scene import IGNORE, Frame, Scene
+from ov3d.common.metrics.prompted import PromptedTable, Question, check_known, true_classes
+from ov3d.common.metrics.run_report import RunReport, Table
+from ov3d.common.metrics.semantic import SemanticConfusion
+from ov3d.common.scenes.scene import Frame, Scene
 from ov3d.common.scenes.truth import other_size
-from ov3d.common.teachers.teacher import ImageFeatures, Teacher
+from ov3d.common.teachers.teacher import Teacher
 from ov3d.nerf.bake import RenderedView, factorised, render_frame
 from ov3d.nerf.language import FeatureHead
 from ov3d.nerf.losses import psnr
@@ -39,119 +39,93 @@ TEACHER_ROWS = 1 << 14
 WINDOW, SIGMA = 11, 1.5
 
 
-@runtime_checkable
-class Table(Protocol):
-    """One way of labelling views, scored."""
-
-    def to_json(self) -> dict[str, Any]: ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class ViewsReport:
-    """What an evaluation found.
+class ScoredScene:
+    """A trained scene beside its truth and its teacher: what every protocol scores.
 
     Attributes:
-        scene: its name.
-        encoder: spec of the encoder.
-        threshold: raw cosine from which a class counts as present; -1 where the best class always is; none where the
-            protocol has another.
-        share_seen: share of the views' pixels that see a surface.
-        tables: the field's, then the teacher's.
-        notes: what should be read beside the numbers.
-        protocol: how they were scored.
+        model, head: trained.
+        scene: with labelled frames.
+        teacher: with features of them.
+        held_out: names of the views that no loss ever saw.
+        long_side: views are rendered at this long side.
     """
 
-    scene: str
-    encoder: str
-    threshold: float | None
-    share_seen: float
-    tables: tuple[Table, ...]
-    notes: tuple[str, ...]
-    protocol: str = "held-out"
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-able form."""
-        return {
-            "scene": self.scene,
-            "backend": "nerf",
-            "protocol": self.protocol,
-            "encoder": self.encoder,
-            "threshold": self.threshold,
-            "share_seen": self.share_seen,
-            "tables": [table.to_json() for table in self.tables],
-            "notes": list(self.notes),
-        }
+    model: Model
+    head: FeatureHead
+    scene: Scene
+    teacher: Teacher
+    held_out: tuple[str, ...]
+    long_side: int
 
 
 def evaluate_views(
-    model: Model,
-    head: FeatureHead,
-    scene: Scene,
-    names: Sequence[str],
-    teacher: Teacher,
-    *,
-    held_out: bool,
-    long_side: int,
-    classes: tuple[str, ...],
-    threshold: float | None,
-    progress: Progress,
-) -> ViewsReport:
-    """Score views.
+    scored: ScoredScene, *, classes: tuple[str, ...] = (), threshold: float | None = None, progress: Progress
+) -> RunReport:
+    """Score the held-out views or, where nothing was held out, all views.
 
     Args:
-        model, head: trained.
-        scene: with labelled frames.
-        names: the views to score.
-        teacher: with features of them.
-        held_out: whether no loss ever saw them.
-        long_side: views are rendered at this long side.
+        scored: the scene.
         classes: prompted ones, by the scene's names; empty takes every class with a true pixel in the views.
-        threshold: raw cosine from which a class is present; none lets the best class always win.
+        threshold: raw cosine from which a class is present; None lets the best class always win.
         progress: hears how far it is.
 
     Raises:
-        DataError: none of the views has labels.
+        DataError: none of the views has labels, or no pixel of a class.
         UsageError: a class that the scene does not know.
     """
-    frames = [frame for frame in scene.frames if frame.name in set(names)]
+    scene, teacher = scored.scene, scored.teacher
+    frames = [frame for frame in scene.frames if not scored.held_out or frame.name in scored.held_out]
     labelled = [frame for frame in frames if frame.labels is not None]
     if not labelled or not scene.classes:
         raise DataError(
-            f"None of the {len(frames)} {'held-out ' if held_out else ''}views of {scene.name} has labels to score with.",
-            _where_labels_are(scene, held_out),
+            f"None of the {len(frames)} {'held-out ' if scored.held_out else ''}views of {scene.name} has labels to score "
+            "with.",
+            _where_labels_are(scene, bool(scored.held_out)),
         )
     say_other_sizes(labelled, progress)
-    limit = -1.0 if threshold is None else threshold
-    q, triangle = factorised(head)
-    rendered, truths = {}, {}
-    with progress.task("Rendering views", len(frames)) as task:
-        for frame in frames:
-            rendered[frame.name] = render_frame(model, frame, long_side, triangle)
-            task.advance()
+    rendered = _rendered(scored, frames, progress)
+    truths = {
+        frame.name: _nearest(frame.labels.load(), rendered[frame.name].distance.shape)
+        for frame in labelled
+        if frame.labels is not None
+    }
+    asked = _asked(scene, list(truths.values()), classes)
+    question = Question.of(scene.classes, asked, teacher.text(asked), threshold)
+    queries = question.text @ factorised(scored.head)[0]
+    ours, theirs = question.confusion(), question.confusion()
     for frame in labelled:
-        assert frame.labels is not None
-        truths[frame.name] = _nearest(frame.labels.load(), rendered[frame.name].distance.shape)
-    prompted = _prompted(scene, list(truths.values()), classes)
-    text = teacher.text(prompted)
-    remap = prompt_numbers(scene.classes, prompted)
-    ours, theirs = prompted_confusion(len(prompted)), prompted_confusion(len(prompted))
-    for frame in labelled:
-        truth = remap[truths[frame.name]].reshape(-1)
-        view = rendered[frame.name]
-        code = view.code.reshape(-1, view.code.shape[2]).astype(np.float32)
-        ours.update(_labels(code @ (text @ q).T, limit, (code != 0).any(1)), truth)
-        scores, known = teacher_scores(teacher.source, frame, view.distance.shape, text)
-        theirs.update(_labels(scores, limit, known), truth)
-    where = "held-out views" if held_out else "training views"
-    found, taught = ours.compute(), theirs.compute()
-    likeness = photographs(frames, rendered)
+        truth, view = question.numbers[truths[frame.name]].reshape(-1), rendered[frame.name]
+        ours.update(question.answers(*field_scores(view, queries)), truth)
+        theirs.update(question.answers(*teacher_scores(teacher, frame, view.distance.shape, question.text)), truth)
+    where = f"{len(labelled)} {'held-out' if scored.held_out else 'training'} views"
     tables = (
-        PromptedTable(f"{len(labelled)} {where}", prompted, found, {"pixel acc": _right(found), **likeness}),
-        PromptedTable(f"{len(labelled)} {where}, the teacher in 2D", prompted, taught, {"pixel acc": _right(taught)}),
+        _table(where, question, ours, photographs(frames, rendered)),
+        _table(f"{where}, the teacher in 2D", question, theirs),
     )
-    notes = () if held_out else ("nothing was held out: these views were learnt from",)
-    share_seen = float(np.mean([(view.code != 0).any(2).mean() for view in rendered.values()]))
-    return ViewsReport(scene.name, teacher.card.spec, limit, share_seen, tables, notes)
+    notes = () if scored.held_out else ("nothing was held out: these views were learnt from",)
+    return run_report(scored, "held-out", question.threshold, rendered, tables, notes)
+
+
+def run_report(
+    scored: ScoredScene,
+    protocol: str,
+    threshold: float | None,
+    rendered: dict[str, RenderedView],
+    tables: tuple[Table, ...],
+    notes: tuple[str, ...],
+) -> RunReport:
+    """The report of a trained scene whose rendered views were scored."""
+    return RunReport(
+        scene=scored.scene.name,
+        backend="nerf",
+        protocol=protocol,
+        encoder=scored.teacher.card.spec,
+        threshold=threshold,
+        share_seen=float(np.mean([(view.code != 0).any(2).mean() for view in rendered.values()])),
+        tables=tables,
+        notes=notes,
+    )
 
 
 def say_other_sizes(frames: Sequence[Frame], progress: Progress) -> None:
@@ -204,8 +178,14 @@ def photographs(frames: Sequence[Frame], rendered: dict[str, RenderedView]) -> d
     return {"PSNR": float(np.mean(decibels)), "SSIM": float(np.mean(likeness))}
 
 
+def field_scores(view: RenderedView, queries: Float32[Array, "k r"]) -> tuple[Float32[Array, "n k"], Bool[Array, " n"]]:
+    """The field's cosines at the pixels of a rendered view, and where there is a surface."""
+    code = view.code.reshape(-1, view.code.shape[2]).astype(np.float32)
+    return code @ queries.T, (code != 0).any(axis=1)
+
+
 def teacher_scores(
-    source: ImageFeatures, frame: Frame, shape: tuple[int, ...], text: Float32[Array, "k d"]
+    teacher: Teacher, frame: Frame, shape: tuple[int, ...], text: Float32[Array, "k d"]
 ) -> tuple[Float32[Array, "n k"], Bool[Array, " n"]]:
     """The teacher's cosines at the pixels of a rendered view, and where it knows anything."""
     rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].reshape(2, -1) + 0.5
@@ -213,30 +193,34 @@ def teacher_scores(
     scores, known = np.zeros((len(uv), len(text)), np.float32), np.zeros(len(uv), bool)
     for start in range(0, len(uv), TEACHER_ROWS):
         part = slice(start, start + TEACHER_ROWS)
-        features = np.asarray(source.pixel_features(frame, uv[part].astype(np.float32)), np.float32)
+        features = np.asarray(teacher.source.pixel_features(frame, uv[part].astype(np.float32)), np.float32)
         scores[part] = features @ text.T
         known[part] = (features != 0).any(axis=1)
     return scores, known
 
 
-def _labels(scores: Float[Array, "n k"], limit: float, known: Bool[Array, " n"]) -> Int32[Array, " n"]:
-    """The best class, or `other` where nothing reaches the limit or nothing is known."""
-    best = scores.argmax(axis=1)
-    return np.where(known & (scores.max(axis=1) >= limit), best, scores.shape[1]).astype(np.int32)
+def _rendered(scored: ScoredScene, frames: Sequence[Frame], progress: Progress) -> dict[str, RenderedView]:
+    """Views of a scene as the field sees them, by name."""
+    _, triangle = factorised(scored.head)
+    rendered = {}
+    with progress.task("Rendering views", len(frames)) as task:
+        for frame in frames:
+            rendered[frame.name] = render_frame(scored.model, frame, scored.long_side, triangle)
+            task.advance()
+    return rendered
 
 
 def _nearest(ids: Int32[Array, "h w"], shape: tuple[int, ...]) -> Int32[Array, "h2 w2"]:
+    """Label ids at another size, each pixel its nearest one."""
     rows = ((np.arange(shape[0]) + 0.5) * ids.shape[0] / shape[0]).astype(np.int64)
     columns = ((np.arange(shape[1]) + 0.5) * ids.shape[1] / shape[1]).astype(np.int64)
     return ids[rows[:, None], columns]
 
 
-def _prompted(scene: Scene, truths: Sequence[Int32[Array, "_ _"]], classes: tuple[str, ...]) -> tuple[str, ...]:
-    for name in classes:
-        if name not in scene.classes:
-            raise UsageError(f"Scene {scene.name} has no class {name!r}.", did_you_mean(name, scene.classes))
-    present = np.unique(np.concatenate([truth.reshape(-1) for truth in truths]))
-    found = tuple(scene.classes[label] for label in present if label != IGNORE)
+def _asked(scene: Scene, truths: Sequence[Int32[Array, "_ _"]], classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes to prompt for, each of which has a true pixel."""
+    check_known(scene.name, scene.classes, classes)
+    found = true_classes(scene.classes, np.concatenate([truth.reshape(-1) for truth in truths]))
     for name in classes:
         if name not in found:
             raise DataError(f"Class {name!r} has no true pixel in the views to score.", "Leave it out of --classes.")
@@ -245,6 +229,11 @@ def _prompted(scene: Scene, truths: Sequence[Int32[Array, "_ _"]], classes: tupl
     return classes or found
 
 
-def _right(scores: SemanticScores) -> float:
+def _table(
+    title: str, question: Question, confusion: SemanticConfusion, extra: dict[str, float] | None = None
+) -> PromptedTable:
+    """The table of a confusion, with the share of right pixels before the extra numbers."""
+    scores = confusion.compute()
     total = scores.matrix.sum()
-    return float(np.trace(scores.matrix) / total) if total else float("nan")
+    right = float(np.trace(scores.matrix) / total) if total else float("nan")
+    return PromptedTable(title, question.classes, scores, {"pixel acc": right, **(extra or {})})

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ov3d.common.base.files import write_bytes, write_text
+from ov3d.common.base.files import write_text
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.shapes import Array, UInt8
+from ov3d.common.exporters.drawing import save_png
 from ov3d.common.features.crops import resized
 from ov3d.common.scenes.scene import Frame
 from ov3d.nerf.losses import psnr
@@ -93,9 +93,7 @@ class Looker:
 
         with torch.no_grad():
             look = look_at_view(model, self._frame, self._long_side)
-        stream = BytesIO()
-        Image.fromarray(look.image).save(stream, format="png")
-        write_bytes(self._folder / f"step-{step:06d}.png", stream.getvalue())
+        save_png(self._folder / f"step-{step:06d}.png", Image.fromarray(look.image))
         facts = {"step": step, "view": self._frame.name, "psnr": round(look.decibels, 3)}
         write_text(self._folder / f"step-{step:06d}.json", json.dumps(facts) + "\n")
         self._progress.say(f"Step {step}: view {self._frame.name} rendered at {look.decibels:.1f} dB")

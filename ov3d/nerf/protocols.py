@@ -1,9 +1,9 @@
 """The published protocols on masks of views, for a trained field and for its 2D teacher in the same pixels.
 
 `3d-ovs` (Liu et al., NeurIPS 2023): every class of the scene in every annotated view, at an eighth of the size; a pixel takes
-the best class. Annotated views count whether or not they were learnt from, as in the reference; that is said.
+the best class. Annotated views count whether or not they were learnt from, as in the reference; a note says how many were.
 
-`langsplat` (Qin et al., CVPR 2024): one mask a query, at the annotation's size. With LERF's relevancy R against its negatives,
+`langsplat` (Qin et al., CVPR 2024): one mask per query, at the annotation's size. With LERF's relevancy R against negatives,
 
     R' = (R + box(R)) / 2,      box: the mean over 30 x 30 pixels                                                   (1)
 
@@ -16,26 +16,30 @@ Counting is `ov3d.common.metrics.views.ViewIoU`, the one that scores anybody's m
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from ov3d.common.asking.relevancy import NEGATIVE_PROMPTS, relevancy
-from ov3d.common.base.errors import DataError, UsageError, did_you_mean
+from ov3d.common.base.errors import DataError
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.shapes import Array, Bool, Float, Float32
-from ov3d.common.metrics.views import REDUCTION, ViewIoU, ViewScores, mask_of_relevancy, resized_mask
+from ov3d.common.metrics.masks import MasksTable
+from ov3d.common.metrics.prompted import check_known
+from ov3d.common.metrics.run_report import RunReport
+from ov3d.common.metrics.views import REDUCTION, ViewIoU, mask_of_relevancy, resized_mask
 from ov3d.common.scenes.cameras import Camera
 from ov3d.common.scenes.scene import ClassMasks, Frame, Scene
 from ov3d.common.scenes.truth import masks_of
-from ov3d.common.teachers.teacher import Teacher
-from ov3d.nerf.bake import RenderedView, factorised, render_view
-from ov3d.nerf.evaluate import ViewsReport, photographs, say_other_sizes, teacher_scores
-from ov3d.nerf.language import FeatureHead
-from ov3d.nerf.model import Model
+from ov3d.nerf.bake import factorised, render_view
+from ov3d.nerf.evaluate import (
+    ScoredScene,
+    field_scores,
+    photographs,
+    run_report,
+    say_other_sizes,
+    teacher_scores,
+)
 from ov3d.nerf.rays import working_camera
 
 BOX = 30
@@ -46,59 +50,14 @@ LERF_SCALE = 0.1
 """LERF multiplies CLIP's cosines by 10, where CLIP's own logit scale is 100."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MasksTable:
-    """Masks of views, scored.
-
-    Attributes:
-        title: what was scored.
-        scores: by view and class.
-        extra: further numbers: PSNR, SSIM.
-    """
-
-    title: str
-    scores: ViewScores
-    extra: dict[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-able form; NaN becomes null."""
-        scores = self.scores
-        means = {"mIoU": scores.mean_iou} | ({} if math.isnan(scores.accuracy) else {"pixel Acc": scores.accuracy})
-        return {
-            "title": self.title,
-            "means": {name: _finite(value) for name, value in means.items()},
-            "num_views": scores.num_views,
-            "num_masks": len(scores.pairs),
-            "classes": {
-                name: {"iou": iou, "num_views": sum(one == name for _, one in scores.pairs)}
-                for name, iou in scores.by_class.items()
-            },
-            "views": {f"{view}/{name}": iou for (view, name), iou in scores.pairs.items()},
-            "extra": {name: _finite(value) for name, value in self.extra.items()},
-        }
-
-
 def evaluate_masks(
-    model: Model,
-    head: FeatureHead,
-    scene: Scene,
-    teacher: Teacher,
-    *,
-    protocol: str,
-    held_out: Sequence[str],
-    long_side: int,
-    classes: tuple[str, ...],
-    progress: Progress,
-) -> ViewsReport:
+    scored: ScoredScene, protocol: str, *, classes: tuple[str, ...] = (), progress: Progress
+) -> RunReport:
     """Score every annotated view of a scene.
 
     Args:
-        model, head: trained.
-        scene: with labelled frames.
-        teacher: with features of them.
+        scored: the scene. For `langsplat`, relevancy is rendered at its long side and enlarged.
         protocol: `3d-ovs` or `langsplat`.
-        held_out: views that no loss saw; the others are said to have been learnt from.
-        long_side: for `langsplat`, views are rendered at this long side, and relevancy enlarged.
         classes: queries of `langsplat`; empty takes all.
         progress: hears how far it is.
 
@@ -106,43 +65,40 @@ def evaluate_masks(
         DataError: no view has labels, or a class has no mask in any.
         UsageError: a query that the scene does not know.
     """
+    scene, teacher = scored.scene, scored.teacher
     frames = [frame for frame in scene.frames if frame.labels is not None]
     if not frames or not scene.classes:
         raise DataError(f"No view of {scene.name} has labels to score with.", "Give label images or masks.")
     say_other_sizes(frames, progress)
     names = _scored_classes(scene, frames, classes, progress)
     columns = [scene.classes.index(name) for name in names]
-    q, triangle = factorised(head)
+    q, triangle = factorised(scored.head)
     text = teacher.text(names if protocol == "3d-ovs" else (*names, *NEGATIVE_PROMPTS))
-    scale = LERF_SCALE * teacher.card.logit_scale
+    queries, scale = text @ q, LERF_SCALE * teacher.card.logit_scale
     ours, theirs, rendered = ViewIoU(), ViewIoU(), {}
     with progress.task("Scoring views", len(frames)) as task:
         for frame in frames:
             assert frame.labels is not None
-            camera = _eighth(frame.camera) if protocol == "3d-ovs" else working_camera(frame.camera, long_side)
-            view = rendered[frame.name] = render_view(model, camera, frame.world_from_camera, triangle)
-            truth = masks_of(frame.labels, len(scene.classes))[columns]
+            camera = _eighth(frame.camera) if protocol == "3d-ovs" else working_camera(frame.camera, scored.long_side)
+            view = rendered[frame.name] = render_view(scored.model, camera, frame.world_from_camera, triangle)
+            shape, truth = view.distance.shape, masks_of(frame.labels, len(scene.classes))[columns]
             for metric, (scores, known) in (
-                (ours, _field_scores(view, text @ q)),
-                (theirs, teacher_scores(teacher.source, frame, view.distance.shape, text)),
+                (ours, field_scores(view, queries)),
+                (theirs, teacher_scores(teacher, frame, shape, text)),
             ):
-                cosines = scores.reshape(*view.distance.shape, len(text))
+                cosines = scores.reshape(*shape, len(text))
                 if protocol == "3d-ovs":
-                    reduced = np.stack([resized_mask(mask, view.distance.shape) for mask in truth])
-                    found = best_masks(cosines, known.reshape(view.distance.shape))
-                    metric.update(frame.name, names, found, reduced)
+                    reduced = np.stack([resized_mask(mask, shape) for mask in truth])
+                    metric.update(frame.name, names, best_masks(cosines, known.reshape(shape)), reduced)
                 else:
                     _score_queries(metric, frame, names, cosines, truth, scale)
             task.advance()
-    extra = photographs(frames, rendered)
     where = f"{len(frames)} annotated views"
     tables = (
-        MasksTable(where, ours.compute(), extra),
+        MasksTable(where, ours.compute(), photographs(frames, rendered)),
         MasksTable(f"{where}, the teacher in 2D", theirs.compute()),
     )
-    share_seen = float(np.mean([(view.code != 0).any(2).mean() for view in rendered.values()]))
-    notes = _notes(protocol, frames, held_out, scene)
-    return ViewsReport(scene.name, teacher.card.spec, None, share_seen, tables, notes, protocol)
+    return run_report(scored, protocol, None, rendered, tables, _notes(protocol, frames, scored.held_out))
 
 
 def best_masks(cosines: Float32[Array, "h w k"], known: Bool[Array, "h w"]) -> Bool[Array, "k h w"]:
@@ -206,13 +162,6 @@ def _score_queries(
     metric.update(frame.name, [names[idx] for idx in asked], found, truth[asked], count_pixels=False)
 
 
-def _field_scores(
-    view: RenderedView, queries: Float32[Array, "k r"]
-) -> tuple[Float32[Array, "n k"], Bool[Array, " n"]]:
-    code = view.code.reshape(-1, view.code.shape[2]).astype(np.float32)
-    return code @ queries.T, (code != 0).any(axis=1)
-
-
 def _eighth(camera: Camera) -> Camera:
     return camera.resized(max(1, camera.width // REDUCTION), max(1, camera.height // REDUCTION))
 
@@ -224,9 +173,7 @@ def _scored_classes(
 
     Where a capture keeps one mask a class, a class without any is a mistake; in maps of ids it is merely not there.
     """
-    for name in classes:
-        if name not in scene.classes:
-            raise UsageError(f"Scene {scene.name} has no class {name!r}.", did_you_mean(name, scene.classes))
+    check_known(scene.name, scene.classes, classes)
     wanted = classes or scene.classes
     lacking = dict.fromkeys(wanted, 0)
     present = np.zeros(len(scene.classes), np.bool_)
@@ -253,7 +200,7 @@ def _scored_classes(
     return tuple(name for name in wanted if name not in absent)
 
 
-def _notes(protocol: str, frames: Sequence[Frame], held_out: Sequence[str], scene: Scene) -> tuple[str, ...]:
+def _notes(protocol: str, frames: Sequence[Frame], held_out: Sequence[str]) -> tuple[str, ...]:
     learnt = sum(frame.name not in set(held_out) for frame in frames)
     notes = []
     if learnt:
@@ -261,7 +208,3 @@ def _notes(protocol: str, frames: Sequence[Frame], held_out: Sequence[str], scen
     if protocol == "3d-ovs":
         notes.append("scored, rendered and compared with the photographs at an eighth of the size")
     return tuple(notes)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

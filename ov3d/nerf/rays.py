@@ -9,7 +9,7 @@ Symbols: f frames, p pixels of all frames one after the other, n pixels of a bat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -141,11 +141,6 @@ class PixelBank:
 def working_camera(camera: Camera, long_side: int) -> Camera:
     """The camera of an image that was reduced to a long side."""
     return camera.resized(*bounded_size(camera.width, camera.height, long_side))
-
-
-def working_frame(frame: Frame, long_side: int) -> Frame:
-    """The frame as far as its camera goes, at the working size."""
-    return replace(frame, camera=working_camera(frame.camera, long_side))
 
 
 def _ray_depth(frame: Frame, camera: Camera) -> Float32[Array, " n"]:

@@ -64,10 +64,6 @@ class Weighted:
         idx = (self.weight.detach() > least).nonzero()[:, 0]
         return Weighted(self.samples.select(idx), self.taps.select(idx), self.weight.index_select(0, idx))
 
-    def detached(self) -> Weighted:
-        """The same without a gradient."""
-        return Weighted(self.samples, self.taps, self.weight.detach())
-
 
 def weigh(field: RadianceField, samples: Samples) -> Weighted:
     """Densities and weights of samples, front to back: what lies behind an opaque front is never asked."""

@@ -12,7 +12,7 @@ import torch
 from ov3d.common.asking.ask import index_path
 from ov3d.common.asking.index import read_index
 from ov3d.common.base.errors import DataError, UsageError, did_you_mean
-from ov3d.common.base.progress import Progress
+from ov3d.common.base.progress import Progress, Silent
 from ov3d.common.base.runs import Run
 from ov3d.common.base.shapes import Array, Float, Float32
 from ov3d.common.learning.backend import Backend, RunOptions
@@ -21,12 +21,13 @@ from ov3d.common.learning.prediction_request import PredictRequest
 from ov3d.common.learning.run import Learnt, begin_run, config_of, finish_run, teacher_of
 from ov3d.common.learning.run_lifting import LIFTED_NAME
 from ov3d.common.lifting.lift import read_lifted
+from ov3d.common.metrics.run_report import RunReport
 from ov3d.common.scenes.scene import Scene, SceneSource
 from ov3d.points.adapter import Affine
 from ov3d.points.bake import GUIDED_NAME, SPECIALISED_NAME, network_scores, specialised_features
 from ov3d.points.config import STAGES, PointsConfig
 from ov3d.points.estimate import learning_seconds
-from ov3d.points.evaluate import EvaluationReport, evaluate_run
+from ov3d.points.evaluate import evaluate_points, scored_scene
 from ov3d.points.lesson import Lesson
 from ov3d.points.material import read_features
 from ov3d.points.network import load_network
@@ -44,6 +45,7 @@ class PointsBackend(Backend):
     stages = STAGES
     config_type = PointsConfig
     protocols = ("semantic",)
+    can_ensemble = True
 
     def train(
         self,
@@ -116,12 +118,16 @@ class PointsBackend(Backend):
         threshold: float | None = None,
         progress: Progress | None = None,
         protocol: str | None = None,
-    ) -> EvaluationReport:
-        """Compare a run's answers on a scene with its truth; see `evaluate_run`. There is one protocol."""
+        ensemble: bool = False,
+    ) -> RunReport:
+        """Compare a run's answers on a scene with its truth, by the one protocol; see `evaluate_points`."""
+        listener: Progress = progress or Silent()
         config = config_of(run, PointsConfig)
         teacher = teacher_of(config, device)
-        path = index_path(run, scene.name)
-        return evaluate_run(path, scene, teacher, config, classes=classes, threshold=threshold, progress=progress)
+        scored = scored_scene(index_path(run, scene.name), scene, config, progress=listener)
+        return evaluate_points(
+            scored, teacher, classes=classes, threshold=threshold, ensemble=ensemble, progress=listener
+        )
 
     def predict(
         self,

@@ -1,162 +1,81 @@
 """How well a run labels the points of a scene, beside how well its 2D teacher labels the photographs.
 
 Every prompted class gets its text vector; a point takes the best one, or none ("other") where the best raw cosine stays below
-the presence threshold. The teacher answers the same question in every `step`-th pixel of every labelled view, with the same
-threshold.
+the presence threshold. The teacher answers the same question in every `PIXEL_STEP`-th pixel of every labelled view, with the
+same threshold.
 
 A run that was trained is asked for all classes of the scene, and every point takes the best one, without a threshold; beside
-it stands what the features that it learnt from say to the same question. Photographs play no part then.
+it stands what the features that it learnt from answer to the same question and, where that is wanted, what the two answer
+together (`ov3d.points.ensemble`). Photographs play no part then.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ov3d.common.asking.corruption_note import corruption_note
 from ov3d.common.asking.index import INDEX_NAME, LanguageIndex, read_index
-from ov3d.common.base.errors import DataError, UsageError, did_you_mean
-from ov3d.common.base.progress import Progress, Silent
-from ov3d.common.base.shapes import Array, Float32, Int32
-from ov3d.common.metrics.prompted import PromptedTable, prompt_numbers, prompted_confusion
+from ov3d.common.base.errors import DataError, UsageError
+from ov3d.common.base.progress import Progress
+from ov3d.common.base.shapes import Array, Bool, Float32, Int32
+from ov3d.common.learning.run_lifting import LIFTED_NAME
+from ov3d.common.lifting.lift import read_lifted
+from ov3d.common.metrics.prompted import BACKGROUNDS, PromptedTable, Question, check_known, true_classes
+from ov3d.common.metrics.run_report import RunReport
 from ov3d.common.scenes.cloud_from_depth import with_cloud
 from ov3d.common.scenes.scene import IGNORE, Scene
 from ov3d.common.teachers.teacher import ImageFeatures, Teacher
 from ov3d.points.config import PointsConfig
+from ov3d.points.ensemble import ensemble_scores
 
 PIXEL_STEP = 4
 """The teacher is asked at every fourth pixel of every fourth row."""
 
-BACKGROUNDS = ("background", "other", "unlabeled", "unlabelled", "unknown", "clutter", "void")
-"""Names of classes that stand for everything else: they are no prompts."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EvaluationReport:
-    """What an evaluation found.
+class ScoredScene:
+    """A scene of a run beside its truth.
 
     Attributes:
-        scene: its name.
-        backend: what made the index.
-        encoder: spec of the encoder.
-        threshold: raw cosine from which a class counts as present.
-        share_seen: share of the scene's points that have a feature.
-        tables: the run's own, then its teacher's: dense features and, where the run refines, refined ones.
-        notes: what a reader of the numbers must know.
+        path: of the run's index.
+        index: what the run answers with.
+        scene: with the points of the index.
+        truth: a class id for each of them, -1 where nobody knows.
     """
 
-    scene: str
-    backend: str
-    encoder: str
-    threshold: float
-    share_seen: float
-    tables: tuple[PromptedTable, ...]
-    notes: tuple[str, ...] = ()
+    path: Path
+    index: LanguageIndex
+    scene: Scene
+    truth: Int32[Array, " n"]
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-able form."""
-        return {
-            "scene": self.scene,
-            "backend": self.backend,
-            "encoder": self.encoder,
-            "threshold": self.threshold,
-            "share_seen": self.share_seen,
-            "tables": [table.to_json() for table in self.tables],
-            "notes": list(self.notes),
-        }
+    @property
+    def trained(self) -> bool:
+        """Whether the answers come from a learning stage, and not straight from photographs."""
+        return bool(self.index.vocabulary)
+
+    @property
+    def has_network(self) -> bool:
+        """Whether a 3D network gives the answers."""
+        return self.index.backend == "points/guide"
 
 
-def evaluate_run(
-    path: Path,
-    scene: Scene,
-    teacher: Teacher,
-    config: PointsConfig,
-    *,
-    classes: tuple[str, ...] = (),
-    threshold: float | None = None,
-    progress: Progress | None = None,
-) -> EvaluationReport:
-    """Evaluate the index of a scene.
+def scored_scene(path: Path, scene: Scene, config: PointsConfig, *, progress: Progress) -> ScoredScene:
+    """A scene of a run beside its truth.
 
     Args:
         path: the index.
-        scene: the scene it was made from, with truth a point.
-        teacher: the encoder and store it was made with.
+        scene: the scene it was made from, with a true class per point.
         config: the run's.
-        classes: prompted classes, by the scene's names; empty takes every class that has a true point, backgrounds aside,
-            and for a trained run all of them.
-        threshold: raw cosine from which a class is present; none takes the encoder's own, and for a trained run none at all.
         progress: hears how far it is.
 
     Raises:
         DataError: the scene has no truth, or its points are not those of the index.
-        UsageError: a class that the scene does not know.
     """
-    listener: Progress = progress or Silent()
     index = read_index(path)
-    scene = with_cloud(scene, voxel_size=config.voxel_size, progress=listener)
-    truth = _point_truth(scene, index)
-    if index.vocabulary:
-        return _evaluate_trained(path, index, scene, truth, teacher, classes, threshold)
-    classes = _prompted(scene, truth, classes)
-    threshold = index.encoder.presence_threshold if threshold is None else threshold
-    text = teacher.text(classes)
-    remap = prompt_numbers(scene.classes, classes)
-    tables = [_points_table(index, truth, text, classes, threshold, remap)]
-    teacher.bind(scene, progress=listener)
-    for title, source in teacher.sources().items():
-        table = _views_table(title, scene, source, text, classes, threshold, remap, listener)
-        tables += [table] if table is not None else []
-    share_seen = float(index.seen.mean()) if len(index) else 0.0
-    note = corruption_note(index.facts)
-    return EvaluationReport(
-        index.scene,
-        index.backend,
-        index.encoder.spec,
-        threshold,
-        share_seen,
-        tuple(tables),
-        (note,) if note else (),
-    )
-
-
-def _evaluate_trained(
-    path: Path,
-    index: LanguageIndex,
-    scene: Scene,
-    truth: Int32[Array, " n"],
-    teacher: Teacher,
-    classes: tuple[str, ...],
-    threshold: float | None,
-) -> EvaluationReport:
-    classes = _prompted(scene, truth, classes or scene.classes)
-    text, remap = teacher.text(classes), prompt_numbers(scene.classes, classes)
-    limit = -1.0 if threshold is None else threshold
-    title = "points, 3D network" if index.backend == "points/guide" else "points, specialised"
-    fused = read_index(path.with_name(INDEX_NAME))
-    tables = [
-        replace(_points_table(one, truth, text, classes, limit, remap), title=name)
-        for name, one in ((title, index), ("points, fused", fused))
-    ]
-    tables = [replace(table, extra=_over_all(table)) for table in tables]
-    notes = [corruption_note(index.facts)]
-    if index.facts.get("specialised"):
-        notes.append("features were specialised on the trained classes, at the cost of other words")
-    return EvaluationReport(
-        index.scene,
-        index.backend,
-        index.encoder.spec,
-        limit,
-        float(index.seen.mean()) if len(index) else 0.0,
-        tuple(tables),
-        tuple(note for note in notes if note),
-    )
-
-
-def _point_truth(scene: Scene, index: LanguageIndex) -> Int32[Array, " n"]:
+    scene = with_cloud(scene, voxel_size=config.voxel_size, progress=progress)
     cloud = scene.cloud
     if cloud is None or cloud.labels is None or not scene.classes:
         raise DataError(
@@ -167,61 +86,140 @@ def _point_truth(scene: Scene, index: LanguageIndex) -> Int32[Array, " n"]:
             f"The points of {scene.name} are not those of the run ({len(cloud)} and {len(index)}).",
             "The scene has changed since; train again.",
         )
-    return cloud.labels
+    return ScoredScene(path, index, scene, cloud.labels)
 
 
-def _prompted(scene: Scene, truth: Int32[Array, " n"], classes: tuple[str, ...]) -> tuple[str, ...]:
-    for name in classes:
-        if name not in scene.classes:
-            raise UsageError(f"Scene {scene.name} has no class {name!r}.", did_you_mean(name, scene.classes))
-    if classes:
-        return classes
-    present = [scene.classes[label] for label in np.unique(truth[truth != IGNORE])]
-    found = tuple(name for name in present if name.casefold() not in BACKGROUNDS)
+def evaluate_points(
+    scored: ScoredScene,
+    teacher: Teacher,
+    *,
+    classes: tuple[str, ...] = (),
+    threshold: float | None = None,
+    ensemble: bool = False,
+    progress: Progress,
+) -> RunReport:
+    """Score what a run says about a scene.
+
+    Args:
+        scored: the scene.
+        teacher: the encoder and store that the run was made with.
+        classes: prompted classes, by the scene's names; empty takes every class that has a true point, backgrounds aside,
+            and for a trained run all of them.
+        threshold: raw cosine from which a class is present; None takes the encoder's own, and for a trained run none at all.
+        ensemble: whether the 3D network is also scored together with the features that it learnt from.
+        progress: hears how far it is.
+
+    Raises:
+        DataError: there is no class to ask for, or the features that an ensemble needs are missing.
+        UsageError: a class that the scene does not know, or an ensemble without a 3D network.
+    """
+    index, scene = scored.index, scored.scene
+    if ensemble and not scored.has_network:
+        raise UsageError(
+            f"--ensemble needs a 3D network, and the run has none for {scene.name}.",
+            "Leave it out, or train one: ov3d train points ROOMS --preset cpu",
+        )
+    check_known(scene.name, scene.classes, classes)
+    classes = classes or (scene.classes if scored.trained else _asked_by_default(scored))
+    if threshold is None and not scored.trained:
+        threshold = index.encoder.presence_threshold
+    question = Question.of(scene.classes, classes, teacher.text(classes), threshold)
+    if scored.trained:
+        tables = _trained_tables(scored, question, ensemble)
+    else:
+        teacher.bind(scene, progress=progress)
+        tables = [_index_table("points", scored, question, index)]
+        sources = teacher.sources().items()
+        tables += [table for name, one in sources if (table := _views_table(name, scene, one, question, progress))]
+    notes = [corruption_note(index.facts)]
+    if index.facts.get("specialised"):
+        notes.append("features were specialised on the trained classes, at the cost of other words")
+    return RunReport(
+        scene=index.scene,
+        backend=index.backend,
+        protocol="semantic",
+        encoder=index.encoder.spec,
+        threshold=question.threshold,
+        share_seen=float(index.seen.mean()) if len(index) else 0.0,
+        tables=tuple(tables),
+        notes=tuple(note for note in notes if note),
+    )
+
+
+def _asked_by_default(scored: ScoredScene) -> tuple[str, ...]:
+    """The classes that have a true point, backgrounds aside."""
+    scene = scored.scene
+    found = tuple(name for name in true_classes(scene.classes, scored.truth) if name.casefold() not in BACKGROUNDS)
     if not found:
         raise DataError(f"No point of {scene.name} has a class but background.", "Name the classes with --classes.")
     return found
 
 
+def _trained_tables(scored: ScoredScene, question: Question, ensemble: bool) -> list[PromptedTable]:
+    """What was learnt, what it was learnt from and, where that is wanted, both together."""
+    title = "points, 3D network" if scored.has_network else "points, specialised"
+    fused = read_index(scored.path.with_name(INDEX_NAME))
+    tables = [
+        _index_table(title, scored, question, scored.index),
+        _index_table("points, fused", scored, question, fused),
+    ]
+    if ensemble:
+        fused_scores, seen = _lifted_scores(scored, question)
+        scores = ensemble_scores(fused_scores, scored.index.scores(question.text), seen)
+        tables.append(_points_table("points, 2D-3D ensemble", scored, question, scores))
+    return tables
+
+
+def _index_table(title: str, scored: ScoredScene, question: Question, index: LanguageIndex) -> PromptedTable:
+    return _points_table(title, scored, question, index.scores(question.text), index.seen)
+
+
 def _points_table(
-    index: LanguageIndex,
-    truth: Int32[Array, " n"],
-    text: Float32[Array, "k d"],
-    classes: tuple[str, ...],
-    threshold: float,
-    remap: Int32[Array, " c"],
+    title: str,
+    scored: ScoredScene,
+    question: Question,
+    scores: Float32[Array, "n k"],
+    seen: Bool[Array, " n"] | None = None,
 ) -> PromptedTable:
-    confusion = prompted_confusion(len(classes))
-    labels = index.predict(classes, text).labels(threshold, below=len(classes))
-    labels[~index.seen] = IGNORE
-    confusion.update(labels, remap[truth])
-    return PromptedTable("points", classes, confusion.compute())
+    """The table of some scores of all points; points that are not seen have no answer, not even `other`."""
+    confusion, labels = question.confusion(), question.answers(scores)
+    if seen is not None:
+        labels[~seen] = IGNORE
+    confusion.update(labels, question.numbers[scored.truth])
+    table = PromptedTable(title, question.classes, confusion.compute())
+    return replace(table, extra=_over_all(table)) if scored.trained else table
+
+
+def _lifted_scores(scored: ScoredScene, question: Question) -> tuple[Float32[Array, "n k"], Bool[Array, " n"]]:
+    """Scores of the lifted features that the run learnt from, and which points have one."""
+    path = scored.path.with_name(LIFTED_NAME)
+    if not path.is_file():
+        raise DataError(
+            f"--ensemble needs the lifted features of {scored.scene.name}, but {path} is missing.",
+            "Leave --ensemble out, or train again.",
+        )
+    lifted = read_lifted(path)
+    scores = np.zeros((lifted.num_points, len(question.text)), np.float32)
+    scores[lifted.point_row] = lifted.scores(question.text)
+    return scores, lifted.row_of_point() >= 0
 
 
 def _views_table(
-    title: str,
-    scene: Scene,
-    source: ImageFeatures,
-    text: Float32[Array, "k d"],
-    classes: tuple[str, ...],
-    threshold: float,
-    remap: Int32[Array, " c"],
-    progress: Progress,
+    title: str, scene: Scene, source: ImageFeatures, question: Question, progress: Progress
 ) -> PromptedTable | None:
-    """The teacher's answers on labelled views that it has features of; none where there is no such view."""
+    """The teacher's answers on labelled views that it has features of; None where there is no such view."""
     frames = [frame for frame in scene.frames if frame.labels is not None and source.has(frame)]
     if not frames:
         return None
-    confusion = prompted_confusion(len(classes))
+    confusion = question.confusion()
     with progress.task(f"Scoring {title}", len(frames)) as task:
         for frame in frames:
             assert frame.labels is not None
-            truth = remap[frame.labels.load()[::PIXEL_STEP, ::PIXEL_STEP]]
-            scores = np.stack([source.relevancy(frame, one, PIXEL_STEP) for one in text])
-            labels = np.where(scores.max(axis=0) >= threshold, scores.argmax(axis=0), len(classes))
-            confusion.update(labels.ravel(), truth.ravel())
+            truth = question.numbers[frame.labels.load()[::PIXEL_STEP, ::PIXEL_STEP]]
+            scores = np.stack([source.relevancy(frame, one, PIXEL_STEP).ravel() for one in question.text], axis=1)
+            confusion.update(question.answers(scores), truth.ravel())
             task.advance()
-    return PromptedTable(title, classes, confusion.compute())
+    return PromptedTable(title, question.classes, confusion.compute())
 
 
 def _over_all(table: PromptedTable) -> dict[str, float]:

@@ -99,7 +99,7 @@ class Rooms:
 
 
 def read_room(folder: Path) -> Room:
-    """Read a scene's files; raises as `files.read_tensors` does."""
+    """Read a scene's files; raises as `tensor_files.read_tensors` does."""
     index = read_index(folder / INDEX_NAME)
     lifted = read_features(folder)
     xyz = upright(index.xyz, index.world.up)

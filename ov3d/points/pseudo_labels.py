@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from ov3d.common.base.errors import CorruptFileError, DataError
-from ov3d.common.base.files import hash_text, read_tensors, write_tensors
+from ov3d.common.base.files import hash_text
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.shapes import Array, Float16, Float32, Int32
+from ov3d.common.base.tensor_files import read_tensors, write_tensors
 from ov3d.common.lifting.lift import LiftedFeatures
 from ov3d.common.scenes.scene import IGNORE
 from ov3d.points.config import PseudoConfig
@@ -141,7 +142,7 @@ def write_pseudo_labels(path: Path, pseudo: PseudoLabels) -> Path:
 
 
 def read_pseudo_labels(path: Path) -> PseudoLabels:
-    """Read and verify pseudo labels; raises as `files.read_tensors` does."""
+    """Read and verify pseudo labels; raises as `tensor_files.read_tensors` does."""
     file = read_tensors(path, kind=KIND, version=VERSION)
     meta = file.metadata
     return PseudoLabels(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ov3d.common.base.errors import UsageError
+from ov3d.common.metrics.prompted import BACKGROUNDS
 from ov3d.common.scenes.scene import Scene
-from ov3d.points.evaluate import BACKGROUNDS
 from ov3d.points.scene_labels import scene_labels
 
 

@@ -41,8 +41,6 @@ def ov3d(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def run(*args: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["ov3d", *map(str, args)])
-        monkeypatch.setenv("COLUMNS", "100")
-        monkeypatch.setenv("NO_COLOR", "1")
         capsys.readouterr()
         try:
             main()

@@ -14,7 +14,7 @@ from PIL import Image
 from ov3d.common.base.files import read_json
 from ov3d.common.datasets import load_dataset
 from ov3d.common.exporters.tables import print_report
-from ov3d.common.metrics.folders import evaluate_folders
+from ov3d.common.metrics.folders import FolderOptions, evaluate_folders
 from tests.cli.conftest import Ov3d
 from tests.common.metrics.test_label_folders import kitti_tree, rewrite
 
@@ -54,7 +54,7 @@ def test_a_score_stays_beside_its_name(tree: list[object]) -> None:
     from rich.console import Console
 
     spec = load_dataset("semantickitti")
-    report = evaluate_folders(spec, Path(str(tree[4])), Path(str(tree[6])), protocol="semantic")
+    report = evaluate_folders(spec, Path(str(tree[4])), Path(str(tree[6])), FolderOptions(protocol="semantic"))
     for width in (30, 60, 80):
         stream = io.StringIO()
         print_report(Console(file=stream, width=width), report)
@@ -169,6 +169,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             2,
             "auto, raw, class",
         ),
+        (["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--ensemble"], 2, "goes with a run"),
         (["nowhere"], 1, "There is no run at nowhere"),
     ],
 )
@@ -201,28 +202,38 @@ def test_an_empty_list(ov3d: Ov3d, tree: list[object], tmp_path: Path) -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of one scene with an index, and a backend that reports a known confusion on it."""
     import ov3d.backends
-    import ov3d.common.readers
+    import ov3d.common.learning.evaluate_run
     from ov3d.common.asking.index import LanguageIndex, write_index
     from ov3d.common.base.runs import write_manifest
     from ov3d.common.language.cards import EncoderCard, Identity
+    from ov3d.common.learning.backend import Backend
+    from ov3d.common.learning.run_config import RunConfig
     from ov3d.common.metrics import SemanticConfusion
     from ov3d.common.metrics.prompted import PromptedTable
+    from ov3d.common.metrics.run_report import RunReport
     from ov3d.common.scenes.scene import IGNORE, Scene, World
-    from ov3d.points.evaluate import EvaluationReport
 
     confusion = SemanticConfusion(3, ignore_label=IGNORE, no_prediction=IGNORE)
     confusion.update([0, 0, 1, 2, 2, -1], [0, 0, 1, 1, 2, 0])
     table = PromptedTable("points", ("cat", "cup"), confusion.compute())
 
-    class Backend:
-        protocols = ("semantic",)
+    class Toy(Backend):
+        name, stages, config_type, protocols = "points", ("fuse",), RunConfig, ("semantic",)
 
-        def evaluate(self, run: object, scene: object, **options: object) -> EvaluationReport:
-            self.options = options
-            return EvaluationReport("room", "points/fuse", "offline", 0.2, 0.9, (table,))
+        def evaluate(self, run: object, scene: object, **options: object) -> RunReport:
+            return RunReport(
+                scene="room",
+                backend="points/fuse",
+                protocol="semantic",
+                encoder="offline",
+                threshold=0.2,
+                share_seen=0.9,
+                tables=(table,),
+            )
 
-    monkeypatch.setattr(ov3d.backends, "get_backend", lambda name: Backend())
-    monkeypatch.setattr(ov3d.common.readers, "load_scene", lambda path, **_: Scene("room", path, "scannet"))
+    monkeypatch.setattr(ov3d.backends, "get_backend", lambda name: Toy())
+    scene = Scene("room", tmp_path / "room", "scannet")
+    monkeypatch.setattr(ov3d.common.learning.evaluate_run, "load_scene", lambda path, **_: scene)
     folder = tmp_path / "run"
     folder.mkdir()
     identity = Identity("m", "w", "p", "fp32")
@@ -254,6 +265,11 @@ def test_a_protocol_of_another_backend_is_refused(ov3d: Ov3d, run: Path) -> None
     )
     assert "is scored by protocol semantic, not panoptic" in ov3d("eval", run, "--protocol", "panoptic").error
     assert ov3d("eval", run, "--protocol", "semantic").code == 0
+
+
+def test_an_ensemble_of_a_backend_without_one_is_refused(ov3d: Ov3d, run: Path) -> None:
+    done = ov3d("eval", run, "--ensemble")
+    assert (done.code, "--ensemble does not apply to a run of points" in done.error) == (2, True), done.err
 
 
 def test_a_run_as_json_and_csv(ov3d: Ov3d, run: Path) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from ov3d.common.base.files import read_tensors
+from ov3d.common.base.tensor_files import read_tensors
 from ov3d.common.readers import load_scene
 from tests.cli.capture import write_capture
 from tests.cli.conftest import Ov3d
@@ -27,12 +25,7 @@ def capture(tmp_path: Path) -> Path:
     return write_capture(tmp_path / "desk")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _settings(*more: str) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ov3d.common.base.runs import Run
 from ov3d.common.exporters.ply import write_ply
@@ -16,8 +15,7 @@ from tests.points.networks import VOCABULARY, make_network, remember, room, writ
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    torch.set_num_threads(1)
+def run(tmp_path: Path, one_thread: None) -> Run:
     remember(*VOCABULARY, "seat")
     return write_run(tmp_path / "run", make_network())
 

@@ -12,7 +12,7 @@ from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.scenes.cameras import Camera
 from ov3d.common.scenes.scene import ClassMasks, Frame, LabelImage, PolygonMasks, Scene
 from ov3d.common.scenes.truth import masks_of, other_size
-from ov3d.nerf.protocols import BOX, MAJORITY, MasksTable, _scored_classes, best_masks, box_mean, majority, query_mask
+from ov3d.nerf.protocols import BOX, MAJORITY, _scored_classes, best_masks, box_mean, majority, query_mask
 from tests.nerf.scenes import Listener
 
 CAMERA = Camera(12, 8, 10.0, 10.0, 6.0, 4.0)
@@ -103,21 +103,3 @@ def test_truth_of_another_size_is_found(tmp_path: Path) -> None:
     assert other_size(drawn, CAMERA) == (tmp_path / "c.json", (24, 16))
     assert masks_of(drawn, 2).shape == masks_of(ClassMasks((right, wide), 12, 8), 2).shape == (2, 8, 12)
     assert masks_of(ClassMasks((right, wide), 12, 8), 2)[1, :, :6].all()
-
-
-def test_a_table_without_a_pixel_accuracy_has_none() -> None:
-    from ov3d.common.metrics.report import run_reports
-    from ov3d.common.metrics.views import ViewIoU
-
-    metric = ViewIoU()
-    half = np.zeros((1, 4, 4), bool)
-    half[:, :2] = True
-    metric.update("a", ["cup"], half, np.ones_like(half), count_pixels=False)
-    table = MasksTable("1 annotated views", metric.compute(), {"PSNR": 20.0}).to_json()
-    assert (table["means"], table["classes"]) == ({"mIoU": 0.5}, {"cup": {"iou": 0.5, "num_views": 1}})
-    (report,) = run_reports(
-        {"scene": "desk", "encoder": "x", "threshold": None, "protocol": "langsplat", "tables": [table]}
-    )
-    assert (report.protocol, report.means, report.facts) == ("langsplat", {"mIoU": 0.5}, {"masks": 1})
-    assert report.to_json()["extra"] == {"PSNR": 20.0}
-    assert report.notes == ("encoder x", "PSNR 20")

@@ -14,10 +14,11 @@ from ov3d.common.asking.index import read_index
 from ov3d.common.base.config import load_config
 from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.base.runs import Run
+from ov3d.common.lifting.lift import read_lifted
+from ov3d.common.metrics.run_report import RunReport
 from ov3d.common.scenes.scene import LazyScenes, PointCloud, Scene
 from ov3d.points.backend import PointsBackend
 from ov3d.points.config import PointsConfig
-from ov3d.points.evaluate import EvaluationReport
 from tests.colour_encoder import ColourEncoder, colour_encoder
 from tests.common.small_scenes import CLASSES, box_scene
 
@@ -38,7 +39,7 @@ def run(scene: Scene, tmp_path: Path, colour_encoder: ColourEncoder) -> Run:
     return PointsBackend().train(source, config, run=tmp_path / "run", device=CPU)
 
 
-def _evaluate(run: Run, scene: Scene, **options: object) -> EvaluationReport:
+def _evaluate(run: Run, scene: Scene, **options: object) -> RunReport:
     return PointsBackend().evaluate(run, scene, device=CPU, **options)  # type: ignore[arg-type]
 
 
@@ -99,3 +100,43 @@ def test_what_cannot_be_compared_is_said(run: Run, scene: Scene) -> None:
         _evaluate(run, backgrounds)
     with pytest.raises(UsageError, match="no scene 'x'"):
         _evaluate(run, replace(scene, name="x"))
+
+
+@pytest.fixture
+def learnt(scene: Scene, tmp_path: Path, colour_encoder: ColourEncoder) -> Run:
+    """A run with a small, hardly trained 3D network: it and the fused features disagree."""
+    settings = ["preset=cpu", "lift.border=2", "specialise.epochs=1", "guide.epochs=1", "guide.voxel_size=0.1"]
+    small = ["guide.stem_dim=4", "guide.down=[4, 4]", "guide.up=[8, 4]"]
+    source = LazyScenes(("box",), lambda name: scene)
+    config = load_config(PointsConfig, None, [*settings, *small])
+    return PointsBackend().train(source, config, run=tmp_path / "learnt", device=CPU)
+
+
+def test_an_ensemble_takes_the_surer_feature_of_each_point(learnt: Run, scene: Scene) -> None:
+    report = _evaluate(learnt, scene, ensemble=True)
+    assert [table.title for table in report.tables] == ["points, 3D network", "points, fused", "points, 2D-3D ensemble"]
+    assert len(_evaluate(learnt, scene).tables) == 2
+    assert scene.cloud is not None
+    assert scene.cloud.labels is not None
+    path = index_path(learnt, "box")
+    text = ColourEncoder().encode_text(list(CLASSES))
+    network, lifted = read_index(path).scores(text), read_lifted(path.with_name("lifted.safetensors"))
+    fused = dict(zip(lifted.point_row.tolist(), lifted.scores(text), strict=True))
+    labels = [
+        int((fused[point] if point in fused and fused[point].max() >= own.max() else own).argmax())
+        for point, own in enumerate(network)
+    ]
+    table = report.tables[-1]
+    expected = np.mean([_slow_iou(np.array(labels), scene.cloud.labels, number) for number in range(len(CLASSES))])
+    assert table.to_json()["mean_iou"] == pytest.approx(expected)
+    taken = [point for point in fused if fused[point].max() >= network[point].max()]
+    assert 0 < len(taken) < len(network)
+    assert set(table.to_json()["extra"]) == {"mIoU over all classes", "mAcc over all classes"}
+    path.with_name("lifted.safetensors").unlink()
+    with pytest.raises(DataError, match="needs the lifted features of box"):
+        _evaluate(learnt, scene, ensemble=True)
+
+
+def test_an_ensemble_without_a_network_is_refused(run: Run, scene: Scene) -> None:
+    with pytest.raises(UsageError, match="--ensemble needs a 3D network, and the run has none for box"):
+        _evaluate(run, scene, ensemble=True)

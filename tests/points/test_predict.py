@@ -23,8 +23,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    torch.set_num_threads(1)
+def run(tmp_path: Path, one_thread: None) -> Run:
     remember(*VOCABULARY, "seat", "blue chair")
     return write_run(tmp_path / "run", make_network())
 

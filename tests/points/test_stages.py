@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,13 +48,7 @@ SMALL = (
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """So small a network is slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -94,7 +87,7 @@ def test_presets_fill_in_stages() -> None:
         load_config(PointsConfig, None, ["guide.select=best"])
 
 
-@pytest.mark.parametrize("preset", ["gpu", "paper"], ids=["of-gpu", "of-paper"])  # "gpu" alone is a mark
+@pytest.mark.parametrize("preset", ["gpu", "paper"])
 @pytest.mark.usefixtures("colour_encoder")
 def test_presets_of_large_networks_train(preset: str, scene: Scene, tmp_path: Path) -> None:
     """A step of each with the preset's own network and losses, on few voxels."""

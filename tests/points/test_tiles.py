@@ -19,9 +19,7 @@ CPU_SHAPE = NetworkSpec(16, 0.05, 16, 3, (24, 32, 64, 96), (48, 48, 64, 64), 1)
 """The levels of the preset `cpu`."""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _voxels(spec: NetworkSpec, *, size: float = 4.0) -> Voxels:

@@ -12,6 +12,7 @@ from ov3d.common.exporters.ply import write_ply
 from ov3d.common.learning.backend import Backend, RunOptions
 from ov3d.common.learning.estimate import estimate_features
 from ov3d.common.learning.run import Learnt, begin_run, config_of, finish_run, teacher_of
+from ov3d.common.metrics.prompted import Question
 from ov3d.common.readers import load_scene
 from ov3d.common.scenes.cloud_from_depth import with_cloud
 
@@ -43,7 +44,7 @@ class ToyBackend(Backend):
         classes, index = classes or scene.classes, read_index(index_path(run, scene.name))
         text = teacher_of(config_of(run, ToyConfig), device).text(classes)
         truth = with_cloud(scene, progress=progress).cloud.labels
-        return evaluate_points(index, truth, scene.classes, classes, text, -1.0 if threshold is None else threshold)
+        return evaluate_points(index, truth, Question.of(scene.classes, classes, text, threshold))
 
     def predict(self, run, scan, output, options, *, device, progress=None):
         cloud, prompts = load_scene(scan, layout=options.layout, scale=options.scale).cloud, options.prompts

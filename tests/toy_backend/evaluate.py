@@ -1,15 +1,14 @@
 """How well the points of a scene are labelled."""
 
-from types import SimpleNamespace
+from ov3d.common.metrics.prompted import PromptedTable
+from ov3d.common.metrics.run_report import RunReport
 
-from ov3d.common.metrics.prompted import PromptedTable, prompt_numbers, prompted_confusion
 
-
-def evaluate_points(index, truth, all_classes, classes, text, threshold):
+def evaluate_points(index, truth, question):
     """A report with one table."""
-    confusion = prompted_confusion(len(classes))
-    labels = index.predict(classes, text).labels(threshold, below=len(classes))
-    confusion.update(labels, prompt_numbers(all_classes, classes)[truth])
-    table = PromptedTable("points", classes, confusion.compute()).to_json()
-    report = {"scene": index.scene, "encoder": index.encoder.spec, "threshold": threshold, "tables": [table]}
-    return SimpleNamespace(to_json=lambda: report)
+    confusion = question.confusion()
+    confusion.update(question.answers(index.scores(question.text), index.seen), question.numbers[truth])
+    tables = (PromptedTable("points", question.classes, confusion.compute()),)
+    asked = {"protocol": "points", "encoder": index.encoder.spec, "threshold": question.threshold}
+    found = {"scene": index.scene, "backend": index.backend, "share_seen": float(index.seen.mean())}
+    return RunReport(tables=tables, **asked, **found)

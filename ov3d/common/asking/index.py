@@ -15,8 +15,8 @@ import numpy as np
 
 from ov3d.common.asking.prediction import Prediction
 from ov3d.common.base.errors import DataError
-from ov3d.common.base.files import read_tensors, write_tensors
 from ov3d.common.base.shapes import Array, Bool, Float, Float16, Float32, Int32, UInt8
+from ov3d.common.base.tensor_files import read_tensors, write_tensors
 from ov3d.common.language.cards import EncoderCard
 from ov3d.common.scenes.scene import PointCloud, Scene, World
 
@@ -204,7 +204,7 @@ def write_index(path: str | Path, index: LanguageIndex) -> Path:
 
 
 def read_index(path: str | Path) -> LanguageIndex:
-    """Read and verify an index; raises as `files.read_tensors` does."""
+    """Read and verify an index; raises as `tensor_files.read_tensors` does."""
     file = read_tensors(path, kind=KIND, version=VERSION)
     meta, tensors = file.metadata, file.tensors
     world = World(meta["world"]["units"], tuple(meta["world"]["up"]), tuple(meta["world"]["origin"]))

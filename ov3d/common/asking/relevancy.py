@@ -1,4 +1,4 @@
-"""From scores to answers: softmax over prompts, relevancy against negatives, and points grouped into found objects.
+"""From scores to answers: relevancy against negatives, and points grouped into found objects.
 
 Symbols: n points, k prompts; s raw cosines; T the presence threshold; b the background, a low percentile of the scene's
 scores; p the peak of an object, the mean of its top decile. NumPy alone: this runs in every query.
@@ -29,23 +29,6 @@ VOXELS_PER_SPACING = 3.0
 SPACING_SAMPLES = 128
 SWEEP_DIRECTION = (0.48, 0.6, 0.64)
 """A unit direction across the usual planes: a wall that faces an axis would put all its points at one place along it."""
-
-
-def softmax(cosines: Float[Array, "n k"], logit_scale: float) -> Float32[Array, "n k"]:
-    """Probabilities over prompts.
-
-    Args:
-        cosines: raw cosines a point and prompt.
-        logit_scale: factor on the cosine, as the encoder declares it.
-
-    Returns:
-        Rows that sum to 1 (rows of length 0 stay empty).
-    """
-    logits = np.asarray(cosines, dtype=np.float32) * np.float32(logit_scale)
-    if not logits.size:
-        return logits
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))  # shifted: exp cannot overflow
-    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def relevancy(positive: Float[Array, " n"], negatives: Float[Array, "n k"], logit_scale: float) -> Float32[Array, " n"]:

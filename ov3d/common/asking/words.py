@@ -88,7 +88,7 @@ def word_vectors(
     vectors = np.empty((len(words.prompts), card.dim), np.float32)
     trained = [number for number, name in enumerate(words.prompts) if name not in words.outside]
     if trained:
-        names = [words.prompts[number] for number in trained]
+        names = [clean_prompt(words.prompts[number]) for number in trained]
         vectors[trained] = encode_prompts(card, names, TextCache(say=say), make_encoder, say=say)
     for number, name in enumerate(words.prompts):
         if name in words.outside:

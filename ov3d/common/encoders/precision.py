@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from ov3d.common.base.errors import UsageError
+
+AUTO_VARIABLE = "OV3D_DTYPE"
+"""The environment variable that decides what `auto` means, so that machines with different processors share features."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -12,20 +17,24 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def pick_dtype(choice: str, device: torch.device) -> torch.dtype:
     """The type for `choice` on a device.
 
-    `auto` is fp16 on CUDA. On a CPU it is bf16 where the processor multiplies bf16 itself (AMX or AVX512-BF16), and
-    fp32 elsewhere, where bf16 would be emulated and slower.
+    `auto` is what OV3D_DTYPE names. Where that is unset, `auto` is fp16 on CUDA; on a CPU it is bf16 if the processor
+    multiplies bf16 itself (AMX or AVX512-BF16), and fp32 if not, because emulated bf16 is slower.
 
     Raises:
-        UsageError: no such type, or fp16 asked of a CPU.
+        UsageError: no such type, or fp16 on a CPU.
     """
+    source = ""
+    if choice == "auto" and (forced := os.environ.get(AUTO_VARIABLE)):
+        choice, source = forced, f" (from {AUTO_VARIABLE})"
     if choice == "auto":
         if device.type == "cuda":
             return torch.float16
         return torch.bfloat16 if device.type == "cpu" and cpu_multiplies_bf16() else torch.float32
     if choice not in DTYPES:
-        raise UsageError(f"Unknown floating type {choice!r}.", f"Choose one of auto, {', '.join(DTYPES)}.")
+        raise UsageError(f"Unknown floating type {choice!r}{source}.", f"Choose one of auto, {', '.join(DTYPES)}.")
     if choice == "float16" and device.type == "cpu":
-        raise UsageError("Image networks do not run in float16 on a CPU.", "Use auto, float32 or bfloat16.")
+        hint = "Use auto, float32 or bfloat16."
+        raise UsageError(f"Image networks do not run in float16{source} on a CPU.", hint)
     return DTYPES[choice]
 
 

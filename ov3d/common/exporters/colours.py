@@ -33,9 +33,3 @@ def heat_of(scores: Float[Array, "*shape"], low: float, high: float) -> Float[Ar
     if high <= low:
         return (scores >= high).astype(np.float32)
     return np.clip((scores - np.float32(low)) / np.float32(high - low), 0, 1)
-
-
-def luminance(rgb: UInt8[Array, "*shape 3"]) -> Float[Array, "*shape"]:
-    """Relative luminance in [0, 1] (ITU-R BT.709 weights on linear light)."""
-    linear = (rgb.astype(np.float32) / 255) ** np.float32(2.2)
-    return linear @ np.array((0.2126, 0.7152, 0.0722), np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ov3d.common.base.errors import DataError
-from ov3d.common.base.files import write_bytes
 from ov3d.common.base.shapes import Array, Float64, Int64
+from ov3d.common.exporters.drawing import save_png, typeface
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,15 +45,19 @@ def write_confusion_png(
         DataError: names do not fit the matrix.
         StorageError: it cannot be written.
     """
-    from PIL import Image, ImageDraw
-
     if matrix.shape != (len(names), len(names)):
         raise DataError(f"A confusion matrix of shape {matrix.shape} has {len(names)} names.", "One name a class.")
     used = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
-    matrix, names = matrix[np.ix_(used, used)], [names[idx] for idx in used.tolist()]
+    picture = _drawn(matrix[np.ix_(used, used)], [names[idx] for idx in used.tolist()], title)
+    return save_png(path, picture, optimize=True)
+
+
+def _drawn(matrix: Int64[Array, "c c"], names: Sequence[str], title: str) -> Image:
+    from PIL import Image, ImageDraw
+
     total = matrix.sum(axis=1)
     share = matrix / np.maximum(total, 1)[:, None]
-    font = _font()
+    font = typeface(FONT_SIZE)
     counts = [f"{count:,}" for count in total.tolist()]
     left, right = _text_width(names, font) + 20, _text_width([*counts, "points"], font) + 24
     top, grid = left + 30, CELL * len(names)
@@ -63,16 +66,14 @@ def write_confusion_png(
     pen = ImageDraw.Draw(image)
     pen.text((12, 10), title, fill=INK, font=font)
     pen.text((left + grid + 10, top - 14), "points", fill=GREY, font=font, anchor="lm")
-    for idx, name in enumerate(names):
+    for idx, (name, count) in enumerate(zip(names, counts, strict=True)):
         middle = CELL * idx + CELL // 2
         pen.text((left - 10, top + middle), name, fill=INK, font=font, anchor="rm")
-        pen.text((left + grid + 10, top + middle), counts[idx], fill=GREY, font=font, anchor="lm")
+        pen.text((left + grid + 10, top + middle), count, fill=GREY, font=font, anchor="lm")
         sideways = _sideways(name, font)
         image.paste(sideways, (left + middle - sideways.width // 2, top - 8 - sideways.height))
     _draw_cells(pen, share, total, left, top, font)
-    stream = io.BytesIO()
-    image.save(stream, format="PNG", optimize=True)
-    return write_bytes(path, stream.getvalue())
+    return image
 
 
 def _text_width(texts: Sequence[str], font: FreeTypeFont | ImageFont) -> int:
@@ -86,13 +87,6 @@ def _sideways(text: str, font: FreeTypeFont | ImageFont) -> Image:
     word = Image.new("RGB", (_text_width([text], font) + 2, FONT_SIZE + 8), PAPER)
     ImageDraw.Draw(word).text((0, word.height // 2), text, fill=INK, font=font, anchor="lm")
     return word.transpose(Image.Transpose.ROTATE_90)
-
-
-def _font() -> FreeTypeFont | ImageFont:
-    """Pillow's own typeface: nothing of the machine's is needed."""
-    from PIL import ImageFont
-
-    return ImageFont.load_default(FONT_SIZE)
 
 
 def _draw_cells(

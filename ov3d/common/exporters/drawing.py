@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ov3d.common.asking.answer import Answer
+from ov3d.common.base.files import write_bytes
 from ov3d.common.base.shapes import Array, Bool, Float, Int32, UInt8
 from ov3d.common.exporters.colours import heat_colours
 
@@ -78,7 +81,7 @@ def draw_badge(draw: ImageDraw, x: float, y: float, text: str, size: int) -> Non
     """A number in a disc around (x, y)."""
     radius = 0.72 * size
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=SHADE, outline=INK, width=max(1, size // 10))
-    draw.text((x, y), text, fill=INK, font=_font(size), anchor="mm")
+    draw.text((x, y), text, fill=INK, font=typeface(size), anchor="mm")
 
 
 def badge_place(mask: Bool[Array, "h w"]) -> tuple[float, float]:
@@ -104,17 +107,17 @@ def with_legend(picture: Image, answer: Answer, caption: str) -> Image:
     page.paste(Image.fromarray(ramp), (left, top))
     low, high = answer.score_range
     for value, anchor, x in ((low, "la", left), (high, "ra", left + bar)):
-        draw.text((x, top + 1.25 * size), f"{value:.2f}", fill=INK, font=_font(size), anchor=anchor)
+        draw.text((x, top + 1.25 * size), f"{value:.2f}", fill=INK, font=typeface(size), anchor=anchor)
     mark = left + bar * min(max((answer.threshold - low) / max(high - low, 1e-9), 0), 1)
     draw.line((mark, top - 3, mark, top + size + 3), fill=INK, width=max(1, size // 8))
     label = f"{answer.threshold:.2f}"
     # It must be clear of the numbers at both ends.
-    if min(mark - left, left + bar - mark) > 1.6 * draw.textlength(label, font=_font(size)):
-        draw.text((mark, top + 1.25 * size), label, fill=INK, font=_font(size), anchor="ma")
+    if min(mark - left, left + bar - mark) > 1.6 * draw.textlength(label, font=typeface(size)):
+        draw.text((mark, top + 1.25 * size), label, fill=INK, font=typeface(size), anchor="ma")
     room = left - 2 * size
     lines = (f"“{answer.prompt}”", caption if answer.found else f"{caption}: nothing matches")
     for line, y in zip(lines, (top - 0.1 * size, top + 1.25 * size), strict=True):
-        draw.text((size, y), _fitted(draw, line, size, room), fill=INK, font=_font(size), anchor="la")
+        draw.text((size, y), _fitted(draw, line, size, room), fill=INK, font=typeface(size), anchor="la")
     return page
 
 
@@ -127,7 +130,7 @@ def draw_scale_bar(draw: ImageDraw, pixels_per_unit: float, unit: str, x: float,
         for tick in (x, end):
             draw.line((tick, y - 5, tick, y + 5), fill=fill, width=thick)
     label = f"{length:g} {unit}"
-    draw.text((x, y - 8), label, fill=INK, font=_font(size), anchor="lb", stroke_width=2, stroke_fill=SHADE)
+    draw.text((x, y - 8), label, fill=INK, font=typeface(size), anchor="lb", stroke_width=2, stroke_fill=SHADE)
     return length
 
 
@@ -139,15 +142,23 @@ def round_length(most: float) -> float:
 
 def _fitted(draw: ImageDraw, text: str, size: int, room: int) -> str:
     """The text, cut so that it is at most `room` pixels wide."""
-    if draw.textlength(text, font=_font(size)) <= room:
+    if draw.textlength(text, font=typeface(size)) <= room:
         return text
-    while len(text) > 1 and draw.textlength(text + "…", font=_font(size)) > room:
+    while len(text) > 1 and draw.textlength(text + "…", font=typeface(size)) > room:
         text = text[:-1]
     return text + "…"
 
 
+def save_png(path: str | Path, picture: Image, **options: Any) -> Path:
+    """Write a picture as PNG, atomically; the options are those of Pillow's encoder."""
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG", **options)
+    return write_bytes(path, stream.getvalue())
+
+
 @lru_cache(maxsize=16)
-def _font(size: int) -> Any:
+def typeface(size: int) -> Any:
+    """Pillow's own typeface: nothing of the machine's is needed."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

@@ -6,7 +6,6 @@ wall does not shine through it.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from ov3d.common.asking.answer import Answer
 from ov3d.common.asking.index import LanguageIndex
 from ov3d.common.asking.relevancy import percentile
 from ov3d.common.base.errors import DataError
-from ov3d.common.base.files import write_bytes
 from ov3d.common.base.shapes import Array, Float64, UInt8
 from ov3d.common.exporters.colours import heat_of
 from ov3d.common.exporters.drawing import (
@@ -27,6 +25,7 @@ from ov3d.common.exporters.drawing import (
     draw_badge,
     draw_outlines,
     draw_scale_bar,
+    save_png,
     soften,
     with_legend,
 )
@@ -163,9 +162,7 @@ def write_png(path: str | Path, pixels: UInt8[Array, "h w ..."]) -> Path:
     """Write a picture as PNG, colour or grey, atomically."""
     from PIL import Image
 
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "PNG", compress_level=6)
-    return write_bytes(path, data.getvalue())
+    return save_png(path, Image.fromarray(pixels), compress_level=6)
 
 
 def plan_axes(up: tuple[float, float, float]) -> Float64[Array, "3 3"]:

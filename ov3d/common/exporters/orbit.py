@@ -113,15 +113,13 @@ def write_orbit(
     check_animation(path)
     camera, poses = path_round(index, views, num_frames, long_side)
     frames: list[UInt8[Array, "h w 3"]] = []
-    known: dict[bytes, int] = {}  # a path there and back stands everywhere twice
+    known: dict[bytes, UInt8[Array, "h w 3"]] = {}  # a path there and back stands everywhere twice
     with progress.task("Rendering the orbit", len(poses)) as task:
         for pose in poses:
             place = (np.round(pose, 9) + 0.0).tobytes()  # a zero has one sign
-            if place in known:
-                frames.append(frames[known[place]])
-            else:
-                known[place] = len(frames)
-                frames.append(_composed(answer, *renderer(camera, pose)))
+            if place not in known:
+                known[place] = _composed(answer, *renderer(camera, pose))
+            frames.append(known[place])
             task.advance()
     return write_animation(path, frames)
 

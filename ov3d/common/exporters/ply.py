@@ -104,8 +104,7 @@ def write_ply(
         records[name] = values
     lines = ["ply", "format binary_little_endian 1.0"]
     lines += [f"comment {ascii(' '.join(line.split()))[1:-1]}" for line in comments or []]
-    lines += [f"element vertex {len(records)}"]
-    lines += [f"property {PLY_TYPES[kind]} {name}" for name, kind in columns]
+    lines += [f"element vertex {len(records)}", *(f"property {PLY_TYPES[kind]} {name}" for name, kind in columns)]
     with atomic_write(path) as stream:
         stream.write(("\n".join([*lines, "end_header"]) + "\n").encode("ascii"))
         stream.write(records.tobytes())

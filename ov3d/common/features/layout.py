@@ -16,11 +16,6 @@ def default_root() -> Path:
     return cache_root() / "features"
 
 
-def entry_path(root: Path, spec: str, image_identity: str, key: str) -> Path:
-    """The file of one image: a folder an encoder, named so that a person knows it, then two digits, then the key."""
-    return entry_in(encoder_folder(root, spec, image_identity), key)
-
-
 def encoder_folder(root: Path, spec: str, image_identity: str) -> Path:
     """Where the files of one encoder are."""
     return root / f"{family_name(spec)}-{image_identity[:8]}"

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ov3d.common.base.errors import CorruptFileError, DataError, NewerFormatError, StorageError
-from ov3d.common.base.files import atomic_write, hash_text, parse_tensors
+from ov3d.common.base.files import atomic_write, hash_text
+from ov3d.common.base.tensor_files import parse_tensors
 
 MAGIC = b"OV3DSH01"
 FOLDER_NAME, ENDING, DAMAGED_ENDING = "shards", ".shard", ".damaged"

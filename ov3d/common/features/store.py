@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ov3d.common.base import files
+from ov3d.common.base import tensor_files
 from ov3d.common.base.errors import CorruptFileError, DataError, UsageError
 from ov3d.common.base.files import hash_text
-from ov3d.common.base.shapes import Array, Float, Float16, Float32, Int64, UInt16
+from ov3d.common.base.shapes import Array, Float, Float16, Float32, UInt16
 from ov3d.common.features.content_hash import ContentHasher
 from ov3d.common.features.crops import CropGrid, CropPlan
 from ov3d.common.features.layout import (
@@ -32,6 +32,7 @@ from ov3d.common.features.layout import (
     encoder_folder,
     entry_in,
 )
+from ov3d.common.features.pixels import of_distinct_pixels
 from ov3d.common.features.refine import Refiner
 from ov3d.common.features.shards import ShardEntry, Shards
 from ov3d.common.features.tokens import TokenFeatures, TokenPlan
@@ -175,17 +176,11 @@ class FeatureStore:
             DataError: the frame has no features, or a pixel is outside the image.
             CorruptFileError: the file was cut or changed.
         """
-        view = self.load(frame)
-        pixels, inverse = _deduplicated(frame_pixels(frame, uv), frame.camera.width)
-        features = view.features_at(pixels)
-        return features if inverse is None else features[inverse]
+        return of_distinct_pixels(self.load(frame).features_at, frame, uv)
 
     def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float32[Array, "n d"]:
         """Unit features at pixels: the mean of the scales' unit features, brought to unit length; else as `features_at`."""
-        view = self.load(frame)
-        pixels, inverse = _deduplicated(frame_pixels(frame, uv), frame.camera.width)
-        features = view.pixel_features(pixels)
-        return features if inverse is None else features[inverse]
+        return of_distinct_pixels(self.load(frame).pixel_features, frame, uv)
 
     def relevancy(self, frame: Frame, text: Float32[Array, " d"], step: int = 8) -> Float32[Array, "rows columns"]:
         """Raw cosine of a text vector with the features of every `step`-th pixel, as `Camera.pixel_centres` orders them."""
@@ -237,7 +232,9 @@ class FeatureStore:
             "vectors": np.concatenate(vectors).astype(np.float16),
             "boxes": np.concatenate(boxes).astype(np.uint16),
         }
-        return files.write_tensors(self.path(frame), tensors, kind=CROPS_KIND, version=VERSION, metadata=metadata)
+        return tensor_files.write_tensors(
+            self.path(frame), tensors, kind=CROPS_KIND, version=VERSION, metadata=metadata
+        )
 
     def write_tokens(self, frame: Frame, tokens: Float32[Array, "gh gw d"]) -> Path:
         """Store the unit vectors of a frame's patches."""
@@ -245,7 +242,9 @@ class FeatureStore:
             raise UsageError("A store that is refined, or of crops, keeps no patches.", "Write to its unrefined().")
         metadata = {**self._metadata(frame), "plan": self.plan.to_json()}
         tensors = {"tokens": tokens.astype(np.float16)}
-        return files.write_tensors(self.path(frame), tensors, kind=TOKENS_KIND, version=VERSION, metadata=metadata)
+        return tensor_files.write_tensors(
+            self.path(frame), tensors, kind=TOKENS_KIND, version=VERSION, metadata=metadata
+        )
 
     def write_segments(self, frame: Frame, segments: UInt16[Array, "sh sw"], vectors: Float16[Array, "m d"]) -> Path:
         """Store the superpixels of a frame and their unit vectors."""
@@ -253,7 +252,9 @@ class FeatureStore:
             raise UsageError("A store without a refiner keeps no superpixels.", "Write crops to it.")
         metadata = {**self._metadata(frame), "refiner": self.refiner.to_json()}
         tensors = {"segments": segments, "vectors": vectors}
-        return files.write_tensors(self.path(frame), tensors, kind=SEGMENTS_KIND, version=VERSION, metadata=metadata)
+        return tensor_files.write_tensors(
+            self.path(frame), tensors, kind=SEGMENTS_KIND, version=VERSION, metadata=metadata
+        )
 
     def _metadata(self, frame: Frame) -> dict[str, Any]:
         return {
@@ -280,25 +281,25 @@ class FeatureStore:
         entry = self._shards.find(path.stem)
         return (None, None) if entry is None else (_Signature.of(entry.shard), entry)
 
-    def _read(self, path: Path) -> files.TensorFile:
+    def _read(self, path: Path) -> tensor_files.TensorFile:
         try:
-            return files.read_tensors(path, kind=self._kind, version=VERSION)
+            return tensor_files.read_tensors(path, kind=self._kind, version=VERSION)
         except DataError:
             entry = None if path.exists() else self._shards.find(path.stem)
             if entry is None:
                 raise
             return self._read_entry(path.stem, entry)  # another process has packed it just now
 
-    def _read_entry(self, key: str, entry: ShardEntry) -> files.TensorFile:
+    def _read_entry(self, key: str, entry: ShardEntry) -> tensor_files.TensorFile:
         try:
-            return files.parse_tensors(entry.read(), entry.shard, kind=self._kind, version=VERSION)
+            return tensor_files.parse_tensors(entry.read(), entry.shard, kind=self._kind, version=VERSION)
         except CorruptFileError as error:
             self._shards.reject(key)
             raise CorruptFileError(
                 error.message, "Run ov3d extract-features again: it encodes the image anew."
             ) from error
 
-    def _view(self, frame: Frame, file: files.TensorFile) -> ViewFeatures:
+    def _view(self, frame: Frame, file: tensor_files.TensorFile) -> ViewFeatures:
         size = (frame.camera.width, frame.camera.height)
         if self.refiner is not None:
             return SegmentFeatures(file.tensors["segments"], file.tensors["vectors"], size)
@@ -312,25 +313,3 @@ class FeatureStore:
             start += num
         width, height = file.metadata["working_size"]
         return CropFeatures(grids, file.tensors["vectors"], size, (width, height), self.plan.sigma)
-
-
-def frame_pixels(frame: Frame, uv: Float[Array, "n 2"]) -> Int64[Array, "n 2"]:
-    """(column, row) of the pixels that image coordinates fall into; the far border belongs to the last pixel."""
-    size = np.array([frame.camera.width, frame.camera.height])
-    inside = (uv >= 0) & (uv <= size)  # false for NaN as well
-    if not inside.all():
-        u, v = uv[~inside.all(axis=1)][0]
-        raise DataError(
-            f"Pixel ({u}, {v}) is outside of image {frame.name} ({size[0]}x{size[1]}).",
-            "Keep only points that project into the image.",
-        )
-    return np.minimum(uv.astype(np.int64), size - 1)
-
-
-def _deduplicated(pixels: Int64[Array, "n 2"], width: int) -> tuple[Int64[Array, "m 2"], Int64[Array, " n"] | None]:
-    """The distinct pixels and where each pixel is among them; the pixels as they are where few repeat."""
-    flat = pixels[:, 1] * width + pixels[:, 0]
-    distinct, inverse = np.unique(flat, return_inverse=True)
-    if len(distinct) > 0.8 * len(flat):  # copying the rows out again would cost more than it saves
-        return pixels, None
-    return np.column_stack([distinct % width, distinct // width]), inverse

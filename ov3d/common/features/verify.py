@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ov3d.common.base import files
+from ov3d.common.base import tensor_files
 from ov3d.common.base.errors import CorruptFileError, DataError
 from ov3d.common.base.progress import Progress, Silent
 from ov3d.common.features.content_hash import ContentHasher
@@ -90,7 +90,7 @@ def _entries(shard: Path, damaged: list[Path]) -> dict[str, ShardEntry]:
 
 
 def _packed_metadata(entry: ShardEntry) -> dict[str, Any]:
-    return files.parse_tensors(entry.read(), entry.shard).metadata
+    return tensor_files.parse_tensors(entry.read(), entry.shard).metadata
 
 
 def _fault(read: Callable[[], dict[str, Any]], hasher: ContentHasher, hashes: dict[Path, str]) -> str:
@@ -112,7 +112,7 @@ def _fault(read: Callable[[], dict[str, Any]], hasher: ContentHasher, hashes: di
 def _metadata(path: Path) -> dict[str, Any]:
     for kind in (CROPS_KIND, TOKENS_KIND):
         try:
-            return files.read_tensors(path, kind=kind, version=VERSION).metadata
+            return tensor_files.read_tensors(path, kind=kind, version=VERSION).metadata
         except DataError:  # it is of another kind
             continue
-    return files.read_tensors(path, kind=SEGMENTS_KIND, version=VERSION).metadata
+    return tensor_files.read_tensors(path, kind=SEGMENTS_KIND, version=VERSION).metadata

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ov3d.common.base.errors import CorruptFileError, DataError, NewerFormatError, StorageError
-from ov3d.common.base.files import cache_root, hash_text, read_tensors, write_tensors
+from ov3d.common.base.files import cache_root, hash_text
 from ov3d.common.base.shapes import Array, Float32
+from ov3d.common.base.tensor_files import read_tensors, write_tensors
 from ov3d.common.language.cards import EncoderCard, Identity, TextEncoder
 
 KIND = "text-vector"

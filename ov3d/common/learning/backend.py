@@ -17,6 +17,7 @@ from ov3d.common.base.shapes import Array, Float, Float32
 from ov3d.common.learning.estimate import Estimate
 from ov3d.common.learning.prediction_request import PredictRequest
 from ov3d.common.learning.run_config import RunConfig
+from ov3d.common.metrics.run_report import RunReport
 from ov3d.common.scenes.scene import Scene, SceneSource
 
 if TYPE_CHECKING:
@@ -45,13 +46,6 @@ class RunOptions:
 
 
 @runtime_checkable
-class Report(Protocol):
-    """What an evaluation found."""
-
-    def to_json(self) -> dict[str, Any]: ...
-
-
-@runtime_checkable
 class Backend(Protocol):
     """A way of learning. A backend derives from this class: what it does not define then works as said here.
 
@@ -60,12 +54,14 @@ class Backend(Protocol):
         stages: in order; any prefix of them can be run.
         config_type: its configuration.
         protocols: how its runs can be scored; the first one is the default.
+        can_ensemble: whether `evaluate` takes `ensemble=True`, to score a 3D network together with what photographs show.
     """
 
     name: str
     stages: tuple[str, ...]
     config_type: type[RunConfig]
     protocols: tuple[str, ...]
+    can_ensemble: bool = False
 
     def train(
         self,
@@ -111,7 +107,7 @@ class Backend(Protocol):
         threshold: float | None = None,
         progress: Progress | None = None,
         protocol: str | None = None,
-    ) -> Report:
+    ) -> RunReport:
         """Compare the run's answers on a scene with its truth.
 
         Args:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ov3d.common.base.files import hash_text, read_tensors, write_tensors
+from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Shaped
+from ov3d.common.base.tensor_files import read_tensors, write_tensors
 
 KIND = "checkpoint"
 VERSION = 1
@@ -66,7 +67,7 @@ def write_checkpoint(
 
 
 class Checkpoint:
-    """A checkpoint that was read and verified; raises as `files.read_tensors` does."""
+    """A checkpoint that was read and verified; raises as `tensor_files.read_tensors` does."""
 
     def __init__(self, path: Path) -> None:
         file = read_tensors(path, kind=KIND, version=VERSION)

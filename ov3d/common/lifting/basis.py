@@ -28,8 +28,9 @@ from pydantic import Field
 
 from ov3d.common.base.config import Config
 from ov3d.common.base.errors import DataError
-from ov3d.common.base.files import hash_text, read_tensors, write_tensors
+from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Float, Float32, Float64
+from ov3d.common.base.tensor_files import read_tensors, write_tensors
 
 KIND = "lifted-basis"
 VERSION = 1
@@ -217,7 +218,7 @@ def write_basis(path: str | Path, basis: SharedBasis) -> Path:
 
 
 def read_basis(path: str | Path) -> SharedBasis:
-    """Read and verify a shared basis; raises as `files.read_tensors` does."""
+    """Read and verify a shared basis; raises as `tensor_files.read_tensors` does."""
     file = read_tensors(path, kind=KIND, version=VERSION)
     rows, texts, meta = file.tensors["rows"], file.tensors["texts"], file.metadata
     if rows.ndim != 2 or texts.ndim != 2 or rows.shape[1] != texts.shape[1]:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ov3d.common.base.errors import DataError
-from ov3d.common.base.files import hash_text, read_header, read_tensors, write_tensors
+from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Float, Float16, Float32, Int32, Int64
+from ov3d.common.base.tensor_files import read_header, read_tensors, write_tensors
 from ov3d.common.lifting.basis import Coder
 
 KIND = "lifted-features"
@@ -156,7 +157,7 @@ def lifted_facts(path: str | Path) -> Mapping[str, Any] | None:
 
 
 def read_lifted(path: str | Path) -> LiftedFeatures:
-    """Read and verify lifted features; raises as `files.read_tensors` does."""
+    """Read and verify lifted features; raises as `tensor_files.read_tensors` does."""
     file = read_tensors(path, kind=KIND, version=VERSION)
     tensors, meta = file.tensors, file.metadata
     if "seen" in tensors:

@@ -1,7 +1,7 @@
 """Scoring folders of label files: pair, read, count, merge; one process or many, with the same result.
 
 Scans are cut into chunks that are counted apart and merged in order; all counts are integers, so neither the chunks nor the
-processes can change a bit. Ids that no file may hold are found in the table of counted pairs, not point by point.
+processes can change a bit.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
-
-import numpy as np
+from typing import TypeAlias
 
 from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.base.progress import Progress, Silent
-from ov3d.common.base.shapes import Array, Bool, Int64, Integer, UInt32
+from ov3d.common.base.shapes import Array, Bool, Int64
 from ov3d.common.datasets import DatasetSpec
-from ov3d.common.datasets.loader import NO_CLASS, UNKNOWN_ID
+from ov3d.common.datasets.loader import NO_CLASS
 from ov3d.common.metrics.counting import count_overlaps
-from ov3d.common.metrics.label_files import Fault, FaultyFilesError, LabelPair, LabelReader, pair_files
-from ov3d.common.metrics.panoptic import PanopticQuality, SegmentPairs
-from ov3d.common.metrics.report import EvalReport, panoptic_report, semantic_report
+from ov3d.common.metrics.dataset_report import panoptic_report, semantic_report
+from ov3d.common.metrics.label_files import Fault, FaultyFilesError, LabelPair, pair_files
+from ov3d.common.metrics.label_ids import UNKNOWN, FileLabels, Ids, SideLabels, class_ids_error
+from ov3d.common.metrics.panoptic import PanopticQuality
+from ov3d.common.metrics.report import EvalReport
+from ov3d.common.metrics.segments import SegmentPairs
 from ov3d.common.metrics.semantic import SemanticConfusion, lidarseg_scores
 
 CHUNK = 32
@@ -33,12 +34,6 @@ CHUNK = 32
 SCANS_PER_PROCESS = 500
 """A second process is started only for so many scans more: fewer are read and counted before it has imported NumPy."""
 
-UNKNOWN = "it holds ids that the class map does not know"
-
-NEGATIVE = 0xFFFFFFFF
-"""What stands for the negative ids that a data set allows, once labels are unsigned."""
-
-Ids: TypeAlias = Literal["auto", "raw", "class"]
 Metric: TypeAlias = PanopticQuality | SemanticConfusion
 
 
@@ -92,17 +87,32 @@ class Part:
         self.prediction_seen |= other.prediction_seen
 
 
+@dataclass(frozen=True, slots=True)
+class FolderOptions:
+    """What is scored in folders of label files, and how.
+
+    Attributes:
+        protocol: one of the data set's; none takes its first.
+        subset: train, val, test or all, where the data set has them; none takes its default.
+        wanted: names of the scans to score; none takes all of the subset.
+        split: base/novel split; none takes the data set's own.
+        truth_ids, prediction_ids: what the files hold.
+    """
+
+    protocol: str | None = None
+    subset: str | None = None
+    wanted: Iterable[str] | None = None
+    split: str | None = None
+    truth_ids: Ids = "auto"
+    prediction_ids: Ids = "auto"
+
+
 def evaluate_folders(
     spec: DatasetSpec,
     truth_root: Path,
     prediction_root: Path,
+    options: FolderOptions = FolderOptions(),
     *,
-    protocol: str | None = None,
-    subset: str | None = None,
-    wanted: Iterable[str] | None = None,
-    split: str | None = None,
-    truth_ids: Ids = "auto",
-    prediction_ids: Ids = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> EvalReport:
@@ -111,33 +121,30 @@ def evaluate_folders(
     Args:
         spec: the data set.
         truth_root, prediction_root: folders, laid out as `docs/protocols.md` says.
-        protocol: one of the data set's; none takes its first.
-        subset: train, val, test or all, where the data set has them.
-        wanted: names of the scans to score; none takes all of the subset.
-        split: base/novel split; none takes the data set's own.
-        truth_ids, prediction_ids: `raw` or `class` ids in the files; `auto` takes raw ones, and refuses files that look like
-            class ids.
+        options: what is scored, and how.
         workers: processes; none takes as many as the number of scans is worth.
         progress: hears how far it is.
 
     Raises:
-        FaultyFilesError: some files are missing, too many, damaged or hold ids that the data set does not know; all are named.
+        FaultyFilesError: files are missing, superfluous, damaged or hold ids that the data set does not know; all are named.
         DataError: an empty folder, or class ids where raw ids are expected.
         UsageError: no such protocol, subset or split.
     """
-    listener = progress or Silent()
-    spec.split(split)
-    scoring = Scoring(spec, checked_protocol(spec, protocol), truth_ids, prediction_ids)
-    pairs, faults = pair_files(spec, truth_root, prediction_root, subset=subset, wanted=wanted)
-    total = score_pairs(scoring, pairs, workers=workers, progress=listener)
+    spec.split(options.split)
+    protocol = checked_protocol(spec, options.protocol)
+    scoring = Scoring(spec, protocol, options.truth_ids, options.prediction_ids)
+    pairs, faults = pair_files(spec, truth_root, prediction_root, subset=options.subset, wanted=options.wanted)
+    total = score_pairs(scoring, pairs, workers=workers, progress=progress)
     faults += total.faults
-    wrong_ids = _class_ids_error(scoring, total)
+    wrong_ids = class_ids_error(spec, "truth", options.truth_ids, total.truth_seen) or class_ids_error(
+        spec, "prediction", options.prediction_ids, total.prediction_seen
+    )
     if wrong_ids is not None:  # it explains every unknown id; what else is wrong is still named
         others = [fault for fault in faults if not fault.why.startswith(UNKNOWN)]
         raise FaultyFilesError(others, f"Also: {wrong_ids}") if others else wrong_ids
     if faults:
         raise FaultyFilesError(faults)
-    return _report(scoring, total.metric, len(pairs), split)
+    return _report(scoring, total.metric, len(pairs), options.split)
 
 
 def checked_protocol(spec: DatasetSpec, protocol: str | None) -> str:
@@ -175,14 +182,11 @@ def score_pairs(
 
 def score_chunk(scoring: Scoring, pairs: Sequence[LabelPair]) -> Part:
     """Count some pairs of files in this process."""
-    tables = [
-        scoring.spec.id_table("truth", class_ids=scoring.truth_ids == "class"),
-        scoring.spec.id_table("prediction", class_ids=scoring.prediction_ids == "class"),
-    ]
-    part = Part(scoring.new_metric(), [], *(np.zeros(len(table) + 1, bool) for table in tables))
-    readers = LabelReader(scoring.spec.layout), LabelReader(scoring.spec.layout)
+    truth = SideLabels(scoring.spec, "truth", scoring.truth_ids)
+    prediction = SideLabels(scoring.spec, "prediction", scoring.prediction_ids)
+    part = Part(scoring.new_metric(), [], truth.seen, prediction.seen)
     for pair in pairs:
-        _score_pair(scoring, pair, readers, tables[0], tables[1], part)
+        _score_pair(pair, (truth, prediction), part)
     return part
 
 
@@ -206,143 +210,37 @@ def _scored(scoring: Scoring, chunks: Sequence[Sequence[LabelPair]], workers: in
         yield from pool.map(score_chunk, [scoring] * len(chunks), chunks)
 
 
-def _score_pair(
-    scoring: Scoring,
-    pair: LabelPair,
-    readers: tuple[LabelReader, LabelReader],
-    truth_table: Int64[Array, " t"],
-    prediction_table: Int64[Array, " p"],
-    part: Part,
-) -> None:
+def _score_pair(pair: LabelPair, sides: tuple[SideLabels, SideLabels], part: Part) -> None:
     """Count one pair of files, or note what is wrong with them."""
-    sides: list[UInt32[Array, ...]] = []
-    signed: list[bool] = []
-    for side, path, reader in zip(("truth", "prediction"), (pair.truth, pair.prediction), readers, strict=True):
+    paths, files = (pair.truth, pair.prediction), list[FileLabels]()
+    for side, path in zip(sides, paths, strict=True):
         try:
-            labels = reader.read(path)
-            signed.append(labels.dtype.kind == "i")
-            sides.append(_unsigned(labels, _negative_ids(scoring, side)))
+            files.append(side.read(path))
         except DataError as error:
             part.faults.append(Fault(str(path), error.message))
-    if len(sides) < 2:
+    if len(files) < 2:
         return
-    truth, prediction = sides
-    if len(truth) != len(prediction):
-        why = f"it holds {len(prediction)} labels, the truth {len(truth)}"
+    truth, prediction = files
+    if len(truth.values) != len(prediction.values):
+        why = f"it holds {len(prediction.values)} labels, the truth {len(truth.values)}"
         part.faults.append(Fault(str(pair.prediction), why))
         return
-    overlaps = count_overlaps(prediction, truth)
-    raw_truth = _raw_ids(scoring, overlaps.truth)
-    raw_prediction = _raw_ids(scoring, overlaps.prediction)
-    truth_class = _look_up(raw_truth, truth_table, part.truth_seen, signed[0])
-    prediction_class = _look_up(raw_prediction, prediction_table, part.prediction_seen, signed[1])
-    unknown = [
-        (pair.truth, raw_truth[truth_class == UNKNOWN_ID]),
-        (pair.prediction, raw_prediction[prediction_class == UNKNOWN_ID]),
-    ]
-    wrong = [Fault(str(path), _unknown_ids(ids)) for path, ids in unknown if len(ids)]
-    if wrong:
-        part.faults += wrong
+    shared = count_overlaps(prediction.values, truth.values)
+    classes: list[Int64[Array, " u"]] = []
+    for side, path, file, labels in zip(sides, paths, files, (shared.truth, shared.prediction), strict=True):
+        try:
+            classes.append(side.classes(labels, signed=file.signed))
+        except DataError as error:
+            part.faults.append(Fault(str(path), error.message))
+    if len(classes) < 2:
         return
     if isinstance(part.metric, PanopticQuality):
         # The whole packed label is the segment's id, as in the official tools.
-        segments = SegmentPairs(prediction_class, overlaps.prediction, truth_class, overlaps.truth, overlaps.counts)
-        part.metric.update_segments(segments)
+        part.metric.update_segments(
+            SegmentPairs(classes[1], shared.prediction, classes[0], shared.truth, shared.counts)
+        )
     else:
-        part.metric.update_pairs(prediction_class, truth_class, overlaps.counts)
-
-
-def _unsigned(labels: Integer[Array, " n"], negative: Sequence[int]) -> UInt32[Array, " n"]:
-    """Labels as 32 unsigned bits; the negative ids that are allowed become `NEGATIVE`."""
-    if not len(labels):
-        return np.zeros(0, np.uint32)
-    if labels.dtype.kind == "u" and labels.dtype.itemsize <= 4:
-        return labels.astype(np.uint32, copy=False)
-    low, high = int(labels.min()), int(labels.max())
-    if high >= NEGATIVE:
-        raise DataError(f"it holds the label {high}, which is no id")
-    if low < 0:
-        wrong = np.setdiff1d(labels[labels < 0], negative)
-        if len(wrong):
-            raise DataError(f"it holds the label {int(wrong[0])}: negative labels are no class, and are not guessed")
-        labels = np.where(labels < 0, NEGATIVE, labels.astype(np.int64))
-    return labels.astype(np.uint32, copy=False)
-
-
-def _negative_ids(scoring: Scoring, side: str) -> tuple[int, ...]:
-    if side == "truth":
-        return scoring.spec.negative_ids("truth", class_ids=scoring.truth_ids == "class")
-    return scoring.spec.negative_ids("prediction", class_ids=scoring.prediction_ids == "class")
-
-
-def _raw_ids(scoring: Scoring, labels: Int64[Array, " u"]) -> Int64[Array, " u"]:
-    """The class part of packed labels."""
-    if scoring.spec.layout == "semantickitti":
-        return labels & 0xFFFF
-    if scoring.spec.layout == "nuscenes-panoptic":
-        return labels // 1000
-    return labels
-
-
-def _look_up(
-    raw: Int64[Array, " u"], table: Int64[Array, " t"], seen: Bool[Array, " s"], signed: bool
-) -> Int64[Array, " u"]:
-    """Class of each raw id; remembers which ids there were. `signed`: `NEGATIVE` stands for a negative id of the file."""
-    beyond = len(table)
-    inside = np.where(raw < beyond, raw, beyond)
-    negative = (raw == NEGATIVE) & signed
-    seen[inside[~negative]] = True
-    found = np.append(table, UNKNOWN_ID)[inside]
-    found[negative] = NO_CLASS
-    return found
-
-
-def _unknown_ids(ids: Int64[Array, " u"]) -> str:
-    unique = np.unique(ids)
-    names = [f"{idx} (-1 as unsigned)" if idx in (0xFFFF, NEGATIVE) else str(idx) for idx in unique[:6].tolist()]
-    listed = ", ".join(names) + (", ..." if len(unique) > 6 else "")
-    return f"{UNKNOWN}: {listed}"
-
-
-def _class_ids_error(scoring: Scoring, total: Part) -> DataError | None:
-    """The error that files hold class ids where the data set has raw ids, or the other way round; none if they do not.
-
-    Raw ids reach beyond the class ids; if, in all files of a side, none does, and at least one label is not 0, then either the
-    files hold class ids or only a few raw classes occur. The user says which.
-    """
-    spec = scoring.spec
-    for side, ids, seen, option in (
-        ("truth", scoring.truth_ids, total.truth_seen, "--truth-ids"),
-        ("prediction", scoring.prediction_ids, total.prediction_seen, "--prediction-ids"),
-    ):
-        raw_ids = spec.truth_ids if side == "truth" or not spec.prediction_ids else spec.prediction_ids
-        num_classes = len(spec.classes)
-        classes_of_raw = {raw for raw, idx in raw_ids.items() if idx is not None}
-        if ids != "auto" or max(classes_of_raw, default=0) < num_classes:
-            continue
-        occurring = np.flatnonzero(seen)
-        if len(occurring) and 0 < occurring.max() < num_classes and _more_like_class_ids(set(occurring.tolist()), spec):
-            return DataError(
-                f"All ids in the files of the {side} are below {num_classes}, the number of classes of {spec.title}; "
-                f"its raw ids go up to {max(raw_ids)}. These look like class (learning) ids where raw ids are expected.",
-                f"If they are class ids: {option} class. If they are raw ids all the same: {option} raw.",
-            )
-    if spec.layout in ("nuscenes-panoptic", "nuscenes-lidarseg") and scoring.prediction_ids == "auto":
-        general = np.flatnonzero(total.prediction_seen[len(spec.classes) :])
-        if len(general):
-            return DataError(
-                f"The predictions hold ids beyond {len(spec.classes) - 1}, the last challenge class of {spec.title}.",
-                "If they are general category ids (0-31), map them to challenge classes: docs/protocols.md has the table.",
-            )
-    return None
-
-
-def _more_like_class_ids(ids: set[int], spec: DatasetSpec) -> bool:
-    """Whether a set of small ids is more likely one of class ids than of raw ids."""
-    known = {raw for raw, idx in spec.truth_ids.items() if idx is not None}
-    if spec.layout == "points":  # most small raw ids are classes too: only those that are not can tell
-        return bool(ids - known - {0})
-    return True
+        part.metric.update_pairs(classes[1], classes[0], shared.counts)
 
 
 def _report(scoring: Scoring, metric: Metric, num_scans: int, split: str | None) -> EvalReport:

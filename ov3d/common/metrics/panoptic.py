@@ -25,22 +25,15 @@ double in (1/2, 1] is a whole number of 2^-53; those whole numbers are added, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from ov3d.common.base.errors import DataError, UsageError
-from ov3d.common.base.shapes import Array, Bool, Float64, Int64, Integer, UInt64
-from ov3d.common.metrics.counting import (
-    as_labels,
-    check_labels,
-    check_same_length,
-    count_unique,
-    fold_runs,
-    largest_unsigned,
-)
+from ov3d.common.base.shapes import Array, Bool, Float64, Int64, Integer
+from ov3d.common.metrics.counting import as_labels, check_labels, check_same_length, fold_runs, largest_unsigned
+from ov3d.common.metrics.segments import SegmentPairs, numbered, overlaps
 from ov3d.common.metrics.semantic import mean_or_nan
 
 NUM_INSTANCE_BITS = 32
@@ -172,7 +165,7 @@ class PanopticQuality:
         folded, lengths = fold_runs(*arrays.values())
         largest = [self._largest(name, values, arrays[name]) for name, values in zip(names, folded, strict=True)]
         id_bits = largest[1].bit_length(), largest[3].bit_length()
-        self._add(*_overlaps(folded[:2], folded[2:], lengths, id_bits, self._class_bits))
+        self._add(*overlaps(folded[:2], folded[2:], lengths, id_bits, self._class_bits))
 
     def update_segments(self, pairs: SegmentPairs) -> None:
         """Count one scan from its table of overlaps, for callers who have counted points already (see `counting`).
@@ -261,7 +254,7 @@ class PanopticQuality:
         """Match the segments of one scan from the table of their overlaps, and count.
 
         Args:
-            predicted, true: id and class of each pair's segments, as `_packed` makes them.
+            predicted, true: id and class of each pair's segments, the class in the low bits.
             counts: points of each pair.
         """
         num = self.num_classes
@@ -269,7 +262,7 @@ class PanopticQuality:
         # Points of ignored truth are dropped from both sides: what lies there alone has no area, and neither hits nor counts.
         shared = counts * self._is_known.take(truth_class)
         is_true = 1 << (NUM_INSTANCE_BITS + self._class_bits)
-        segments, idx = _numbered(np.concatenate([predicted, true | is_true]))
+        segments, idx = numbered(np.concatenate([predicted, true | is_true]))
         area = np.bincount(idx, weights=np.concatenate([shared, shared]), minlength=len(segments))  # doubles: exact
         idx_of_side = idx.reshape(2, -1)
         union = area.take(idx_of_side).sum(axis=0) - shared
@@ -294,79 +287,3 @@ class PanopticQuality:
         found = np.bincount(np.concatenate(rows), weights=np.concatenate(weights), minlength=len(self._totals))
         self._totals += found.astype(np.int64)
         self.num_scans += 1
-
-
-class SegmentPairs(NamedTuple):
-    """The overlaps of one scan: u pairs of a predicted and a true segment, and their points in common."""
-
-    prediction_class: Int64[Array, " u"]
-    prediction_id: Int64[Array, " u"]
-    truth_class: Int64[Array, " u"]
-    truth_id: Int64[Array, " u"]
-    counts: Int64[Array, " u"]
-
-
-def _numbered(keys: Int64[Array, " k"]) -> tuple[Int64[Array, " s"], Int64[Array, " k"]]:
-    """The distinct keys in ascending order, and which of them each key is."""
-    row_bits = len(keys).bit_length()
-    if len(keys) and int(keys.max()).bit_length() + row_bits > 63:
-        return np.unique(keys, return_inverse=True)
-    # The row travels in the key's low bits: sorting numbers is several times faster than sorting their places.
-    packed = keys << row_bits
-    packed |= np.arange(len(keys))
-    packed.sort()
-    row = packed & ((1 << row_bits) - 1)
-    packed >>= row_bits
-    is_first = np.ones(len(keys), bool)
-    np.not_equal(packed[1:], packed[:-1], out=is_first[1:])
-    idx = np.empty_like(row)
-    idx[row] = np.cumsum(is_first) - 1
-    return packed[is_first], idx
-
-
-def _overlaps(
-    predicted: Sequence[Integer[Array, " r"]],
-    true: Sequence[Integer[Array, " r"]],
-    lengths: Int64[Array, " r"] | None,
-    id_bits: tuple[int, int],
-    class_bits: int,
-) -> tuple[Int64[Array, " u"], Int64[Array, " u"], Int64[Array, " u"]]:
-    """The distinct pairs of a predicted and a true segment, and the points of each.
-
-    Args:
-        predicted, true: class and id of each run of points.
-        lengths: points of each run; none where a run is a point.
-        id_bits: bits of the largest predicted and true id.
-        class_bits: bits of a class.
-
-    Returns:
-        Two keys, (id, class) with the class in the low bits, and a count a pair.
-    """
-    found_bits = id_bits[0] + class_bits
-    if found_bits + id_bits[1] + class_bits <= 64:
-        key = _packed(true[1], true[0], class_bits)
-        for part, bits in ((predicted[1], id_bits[0]), (predicted[0], class_bits)):
-            np.left_shift(key, np.uint64(bits), out=key)
-            np.bitwise_or(key, _as_uint64(part), out=key)
-        keys, counts = count_unique(key, lengths)
-        found, truth = keys & np.uint64((1 << found_bits) - 1), keys >> np.uint64(found_bits)
-        return found.view(np.int64), truth.view(np.int64), counts
-    # Ids too large for one key: number the segments of each side first.
-    found_segments, found_idx = np.unique(_packed(predicted[1], predicted[0], class_bits), return_inverse=True)
-    true_segments, true_idx = np.unique(_packed(true[1], true[0], class_bits), return_inverse=True)
-    keys, counts = count_unique((true_idx * len(found_segments) + found_idx).astype(np.uint64), lengths)
-    pair = keys.view(np.int64)
-    found, truth = found_segments[pair % len(found_segments)], true_segments[pair // len(found_segments)]
-    return found.view(np.int64), truth.view(np.int64), counts
-
-
-def _packed(ids: Integer[Array, " n"], classes: Integer[Array, " n"], class_bits: int) -> UInt64[Array, " n"]:
-    """Id and class in one unsigned 64-bit key."""
-    key = np.left_shift(_as_uint64(ids), np.uint64(class_bits))
-    np.bitwise_or(key, _as_uint64(classes), out=key)
-    return key
-
-
-def _as_uint64(values: Integer[Array, " n"]) -> UInt64[Array, " n"]:
-    """The same numbers, none of them negative, without a copy where the bits are those already."""
-    return values.view(np.uint64) if values.dtype == np.int64 else values.astype(np.uint64, copy=False)

@@ -1,4 +1,4 @@
-"""What `ov3d eval` found, ready to be printed, written or compared: one row a class, means of groups of classes, facts."""
+"""What `ov3d eval` found, ready to be printed, written or compared: one row per class, means of groups of classes, facts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 
 from ov3d.common.base.shapes import Array, Int64
-from ov3d.common.datasets import DatasetSpec, SplitSpec
-from ov3d.common.metrics.panoptic import PanopticScores
-from ov3d.common.metrics.semantic import SemanticScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +32,40 @@ class ClassRow:
     counts: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvalReport:
     """One evaluation.
 
     Attributes:
-        dataset: its name, or the scene's; `dataset_version` is the version of its class map, none for a scene.
+        dataset: its name, or the scene's.
+        dataset_version: of the data set's class map; None for a scene.
         title: for people.
         protocol: how it was scored.
         split: which classes were novel; empty when there are none.
         num_scans: scans, scenes or views.
         means: the numbers that papers print, fractions by name.
         groups: means of each column over groups of classes: things, stuff, base, novel, base things, ...
-        classes: one row a class that takes part.
+        classes: one row per class that takes part.
         facts: points, ignored points, coverage and the like.
         notes: what a reader of the numbers must know.
-        extra: numbers that are no fractions and belong to no class (PSNR, SSIM).
-        matrix: points of each (true class, predicted class), or none.
+        extra: numbers that are not fractions or belong to no class (PSNR, SSIM).
+        matrix: points of each (true class, predicted class), or None.
         matrix_names: its class names.
     """
 
     dataset: str
-    dataset_version: int | None
+    dataset_version: int | None = None
     title: str
     protocol: str
-    split: str
+    split: str = ""
     num_scans: int
     means: Mapping[str, float | None]
-    groups: Mapping[str, Mapping[str, float | None]]
+    groups: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     classes: Sequence[ClassRow]
     facts: Mapping[str, float | int | None]
     notes: tuple[str, ...] = ()
     matrix: Int64[Array, "c c"] | None = None
-    matrix_names: tuple[str, ...] = field(default=())
+    matrix_names: tuple[str, ...] = ()
     extra: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
@@ -100,158 +98,6 @@ class EvalReport:
         }
 
 
-def panoptic_report(
-    spec: DatasetSpec,
-    scores: PanopticScores,
-    matrix: Int64[Array, "c c"],
-    *,
-    split: str | None = None,
-    notes: Sequence[str] = (),
-) -> EvalReport:
-    """The report of a panoptic evaluation.
-
-    Args:
-        spec: the data set.
-        scores: what `PanopticQuality.compute` gave.
-        matrix: points of each (true class, predicted class).
-        split: name of the base/novel split; none takes the data set's own.
-        notes: handed on.
-    """
-    chosen = spec.split(split)
-    rows = [
-        ClassRow(
-            one.name,
-            one.kind,
-            group_of(one.name, chosen),
-            {
-                "PQ": float(scores.pq[one.id]),
-                "SQ": float(scores.sq[one.id]),
-                "RQ": float(scores.rq[one.id]),
-                "IoU": float(scores.iou[one.id]),
-            },
-            {"TP": int(scores.tp[one.id]), "FP": int(scores.fp[one.id]), "FN": int(scores.fn[one.id])},
-        )
-        for one in spec.classes
-        if scores.included[one.id]
-    ]
-    means = {
-        "PQ": scores.mean_pq,
-        "SQ": scores.mean_sq,
-        "RQ": scores.mean_rq,
-        "PQ†": scores.pq_dagger,
-        "mIoU": scores.mean_iou,
-    }
-    facts = {"coverage": scores.coverage, "points": scores.num_points, "ignored points": scores.num_ignored}
-    return _report(spec, "panoptic", split, scores.num_scans, means, rows, facts, notes, matrix)
-
-
-def semantic_report(
-    spec: DatasetSpec,
-    scores: SemanticScores,
-    matrix: Int64[Array, "c c"],
-    *,
-    protocol: str = "semantic",
-    num_scans: int,
-    split: str | None = None,
-    notes: Sequence[str] = (),
-) -> EvalReport:
-    """The report of a semantic evaluation; arguments as `panoptic_report`."""
-    chosen = spec.split(split)
-    undefined = scores.num_true + scores.num_predicted == 0 if protocol == "lidarseg" else np.zeros(len(matrix), bool)
-    rows = [
-        ClassRow(
-            one.name,
-            one.kind,
-            group_of(one.name, chosen),
-            {
-                "IoU": None if undefined[one.id] else float(scores.iou[one.id]),
-                "Acc": float(scores.accuracy[one.id]) if scores.present[one.id] or protocol != "lidarseg" else None,
-            },
-            {"points": int(scores.num_true[one.id])},
-        )
-        for one in spec.classes
-        if scores.included[one.id]
-    ]
-    means = {
-        "mIoU": scores.mean_iou,
-        "mAcc": scores.mean_accuracy,
-        "mIoU present": scores.mean_iou_present,
-        "mAcc present": scores.mean_accuracy_present,
-        "overall Acc": scores.overall_accuracy,
-    }
-    facts = {"coverage": scores.coverage, "points": scores.num_points, "ignored points": scores.num_ignored}
-    return _report(spec, protocol, split, num_scans, means, rows, facts, notes, matrix)
-
-
-def run_reports(data: Mapping[str, Any]) -> list[EvalReport]:
-    """The tables of a backend's report on one scene, as its `to_json` gives them, one report each.
-
-    Args:
-        data: `scene`, `encoder` and `tables`; perhaps `protocol` (else `semantic`), `threshold` and `notes`. A table has
-            `title` and `classes` and perhaps `extra` numbers by name; one of points or pixels has three means, `coverage`,
-            `num` and perhaps `confusion`; one of masks has `means`, `num_views` and `num_masks`.
-    """
-    threshold = data.get("threshold")
-    present = "" if threshold is None or threshold <= -1 else f", present from cosine {threshold:.3f} on"
-    reports = []
-    for table in data["tables"]:
-        masks = "means" in table
-        rows = [_mask_row(name, one) if masks else _pixel_row(name, one) for name, one in table["classes"].items()]
-        confusion = table.get("confusion")
-        extra = table.get("extra", {})
-        reports.append(
-            EvalReport(
-                dataset=str(data["scene"]),
-                dataset_version=None,
-                title=f"{data['scene']}: {table['title']}",
-                protocol=str(data.get("protocol", "semantic")),
-                split="",
-                num_scans=int(table.get("num_views", 1)),
-                means=dict(table["means"]) if masks else _pixel_means(table),
-                groups={},
-                classes=rows,
-                facts={"masks": table["num_masks"]}
-                if masks
-                else {"coverage": table["coverage"], "points": table["num"]},
-                notes=(f"encoder {data['encoder']}{present}", *data.get("notes", ()), *_extra_note(extra)),
-                matrix=None if confusion is None else np.array(confusion["rows_truth"], np.int64),
-                matrix_names=() if confusion is None else tuple(confusion["classes"]),
-                extra=extra,
-            )
-        )
-    return reports
-
-
-def _pixel_row(name: str, one: Mapping[str, Any]) -> ClassRow:
-    return ClassRow(name, "class", "", {"IoU": one["iou"], "Acc": one["accuracy"]}, {"points": int(one["num_true"])})
-
-
-def _mask_row(name: str, one: Mapping[str, Any]) -> ClassRow:
-    return ClassRow(name, "query", "", {"IoU": one["iou"]}, {"views": int(one["num_views"])})
-
-
-def _pixel_means(table: Mapping[str, Any]) -> dict[str, float | None]:
-    return {
-        "mIoU": table["mean_iou"],
-        "mAcc": table["mean_accuracy"],
-        "mIoU with other": table["mean_iou_with_other"],
-    }
-
-
-def _extra_note(extra: Mapping[str, float | None]) -> tuple[str, ...]:
-    """Numbers that fit no column, in one sentence."""
-    if not extra:
-        return ()
-    return (", ".join(f"{name} {'-' if value is None else format(value, '.4g')}" for name, value in extra.items()),)
-
-
-def group_of(name: str, split: SplitSpec | None) -> str:
-    """Base or novel; empty without a split."""
-    if split is None:
-        return ""
-    return "novel" if name in split.novel else "base"
-
-
 def group_means(rows: Sequence[ClassRow]) -> dict[str, dict[str, float | None]]:
     """Means of every score over things, stuff, base and novel classes, and over base and novel things and stuff.
 
@@ -273,41 +119,22 @@ def group_means(rows: Sequence[ClassRow]) -> dict[str, dict[str, float | None]]:
     }
 
 
-def finite(value: float | int | None) -> float | int | None:
+def finite(value: float) -> float | None:
     """The value, or None where it is not a number."""
-    return None if value is None or not math.isfinite(value) else value
+    return value if math.isfinite(value) else None
+
+
+def finite_values(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers by name, None for those that are not defined."""
+    return {name: finite(float(value)) for name, value in values.items()}
+
+
+def extra_note(extra: Mapping[str, float]) -> tuple[str, ...]:
+    """Numbers that fit no column, in one sentence; nothing where there are none."""
+    texts = [f"{name} {format(value, '.4g') if math.isfinite(value) else '-'}" for name, value in extra.items()]
+    return (", ".join(texts),) if texts else ()
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None
-
-
-def _report(
-    spec: DatasetSpec,
-    protocol: str,
-    split: str | None,
-    num_scans: int,
-    means: Mapping[str, float],
-    rows: Sequence[ClassRow],
-    facts: Mapping[str, float | int],
-    notes: Sequence[str],
-    matrix: Int64[Array, "c c"],
-) -> EvalReport:
-    chosen = spec.split(split)
-    own_notes = [note for note in (spec.note, chosen.note if chosen is not None else "") if note]
-    return EvalReport(
-        dataset=spec.name,
-        dataset_version=spec.version,
-        title=spec.title,
-        protocol=protocol,
-        split=(split or spec.default_split or "") if chosen is not None else "",
-        num_scans=num_scans,
-        means={name: finite(value) for name, value in means.items()},
-        groups=group_means(rows),
-        classes=rows,
-        facts={name: finite(value) for name, value in facts.items()},
-        notes=(*notes, *own_notes),
-        matrix=matrix,
-        matrix_names=spec.names,
-    )

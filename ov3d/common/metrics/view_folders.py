@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from ov3d.common.base.shapes import Array, Bool
 from ov3d.common.datasets import DatasetSpec
 from ov3d.common.metrics.folders import checked_protocol
 from ov3d.common.metrics.label_files import Fault, FaultyFilesError
-from ov3d.common.metrics.report import ClassRow, EvalReport, finite
+from ov3d.common.metrics.masks import MasksTable
+from ov3d.common.metrics.report import EvalReport
 from ov3d.common.metrics.views import REDUCTION, ViewIoU, exact_mean, mask_of_relevancy, resized_mask
 from ov3d.common.scenes.images import load_raster
 from ov3d.common.scenes.truth import drawn_polygons, read_polygons
@@ -274,24 +275,13 @@ def _read_image(path: Path) -> Array:
 
 def _report(spec: DatasetSpec, protocol: str, metric: ViewIoU) -> EvalReport:
     scores = metric.compute()
-    rows = []
-    for name, iou in scores.by_class.items():
-        num = sum(one == name for _, one in scores.pairs)
-        rows.append(ClassRow(name, "query", "", {"IoU": iou}, {"views": num}))
     scenes: dict[str, list[float]] = {}
     for (view, _), iou in scores.pairs.items():
         scenes.setdefault(view.partition("/")[0], []).append(iou)
-    means = {"mIoU": scores.mean_iou} | ({"pixel Acc": scores.accuracy} if protocol == "3d-ovs" else {})
-    return EvalReport(
-        dataset=spec.name,
-        dataset_version=spec.version,
+    return replace(
+        MasksTable(spec.title, scores).report(spec.name, protocol),
         title=spec.title,
-        protocol=protocol,
-        split="",
-        num_scans=scores.num_views,
-        means={name: finite(value) for name, value in means.items()},
+        dataset_version=spec.version,
         groups={name: {"IoU": exact_mean(values)} for name, values in scenes.items()},
-        classes=rows,
-        facts={"masks": len(scores.pairs)},
         notes=(spec.note,) if spec.note and "room" in scenes else (),
     )

@@ -12,10 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ov3d.common.base.errors import DataError
-from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
+from ov3d.common.readers.layout import Layout, origin_of_cameras
 from ov3d.common.readers.nerfstudio import read_transforms, shots_of
 from ov3d.common.readers.posed import frames_from, natural_order
 from ov3d.common.scenes.scene import Frame, Scene, World
@@ -38,16 +36,8 @@ def load(path: Path) -> Scene:
         found = sorted(frames_from(shots, file, notes), key=lambda frame: natural_order(frame.name))
         splits[split] = tuple(frame.name for frame in found)
         frames += found
-    origin = choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames]))
-    return Scene(
-        name=scene_name(path),
-        path=path,
-        layout=LAYOUT.name,
-        frames=relative_to(frames, origin),
-        world=World(units="arbitrary", origin=origin),
-        notes=tuple(notes),
-        splits=splits,
-    )
+    world = World(units="arbitrary", origin=origin_of_cameras(frames))
+    return LAYOUT.scene(path, frames, world, notes, splits=splits)
 
 
 LAYOUT = Layout(

@@ -14,7 +14,7 @@ from pathlib import Path
 from ov3d.common.base.errors import DataError
 from ov3d.common.readers.class_names import read_classes
 from ov3d.common.readers.cloud_files import cloud_files, is_cloud_file, read_cloud
-from ov3d.common.readers.layout import Layout, relative_to, scene_name
+from ov3d.common.readers.layout import Layout
 from ov3d.common.readers.scannet import is_posed_folder, read_posed_folder
 from ov3d.common.scenes.scene import Frame, Scene
 
@@ -31,16 +31,7 @@ def load(path: Path) -> Scene:
         frames, named, notes = read_posed_folder(images)
         classes = named or classes
     cloud, world, cloud_notes = read_cloud(cloud_path, num_classes=len(classes))
-    return Scene(
-        name=scene_name(path),
-        path=path,
-        layout=LAYOUT.name,
-        frames=relative_to(frames, world.origin),
-        cloud=cloud,
-        world=world,
-        classes=classes,
-        notes=(*notes, *cloud_notes),
-    )
+    return LAYOUT.scene(path, frames, world, [*notes, *cloud_notes], cloud=cloud, classes=classes)
 
 
 def _matches(path: Path) -> bool:

@@ -23,7 +23,7 @@ from ov3d.common.readers.colmap_model import (
     read_images,
     read_points,
 )
-from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
+from ov3d.common.readers.layout import Layout, choose_origin, scene_name
 from ov3d.common.readers.posed import Lens, Shot, add_note, estimated_up, frames_from, natural_order, unique_names
 from ov3d.common.readers.raw_points import usable
 from ov3d.common.scenes.cameras import Camera, invert_pose
@@ -54,16 +54,7 @@ def load(path: Path) -> Scene:
     centres = np.stack([frame.world_from_camera[:3, 3] for frame in frames])
     world = World("arbitrary", estimated_up(frames, _UP), choose_origin(np.concatenate([xyz, centres])))
     cloud = PointCloud((xyz - np.asarray(world.origin)).astype(np.float32), rgb) if len(xyz) else None
-    scene = Scene(
-        name=scene_name(root),
-        path=path,
-        layout=LAYOUT.name,
-        frames=relative_to(frames, world.origin),
-        cloud=cloud,
-        world=world,
-        notes=tuple(notes),
-    )
-    return with_annotations(scene, root)
+    return with_annotations(LAYOUT.scene(path, frames, world, notes, name=scene_name(root), cloud=cloud), root)
 
 
 def lens_of(camera: ColmapCamera) -> Lens:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ov3d.common.base.shapes import Array, Float64
-from ov3d.common.scenes.scene import Frame, LazyScenes, Scene
+from ov3d.common.scenes.scene import Frame, LazyScenes, PointCloud, Scene, World
 
 FAR = 1000.0
 """Coordinates beyond this get an origin: fp32 is finer than a tenth of a millimetre below it, and coarser beyond."""
@@ -36,6 +36,42 @@ class Layout:
     load: Callable[[Path], Scene] | None = None
     open: Callable[[Path, Callable[[str], None] | None], LazyScenes] | None = None
     yields_to: Callable[[Path], bool] = lambda path: False
+
+    def scene(
+        self,
+        path: Path,
+        frames: Sequence[Frame],
+        world: World,
+        notes: Sequence[str],
+        *,
+        name: str | None = None,
+        cloud: PointCloud | None = None,
+        classes: tuple[str, ...] = (),
+        splits: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> Scene:
+        """What was read as a scene of this layout.
+
+        Args:
+            path: where it was read from.
+            frames: with their poses as they are in the files; the scene's are relative to the world's origin.
+            world: units, up, origin.
+            notes: what is worth saying.
+            name: in place of the path's.
+            cloud: points relative to the origin.
+            classes: names of the class ids in labels.
+            splits: names of splits to the names of their frames.
+        """
+        return Scene(
+            name=name or scene_name(path),
+            path=path,
+            layout=self.name,
+            frames=_relative_to(frames, world.origin),
+            cloud=cloud,
+            world=world,
+            classes=classes,
+            notes=tuple(notes),
+            splits=splits or {},
+        )
 
     def scenes(self, path: Path, say: Callable[[str], None] | None = None) -> LazyScenes:
         """The scenes at a path, none of them read; of a layout without data sets, the one."""
@@ -69,7 +105,12 @@ def choose_origin(positions: Float64[Array, "n 3"]) -> tuple[float, float, float
     return (x, y, z)
 
 
-def relative_to(frames: Sequence[Frame], origin: tuple[float, float, float]) -> tuple[Frame, ...]:
+def origin_of_cameras(frames: Sequence[Frame]) -> tuple[float, float, float]:
+    """The origin of a scene of frames alone."""
+    return choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames]))
+
+
+def _relative_to(frames: Sequence[Frame], origin: tuple[float, float, float]) -> tuple[Frame, ...]:
     """Frames with their poses relative to an origin."""
     if not any(origin):
         return tuple(frames)

@@ -18,7 +18,7 @@ from ov3d.common.base.errors import DataError
 from ov3d.common.base.npy_files import read_npy
 from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.readers.colmap import has_model
-from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
+from ov3d.common.readers.layout import Layout, origin_of_cameras
 from ov3d.common.readers.posed import Lens, Shot, add_note, estimated_up, frames_from, list_images, unique_names
 from ov3d.common.scenes.cameras import Camera
 from ov3d.common.scenes.images import IMAGE_ENDINGS, ImageHeader
@@ -48,17 +48,8 @@ def load(path: Path) -> Scene:
     frames = frames_from(shots, poses_path, notes)
     classes, masks = _read_masks(path / MASKS_FOLDER, names, notes)
     frames = [_with_masks(frame, masks.get(frame.name)) for frame in frames]
-    origin = choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames]))
-    return Scene(
-        name=scene_name(path),
-        path=path,
-        layout=LAYOUT.name,
-        frames=relative_to(frames, origin),
-        world=World("arbitrary", estimated_up(frames, _UP), origin),
-        classes=classes,
-        notes=tuple(notes),
-        splits=_splits(frames),
-    )
+    world = World("arbitrary", estimated_up(frames, _UP), origin_of_cameras(frames))
+    return LAYOUT.scene(path, frames, world, notes, classes=classes, splits=_splits(frames))
 
 
 def _read_rows(path: Path) -> Float64[Array, "n 17"]:

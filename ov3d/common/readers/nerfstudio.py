@@ -23,7 +23,7 @@ import numpy as np
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.readers.annotated_views import with_annotations
-from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
+from ov3d.common.readers.layout import Layout, origin_of_cameras, scene_name
 from ov3d.common.readers.ply import read_ply
 from ov3d.common.readers.posed import (
     OPENCV_FROM_OPENGL,
@@ -63,17 +63,10 @@ def load(path: Path) -> Scene:
     cloud, world = _cloud(data, file, frames, notes)
     metric = any(frame.depth is not None for frame in frames)
     world = replace(world, units="metric" if metric else "arbitrary", up=estimated_up(frames, _UP))
-    scene = Scene(
-        name=scene_name(path if path.is_dir() else path.parent),
-        path=path,
-        layout=LAYOUT.name,
-        frames=relative_to(frames, world.origin),
-        cloud=cloud,
-        world=world,
-        notes=tuple(notes),
-        splits=_splits(data, shots, frames, file),
+    name, splits = scene_name(path if path.is_dir() else path.parent), _splits(data, shots, frames, file)
+    return with_annotations(
+        LAYOUT.scene(path, frames, world, notes, name=name, cloud=cloud, splits=splits), file.parent
     )
-    return with_annotations(scene, file.parent)
 
 
 def read_transforms(path: Path) -> dict[str, Any]:
@@ -218,7 +211,7 @@ def _cloud(
         notes += cloud_notes
         return cloud, world
     add_note(notes, int(path is not None), "cloud", "missing", [path.name] if path else [])
-    return None, World(origin=choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames])))
+    return None, World(origin=origin_of_cameras(frames))
 
 
 def _splits(data: Mapping[str, Any], shots: list[Shot], frames: list[Frame], file: Path) -> dict[str, tuple[str, ...]]:

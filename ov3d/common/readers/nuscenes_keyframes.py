@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ov3d.common.base.errors import CorruptFileError, DataError, NewerFormatError, StorageError
-from ov3d.common.base.files import cache_root, hash_text, read_header, read_tensors, write_tensors
+from ov3d.common.base.files import cache_root, hash_text
 from ov3d.common.base.shapes import Array, Float64, Int32, Int64, Shaped, UInt8
+from ov3d.common.base.tensor_files import read_header, read_tensors, write_tensors
 from ov3d.common.readers.raw_points import FARTHEST
 
 LIDAR = "LIDAR_TOP"

@@ -18,7 +18,7 @@ import numpy as np
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.datasets import load_dataset
-from ov3d.common.readers.layout import Layout, relative_to, scene_name
+from ov3d.common.readers.layout import Layout
 from ov3d.common.readers.posed import natural_order
 from ov3d.common.readers.raw_points import RawPoints, colours_8bit, finished
 from ov3d.common.readers.stanford import frames_of, pose_files
@@ -68,16 +68,7 @@ def load(path: Path) -> Scene:
     )
     cloud, world, cloud_notes = finished(raw, path / FOLDER, num_classes=len(spec.names))
     frames = _frames(path, notes)
-    return Scene(
-        name=scene_name(path),
-        path=path,
-        layout=LAYOUT.name,
-        frames=relative_to(frames, world.origin),
-        cloud=cloud,
-        world=world,
-        classes=spec.names,
-        notes=(*notes, *cloud_notes),
-    )
+    return LAYOUT.scene(path, frames, world, [*notes, *cloud_notes], cloud=cloud, classes=spec.names)
 
 
 def is_room(path: Path) -> bool:

@@ -23,7 +23,7 @@ from ov3d.common.datasets import load_dataset
 from ov3d.common.readers.class_names import read_classes
 from ov3d.common.readers.cloud_files import cloud_files
 from ov3d.common.readers.label_map import FILE_NAMES, find_label_map, read_label_map
-from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
+from ov3d.common.readers.layout import Layout, origin_of_cameras
 from ov3d.common.readers.ply import read_ply
 from ov3d.common.scenes.cameras import Camera, orthonormalised, pose_fault
 from ov3d.common.scenes.images import IMAGE_ENDINGS, read_header
@@ -53,20 +53,11 @@ def load(path: Path) -> Scene:
         cloud, world, cloud_notes = read_ply(cloud_path, num_classes=len(classes))
         notes += cloud_notes
     else:
-        world = World(origin=choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames])))
+        world = World(origin=origin_of_cameras(frames))
         others = [other.name for other in cloud_files(path)]
         if others:
             notes.append(f"{len(others)} clouds ({others[0]}, …) are left out: none of them is {CLOUD_NAME}")
-    return Scene(
-        name=scene_name(path),
-        path=path,
-        layout=LAYOUT.name,
-        frames=relative_to(frames, world.origin),
-        cloud=cloud,
-        world=world,
-        classes=classes,
-        notes=tuple(notes),
-    )
+    return LAYOUT.scene(path, frames, world, notes, cloud=cloud, classes=classes)
 
 
 def read_posed_folder(path: Path) -> tuple[list[Frame], tuple[str, ...], list[str]]:

@@ -23,7 +23,7 @@ from ov3d.common.base.files import cache_root, hash_text, read_json, write_bytes
 from ov3d.common.base.shapes import Array, Float64, Int32
 from ov3d.common.datasets import load_dataset
 from ov3d.common.readers.label_map import LabelMap, find_label_map, nyu40_classes, read_label_map
-from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
+from ov3d.common.readers.layout import Layout, origin_of_cameras, scene_name
 from ov3d.common.readers.ply import read_ply, read_ply_points
 from ov3d.common.readers.posed import add_note
 from ov3d.common.readers.raw_points import known_ids
@@ -49,17 +49,8 @@ def load(path: Path) -> Scene:
         frames, named = with_filtered_labels(recording.parent, frames, notes)
         classes = classes or named
     if cloud is None:
-        world = World(origin=choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames])))
-    return Scene(
-        name=scene_name(recording),
-        path=path,
-        layout=LAYOUT.name,
-        frames=relative_to(frames, world.origin),
-        cloud=cloud,
-        world=world,
-        classes=classes,
-        notes=tuple(notes),
-    )
+        world = World(origin=origin_of_cameras(frames))
+    return LAYOUT.scene(path, frames, world, notes, name=scene_name(recording), cloud=cloud, classes=classes)
 
 
 def _recording(path: Path) -> Path:

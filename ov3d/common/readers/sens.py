@@ -41,7 +41,7 @@ class SensHeader:
         colour_extrinsic, depth_extrinsic: 4x4.
         colour_ending: of the files that the colour bytes are.
         depth_is_packed: whether depth is compressed with zlib.
-        colour_size, depth_size: width, height.
+        depth_size: width, height.
         steps_a_metre: what to divide depth by.
         num_frames: how many frames follow.
     """
@@ -52,7 +52,6 @@ class SensHeader:
     depth_extrinsic: Float64[Array, "4 4"]
     colour_ending: str
     depth_is_packed: bool
-    colour_size: tuple[int, int]
     depth_size: tuple[int, int]
     steps_a_metre: float
     num_frames: int
@@ -132,7 +131,6 @@ class SensFile:
             depth_extrinsic=depth_extrinsic,
             colour_ending=COLOUR_ENDINGS[colour_codec],
             depth_is_packed=depth_codec == _ZLIB_DEPTH,
-            colour_size=(sizes[0], sizes[1]),
             depth_size=(sizes[2], sizes[3]),
             steps_a_metre=float(steps),
             num_frames=num_frames,

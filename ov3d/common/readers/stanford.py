@@ -16,7 +16,7 @@ import numpy as np
 
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.shapes import Array, Float64
-from ov3d.common.readers.layout import Layout, choose_origin, relative_to, scene_name
+from ov3d.common.readers.layout import Layout, origin_of_cameras
 from ov3d.common.readers.posed import Lens, Shot, add_note, frames_from, natural_order
 from ov3d.common.scenes.cameras import Camera, invert_pose
 from ov3d.common.scenes.images import ImageHeader
@@ -34,15 +34,7 @@ def load(path: Path) -> Scene:
         raise DataError(f"There is no {path / 'data' / 'pose'}/*{ENDING}.", "Check the path.")
     notes: list[str] = []
     frames = frames_of(files, notes)
-    world = World(origin=choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames])))
-    return Scene(
-        name=scene_name(path),
-        path=path,
-        layout=LAYOUT.name,
-        frames=relative_to(frames, world.origin),
-        world=world,
-        notes=tuple(notes),
-    )
+    return LAYOUT.scene(path, frames, World(origin=origin_of_cameras(frames)), notes)
 
 
 def pose_files(path: Path) -> list[Path]:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ov3d.common.base.errors import DataError
-from ov3d.common.base.files import hash_file, read_tensors, write_tensors
+from ov3d.common.base.files import hash_file
 from ov3d.common.base.shapes import Array, Float16, Float64, Int32, UInt8
+from ov3d.common.base.tensor_files import read_tensors, write_tensors
 from ov3d.common.scenes.cameras import Camera
 from ov3d.common.scenes.distortion import Distortion
 from ov3d.common.scenes.scene import Frame, Scene, load_photograph
@@ -171,7 +172,7 @@ def write_views(path: str | Path, views: ViewSet) -> Path:
 
 
 def read_views(path: str | Path) -> ViewSet:
-    """Read and verify a view set; raises as `files.read_tensors` does."""
+    """Read and verify a view set; raises as `tensor_files.read_tensors` does."""
     file = read_tensors(path, kind=KIND, version=VERSION)
     meta, tensors = file.metadata, file.tensors
     views = ViewSet(

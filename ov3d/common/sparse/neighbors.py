@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,11 +83,6 @@ def radius_search(
 def engine_for(device: torch.device) -> Engine:
     """What searches points on this device."""
     return "pytorch3d" if device.type == "cuda" and _pytorch3d() is not None else "scipy"
-
-
-def pytorch3d_installed() -> bool:
-    """Whether pytorch3d is there, without importing it."""
-    return importlib.util.find_spec("pytorch3d") is not None
 
 
 def _search(points: Tensor, queries: Tensor, k: int, radius: float) -> Neighbors:

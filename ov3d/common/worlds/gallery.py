@@ -8,7 +8,7 @@ no network.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -195,11 +195,6 @@ def write_gallery(folder: str | Path, config: GalleryConfig, progress: Progress 
         task.advance()
     write_text(folder / "credits.txt", _credits(config.photographs))
     return load_scene(folder, layout="scannet")
-
-
-def with_seed(config: GalleryConfig, seed: int) -> GalleryConfig:
-    """The same kind of gallery under another seed."""
-    return replace(config, seed=seed)
 
 
 def _credits(names: tuple[str, ...]) -> str:

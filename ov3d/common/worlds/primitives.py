@@ -11,7 +11,9 @@ the local frame, and t stays the depth along the optical axis when d has z = 1 i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -31,7 +33,7 @@ NEAR = 1e-6
 _CORNERS = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots, which would leave no room for what is cached
 class Primitive:
     """One solid of a world.
 
@@ -56,6 +58,11 @@ class Primitive:
         flat = self.shape == "rectangle"
         return transform(self.world_from_local, _CORNERS * (1.0, 1.0, 0.0 if flat else 1.0))
 
+    @cached_property
+    def local_from_world(self) -> Float64[Array, "4 4"]:
+        """The inverse of `world_from_local`."""
+        return np.linalg.inv(self.world_from_local)
+
     @property
     def half_size(self) -> Float64[Array, " 3"]:
         """Half the lengths of the box's three edges, metres."""
@@ -76,6 +83,45 @@ def solid(
     return Primitive(shape, pose, material, taper=taper)
 
 
+def rod(start: Triple, end: Triple, radius: float, material: Material, *, taper: float = 1.0) -> Primitive:
+    """A round bar from one point to another; `taper` is its radius at the end over `radius`, which it has at the start."""
+    first, last = np.array(start, np.float64), np.array(end, np.float64)
+    axis = (last - first) / np.linalg.norm(last - first)
+    aside = np.cross(axis, (0.0, 1.0, 0.0) if abs(axis[1]) < 0.9 else (1.0, 0.0, 0.0))
+    aside /= np.linalg.norm(aside)
+    pose = np.eye(4)
+    pose[:3, :3] = np.column_stack([aside * radius, np.cross(axis, aside) * radius, (last - first) / 2])
+    pose[:3, 3] = (first + last) / 2
+    return Primitive("frustum", pose, material, taper=taper)
+
+
+def leaning(part: Primitive, forward: float) -> Primitive:
+    """A solid whose top is pushed along x by so many metres against its bottom: a windscreen, a leaning back."""
+    pose = part.world_from_local.copy()
+    pose[0, 2] += forward / 2
+    return replace(part, world_from_local=pose)
+
+
+def gable(centre: Triple, size: Triple, material: Material) -> Primitive:
+    """A ridged roof: `size` is ridge length, span and height, `centre` the middle of its base.
+
+    It is a box on its edge, so as much lies below the base as above it: what it stands on hides that half.
+    """
+    length, span, height = size
+    pose = np.eye(4)
+    pose[:3, :3] = np.array([[length / 2, 0, 0], [0, span / 4, -span / 4], [0, height / 2, height / 2]])
+    pose[:3, 3] = centre
+    return Primitive("box", pose, material)
+
+
+def pose_at(x: float, y: float, yaw: float = 0.0, z: float = 0.0) -> Float64[Array, "4 4"]:
+    """`world_from_piece` of a piece that stands upright at a place, turned by `yaw` radians anticlockwise."""
+    pose = np.eye(4)
+    pose[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
+    pose[:3, 3] = x, y, z
+    return pose
+
+
 def placed(
     parts: list[Primitive], world_from_piece: Float64[Array, "4 4"], label: int, instance: int
 ) -> list[Primitive]:
@@ -84,6 +130,14 @@ def placed(
         replace(part, world_from_local=world_from_piece @ part.world_from_local, label=label, instance=instance)
         for part in parts
     ]
+
+
+def all_corners(primitives: Sequence[Primitive]) -> Float64[Array, "n 8 3"]:
+    """`Primitive.corners` of many at once."""
+    poses = np.stack([primitive.world_from_local for primitive in primitives])
+    thick = np.array([primitive.shape != "rectangle" for primitive in primitives], np.float64)
+    local = _CORNERS * np.column_stack([np.ones_like(thick), np.ones_like(thick), thick])[:, None]
+    return np.einsum("nij,nkj->nki", poses[:, :3, :3], local) + poses[:, None, :3, 3]
 
 
 def bounds(parts: list[Primitive]) -> tuple[Float64[Array, " 3"], Float64[Array, " 3"]]:
@@ -105,7 +159,7 @@ def intersect(
     Returns:
         t of the first hit, origin + t direction, inf where there is none.
     """
-    local_from_world = np.linalg.inv(primitive.world_from_local)
+    local_from_world = primitive.local_from_world
     o = transform(local_from_world, origins).T
     # Axes first, since NumPy reduces long rows far faster than short ones; einsum, since a product with a 3x3 matrix is not
     # worth waking the threads of a BLAS, which on a busy machine take longer than the work.
@@ -122,7 +176,7 @@ def intersect(
 
 def normals(primitive: Primitive, points: Float64[Array, "n 3"]) -> tuple[Float64[Array, "n 3"], Float64[Array, "n 3"]]:
     """Unit outward normals in the world and places in the unit shape, of points on a solid's surface."""
-    local_from_world = np.linalg.inv(primitive.world_from_local)
+    local_from_world = primitive.local_from_world
     p = transform(local_from_world, points)
     if primitive.shape == "ellipsoid":
         n = p

@@ -6,18 +6,20 @@ outlines by four more rays in each pixel beside which the primitive changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ov3d.common.base.shapes import Array, Bool, Float32, Float64, Int32, Int64, UInt8
-from ov3d.common.scenes.cameras import Camera, invert_pose, transform
+from ov3d.common.scenes.cameras import Camera, invert_pose
 from ov3d.common.scenes.scene import IGNORE
-from ov3d.common.worlds.primitives import Primitive, intersect, normals
+from ov3d.common.worlds.primitives import Primitive, all_corners, intersect, normals
 
 LIGHT = np.array([0.35, -0.5, 0.79])
 """Direction to the lamp; every surface is lit from both sides, since a room has light from everywhere."""
+
+_TO_LIGHT = LIGHT / np.linalg.norm(LIGHT)
 
 SKY = (0.75, 0.82, 0.90)
 """Colour of a ray that meets nothing."""
@@ -87,8 +89,11 @@ def render(primitives: Sequence[Primitive], camera: Camera, world_from_camera: F
     """
     shape = (camera.height, camera.width)
     uv = camera.pixel_centres()
-    hits, colour = _look(primitives, camera, world_from_camera, uv)
-    _soften_outlines(primitives, camera, world_from_camera, hits, colour)
+    outlines = outlines_on_screen(all_corners(primitives), camera, world_from_camera)
+    shown = np.flatnonzero(outlines[:, 0] <= outlines[:, 2])
+    primitives, outlines = [primitives[int(number)] for number in shown], outlines[shown]
+    hits, colour = _look(primitives, camera, world_from_camera, outlines, uv)
+    _soften_edges(primitives, camera, world_from_camera, outlines, hits, colour)
     labels = np.array([*(p.label for p in primitives), IGNORE], np.int32)  # -1, nothing, finds the last
     instances = np.array([*(p.instance for p in primitives), IGNORE], np.int32)
     depth = np.where(np.isfinite(hits.t), hits.t, 0.0).astype(np.float32)
@@ -106,36 +111,81 @@ def _look(
     primitives: Sequence[Primitive],
     camera: Camera,
     world_from_camera: Float64[Array, "4 4"],
+    outlines: Float64[Array, "p 4"],
     uv: Float64[Array, "n 2"],
 ) -> tuple[Hits, Float32[Array, "n 3"]]:
     """Hits and colours of pixels in order of v."""
     origin, directions = rays(camera, world_from_camera, uv)
-    rows = [_screen_rows(primitive, camera, world_from_camera, uv) for primitive in primitives]
+    rows = [_pixels_within(outline, uv) for outline in outlines]
     hits = _cast(primitives, origin, directions, rows)
     return hits, _shade(primitives, origin, directions, hits, 1 / camera.fx)
 
 
-def _screen_rows(
-    primitive: Primitive,
-    camera: Camera,
-    world_from_camera: Float64[Array, "4 4"],
-    uv: Float64[Array, "n 2"],
-) -> slice | Int64[Array, " _m"]:
-    """The pixels that may see a primitive: those in the rectangle around what of its corners' hull is in front."""
-    corners = transform(invert_pose(world_from_camera), primitive.corners())
-    depth = corners[:, 2] - _NEAR_PLANE
-    if (depth <= 0).all():
-        return slice(0, 0)
-    # Where the hull crosses the near plane, its edges (all lines between corners, to be simple) are cut there.
+def outlines_on_screen(
+    corners: Float64[Array, "p 8 3"], camera: Camera, world_from_camera: Float64[Array, "4 4"]
+) -> Float64[Array, "p 4"]:
+    """Left, top, right and bottom of the rectangle around what of each hull of eight corners is in front, pixels.
+
+    Left is beyond right where nothing of it is in the picture.
+    """
+    camera_from_world = invert_pose(world_from_camera)
+    corners = np.einsum("ij,pkj->pki", camera_from_world[:3, :3], corners) + camera_from_world[:3, 3]
+    depth = corners[:, :, 2] - _NEAR_PLANE
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = corners[:, :, :2] / corners[:, :, 2:] * (camera.fx, camera.fy) + (camera.cx, camera.cy)
+    low, high = places.min(axis=1), places.max(axis=1)
+    for number in np.flatnonzero((depth > 0).any(axis=1) & (depth <= 0).any(axis=1)):
+        low[number], high[number] = _cut_at_near_plane(corners[number], depth[number], camera)
+    outlines = np.concatenate([low - 1e-6, high + 1e-6], axis=1)
+    outside = (high < 0).any(axis=1) | (low > (camera.width, camera.height)).any(axis=1)
+    outlines[outside | (depth <= 0).all(axis=1)] = (np.inf, np.inf, -np.inf, -np.inf)
+    return outlines
+
+
+def _cut_at_near_plane(
+    corners: Float64[Array, "8 3"], depth: Float64[Array, " 8"], camera: Camera
+) -> tuple[Float64[Array, " 2"], Float64[Array, " 2"]]:
+    """Least and greatest u and v of a hull cut at the near plane; all lines between corners pass for its edges."""
     front, back = np.flatnonzero(depth > 0), np.flatnonzero(depth <= 0)
     i, j = np.repeat(front, len(back)), np.tile(back, len(front))
     share = (depth[i] / (depth[i] - depth[j]))[:, None]
-    corners = np.concatenate([corners[front], corners[i] + share * (corners[j] - corners[i])])
-    places, _ = camera.project(corners)
-    (left, top), (right, bottom) = places.min(axis=0) - 1e-6, places.max(axis=0) + 1e-6
+    places, _ = camera.project(np.concatenate([corners[front], corners[i] + share * (corners[j] - corners[i])]))
+    return places.min(axis=0), places.max(axis=0)
+
+
+def _pixels_within(outline: Float64[Array, " 4"], uv: Float64[Array, "n 2"]) -> Int64[Array, " _m"]:
+    """The pixels, which come in order of v, that lie in a rectangle."""
+    left, top, right, bottom = outline
     first, last = np.searchsorted(uv[:, 1], (top, bottom))
     columns = uv[first:last, 0]
     return first + np.flatnonzero((columns >= left) & (columns <= right))
+
+
+def nearest(
+    primitives: Sequence[Primitive],
+    num_rays: int,
+    rays_of: Callable[[int], tuple[slice | Int64[Array, " _m"], Float64[Array, "_k 3"], Float64[Array, "_m 3"]]],
+) -> Hits:
+    """First hits, each primitive tried on the rays that may meet it.
+
+    Args:
+        primitives: the solids; of those met at the same t the first counts.
+        num_rays: how many rays there are.
+        rays_of: for a primitive's index the rays to try (a slice, or indices), the eye of each or the one of all, and
+            their directions.
+    """
+    best = np.full(num_rays, np.inf)
+    which = np.full(num_rays, -1, np.int32)
+    for number, primitive in enumerate(primitives):
+        mine, origins, directions = rays_of(number)
+        if len(directions) == 0:
+            continue
+        reached = best[mine]
+        t = intersect(primitive, origins, directions)
+        closer = t < reached
+        best[mine] = np.where(closer, t, reached)
+        which[mine] = np.where(closer, np.int32(number), which[mine])
+    return Hits(best, which)
 
 
 def _cast(
@@ -144,17 +194,11 @@ def _cast(
     directions: Float64[Array, "n 3"],
     rows: Sequence[slice | Int64[Array, " _m"]],
 ) -> Hits:
-    best = np.full(len(directions), np.inf)
-    which = np.full(len(directions), -1, np.int32)
-    for number, (primitive, mine) in enumerate(zip(primitives, rows, strict=True)):
-        reached = best[mine]
-        if len(reached) == 0:
-            continue
-        t = intersect(primitive, origins if len(origins) == 1 else origins[mine], directions[mine])
-        closer = t < reached
-        best[mine] = np.where(closer, t, reached)
-        which[mine] = np.where(closer, np.int32(number), which[mine])
-    return Hits(best, which)
+    def rays_of(number: int) -> tuple[slice | Int64[Array, " _m"], Float64[Array, "_k 3"], Float64[Array, "_m 3"]]:
+        mine = rows[number]
+        return mine, origins if len(origins) == 1 else origins[mine], directions[mine]
+
+    return nearest(primitives, len(directions), rays_of)
 
 
 def _shade(
@@ -186,7 +230,7 @@ def _surface(
     """Colours of points on one primitive; `pixel_width` in metres, across the ray."""
     material = primitive.material
     normal, local = normals(primitive, points)
-    light = material.matte + (1 - material.matte) * np.abs(normal @ (LIGHT / np.linalg.norm(LIGHT)))
+    light = material.matte + (1 - material.matte) * np.abs(normal @ _TO_LIGHT)
     colour = np.broadcast_to(np.asarray(material.colour, np.float32), (len(points), 3))
     if material.texture is not None:
         # A footprint seen aslant is an ellipse; the circle of the same area neither blurs nor flickers much.
@@ -224,26 +268,27 @@ def _textured(
     return colour * material.texture.sample(np.column_stack([across, down]) / material.scale, width / material.scale)
 
 
-def _soften_outlines(
+def _soften_edges(
     primitives: Sequence[Primitive],
     camera: Camera,
     world_from_camera: Float64[Array, "4 4"],
+    outlines: Float64[Array, "p 4"],
     hits: Hits,
     colour: Float32[Array, "n 3"],
 ) -> None:
-    """Give each pixel at an outline the mean colour of four rays, in place."""
-    pixels = np.flatnonzero(_outlines(hits.primitive.reshape(camera.height, camera.width)))
+    """Give each pixel beside which the primitive changes the mean colour of four rays, in place."""
+    pixels = np.flatnonzero(_edges(hits.primitive.reshape(camera.height, camera.width)))
     if len(pixels) == 0:
         return
     uv = (camera.pixel_centres()[pixels][:, None] + _SUBPIXELS).reshape(-1, 2)
     order = np.argsort(uv[:, 1], kind="stable")
-    _, seen = _look(primitives, camera, world_from_camera, uv[order])
+    _, seen = _look(primitives, camera, world_from_camera, outlines, uv[order])
     samples = np.empty_like(seen)
     samples[order] = seen
     colour[pixels] = samples.reshape(-1, 4, 3).mean(axis=1)
 
 
-def _outlines(ids: Int32[Array, "h w"]) -> Bool[Array, "h w"]:
+def _edges(ids: Int32[Array, "h w"]) -> Bool[Array, "h w"]:
     """Pixels beside which the id changes."""
     edge = np.zeros(ids.shape, np.bool_)
     across, down = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]

@@ -7,7 +7,7 @@ Patterns are made from fixed seeds: they do not depend on the room.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -29,6 +29,8 @@ class Texture:
 
     levels: tuple[Float32[Array, "_h _w 3"], ...]
     tiles: bool
+    _texels: Float32[Array, "t 3"] = field(repr=False)
+    _layout: Int64[Array, "l 3"] = field(repr=False)
 
     @classmethod
     def of(cls, image: Float32[Array, "h w 3"], *, tiles: bool) -> Texture:
@@ -39,7 +41,11 @@ class Texture:
             height, width = top.shape[:2]
             top = np.pad(top, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             levels.append(np.float32(0.25) * (top[::2, ::2] + top[1::2, ::2] + top[::2, 1::2] + top[1::2, 1::2]))
-        return cls(tuple(levels), tiles)
+        # All levels end to end, so that one look-up serves texels of several; height, width and first texel of each.
+        texels = np.concatenate([level.reshape(-1, 3) for level in levels])
+        sizes = np.array([level.shape[:2] for level in levels], np.int64)
+        starts = np.cumsum(sizes.prod(axis=1)) - sizes.prod(axis=1)
+        return cls(tuple(levels), tiles, texels, np.column_stack([sizes, starts]))
 
     @property
     def aspect(self) -> float:
@@ -65,14 +71,8 @@ class Texture:
         return self._at_level(st, fine) * (1 - blend) + self._at_level(st, coarse) * blend
 
     def _at_level(self, st: Float64[Array, "n 2"], level: Int64[Array, " n"]) -> Float32[Array, "n 3"]:
-        colours = np.empty((len(st), 3), np.float32)
-        for number in np.unique(level):
-            rows = np.flatnonzero(level == number)
-            colours[rows] = self._bilinear(self.levels[number], st[rows])
-        return colours
-
-    def _bilinear(self, image: Float32[Array, "h w 3"], st: Float64[Array, "n 2"]) -> Float32[Array, "n 3"]:
-        height, width = image.shape[:2]
+        """Bilinear colours, each in its own level."""
+        height, width, start = self._layout[level].T
         x, y = st[:, 0] * width - 0.5, st[:, 1] * height - 0.5
         left, top = np.floor(x), np.floor(y)
         a, b = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
@@ -82,9 +82,9 @@ class Texture:
         else:
             i0, i1 = rows.clip(0, height - 1), (rows + 1).clip(0, height - 1)
             j0, j1 = columns.clip(0, width - 1), (columns + 1).clip(0, width - 1)
-        flat = image.reshape(-1, 3)
-        upper = flat.take(i0 * width + j0, axis=0) * (1 - a) + flat.take(i0 * width + j1, axis=0) * a
-        lower = flat.take(i1 * width + j0, axis=0) * (1 - a) + flat.take(i1 * width + j1, axis=0) * a
+        i0, i1 = i0 * width + start, i1 * width + start
+        upper = self._texels.take(i0 + j0, axis=0) * (1 - a) + self._texels.take(i0 + j1, axis=0) * a
+        lower = self._texels.take(i1 + j0, axis=0) * (1 - a) + self._texels.take(i1 + j1, axis=0) * a
         return upper * (1 - b) + lower * b
 
 
@@ -98,6 +98,8 @@ class Material:
         scale: metres that a tiling texture spans; 0 lays the picture once over the front (+z) of a box, and nowhere else.
         matte: share of the light that does not depend on the surface's direction.
         grain: turn a tiling texture on each part so that its width runs along the part's longer side, as wood is cut.
+        reflectance: share of a LiDAR pulse that comes back when it meets the surface head on, in [0, 1].
+        spread: metres that a pulse may go on behind the surface before it is returned, as it does in leaves; 0 for solids.
     """
 
     colour: tuple[float, float, float]
@@ -105,6 +107,8 @@ class Material:
     scale: float = 1.0
     matte: float = 0.55
     grain: bool = False
+    reflectance: float = 0.35
+    spread: float = 0.0
 
 
 def _pattern(factors: Float[Array, "h w"]) -> Texture:
@@ -200,3 +204,45 @@ def tiles() -> Texture:
     shade = np.random.default_rng(81).uniform(0.93, 1.05, (2, 2))[rows // half, columns // half]
     joint = (rows % half < 5) | (columns % half < 5)
     return _pattern(np.where(joint, 1.15, shade) + 0.02 * _smooth_noise(82, 64, 64))
+
+
+@lru_cache(maxsize=1)
+def asphalt() -> Texture:
+    """Speckled tar with patches."""
+    return _pattern(1 + 0.10 * _smooth_noise(91, 256, 256) + 0.08 * _smooth_noise(92, 6, 6))
+
+
+@lru_cache(maxsize=1)
+def paving() -> Texture:
+    """Four by four slabs with dark joints."""
+    rows, columns = _grid()
+    side = PATTERN_SIZE // 4
+    shade = np.random.default_rng(101).uniform(0.88, 1.08, (4, 4))[rows // side, columns // side]
+    joint = (rows % side < 6) | (columns % side < 6)
+    return _pattern(np.where(joint, 0.66, shade) + 0.04 * _smooth_noise(102, 128, 128))
+
+
+@lru_cache(maxsize=1)
+def grass() -> Texture:
+    """Blades too fine to be told apart, in lighter and darker tufts."""
+    return _pattern(1 + 0.22 * _smooth_noise(111, 128, 128) + 0.12 * _smooth_noise(112, 12, 12))
+
+
+@lru_cache(maxsize=1)
+def foliage() -> Texture:
+    """Leaves in the sun before leaves in the shade."""
+    light = _smooth_noise(121, 24, 24) + 0.7 * _smooth_noise(122, 80, 80)
+    return _pattern(np.where(light > 0.1, 1.22, 0.74) + 0.12 * _smooth_noise(123, 128, 128))
+
+
+@lru_cache(maxsize=1)
+def facade() -> Texture:
+    """Two by two dark windows with light frames."""
+    rows, columns = _grid()
+    half = PATTERN_SIZE // 2
+    across, down = np.abs(columns % half - half // 2), np.abs(rows % half - half // 2)
+    factors = np.full((PATTERN_SIZE, PATTERN_SIZE), 1.0)
+    factors[(across < 62) & (down < 84)] = 1.18
+    factors[(across < 54) & (down < 76)] = 0.36
+    factors[((across < 4) | (down < 4)) & (across < 54) & (down < 76)] = 1.1
+    return _pattern(factors + 0.03 * _smooth_noise(131, 64, 64))

@@ -13,7 +13,8 @@ from ov3d.common.base.shapes import Array, Bool, Float64
 from ov3d.common.scenes.cameras import Camera, invert_pose, look_at, transform
 from ov3d.common.worlds.furniture import Random
 from ov3d.common.worlds.raycast import cast
-from ov3d.common.worlds.rooms import Picture, Room, Thing, wall_pose
+from ov3d.common.worlds.rooms import Room, Thing
+from ov3d.common.worlds.walls import Picture, wall_pose
 
 SIGHTINGS = 2
 """Views that must show each photograph whole."""

@@ -15,7 +15,6 @@ from ov3d.common.asking.relevancy import (
     percentile,
     point_spacing,
     relevancy,
-    softmax,
     voxel_size_for,
 )
 from ov3d.common.asking.voxel_components import grow, label_components, voxelise
@@ -47,21 +46,7 @@ def room() -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([floor, *boxes])[order], values.astype(np.float32)[order]
 
 
-# ------------------------------------------------------------------------------------------------ softmax, relevancy
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 20), st.integers(1, 6), st.floats(0.1, 1000), st.integers(0, 100))
-def test_softmax_rows_sum_to_one_and_keep_the_order(n: int, k: int, scale: float, seed: int) -> None:
-    cosines = np.random.default_rng(seed).uniform(-1, 1, (n, k)).astype(np.float32)
-    probabilities = softmax(cosines, scale)
-    assert np.isfinite(probabilities).all()
-    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
-    assert (np.take_along_axis(probabilities, cosines.argmax(1)[:, None], 1)[:, 0] == probabilities.max(1)).all()
-
-
-def test_softmax_of_no_prompts_is_empty() -> None:
-    assert softmax(np.zeros((4, 0), np.float32), 10.0).shape == (4, 0)
+# --------------------------------------------------------------------------------------------------------- relevancy
 
 
 @settings(max_examples=30, deadline=None)

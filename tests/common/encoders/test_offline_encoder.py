@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ov3d.common.base.errors import CorruptFileError, MissingModelError, UsageError
-from ov3d.common.encoders import create_encoder, efficientnet_lite, offline, precision
+from ov3d.common.encoders import create_encoder, offline
 from ov3d.common.encoders.efficientnet_lite import VARIANTS, EfficientNetLite, load_efficientnet_lite
 from ov3d.common.encoders.imagenet_names import class_vectors, embed_classes, imagenet_classes
 from ov3d.common.encoders.minilm import MAX_TOKENS, MiniLM
@@ -27,13 +26,7 @@ from ov3d.common.language.cards import EncoderCard, ImageTextEncoder
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small batches on a shared machine: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +122,8 @@ def test_threads_share_the_work_and_change_nothing(encoder: ImageTextEncoder) ->
     crops = torch.randint(0, 256, (17, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     alone = encoder.encode_crops(crops)
     torch.set_num_threads(2)
-    try:
-        shared = encoder.encode_crops(crops)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
+    shared = encoder.encode_crops(crops)
+    assert torch.get_num_threads() == 2
     torch.testing.assert_close(shared, alone, atol=0, rtol=0)
 
 
@@ -292,31 +282,3 @@ def test_unknown_encoders_are_told_the_nearest(spec: str, says: str) -> None:
 def test_tensors_of_another_network_are_refused() -> None:
     with pytest.raises(ValueError, match="3 tensors"):
         EfficientNetLite(VARIANTS["lite0"], [torch.zeros(1)] * 3)
-
-
-@pytest.mark.parametrize(
-    ("amx", "avx", "device", "expected"),
-    [
-        (False, False, "cpu", torch.float32),
-        (True, False, "cpu", torch.bfloat16),
-        (False, True, "cpu", torch.bfloat16),
-        (False, False, "cuda", torch.float16),
-    ],
-)
-def test_auto_takes_bf16_where_the_processor_multiplies_it(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, avx: bool, device: str, expected: torch.dtype
-) -> None:
-    def answer(value: bool) -> Callable[[], bool]:
-        return lambda: value
-
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", answer(amx), raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", answer(avx), raising=False)
-    assert precision.pick_dtype("auto", torch.device(device)) == expected
-
-
-def test_impossible_types_are_refused() -> None:
-    with pytest.raises(UsageError, match="Unknown floating type 'int8'"):
-        precision.pick_dtype("int8", CPU)
-    with pytest.raises(UsageError, match="float16 on a CPU"):
-        precision.pick_dtype("float16", CPU)
-    assert efficientnet_lite.NUM_CLASSES == 1000

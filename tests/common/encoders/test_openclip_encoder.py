@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ov3d.common.base.errors import DataError, MissingModelError, UsageError
-from ov3d.common.encoders import create_encoder, openclip_weights
+from ov3d.common.encoders import create_encoder
 from ov3d.common.encoders.openclip import SOFTMAX_PRESENCE_THRESHOLD, OpenClipEncoder, import_open_clip
 from ov3d.common.encoders.openclip_weights import OpenClipSpec, parse_openclip, why_no_download
 from ov3d.common.encoders.templates import CLIP_TEMPLATES
@@ -49,19 +49,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _save(tmp_path_factory.mktemp("clip") / "tiny")
 
 
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def unreachable(address: tuple[str, int], timeout: float) -> None:
-        raise OSError("Name or service not known")
-
-    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(openclip_weights.socket, "create_connection", unreachable)
-
-
-def test_vectors_are_open_clips_own(folder: Path) -> None:
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-5), ("bfloat16", 1e-2)])
+def test_vectors_are_open_clips_own(folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, atol: float) -> None:
+    monkeypatch.setenv("OV3D_DTYPE", dtype)
     encoder = create_encoder(f"openclip:local-dir:{folder}", device=CPU)
+    assert encoder.card.image.dtype == dtype
     open_clip = import_open_clip()
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -73,17 +65,17 @@ def test_vectors_are_open_clips_own(folder: Path) -> None:
         sentences = [template.format("a cat") for template in CLIP_TEMPLATES]
         text = F.normalize(model.encode_text(tokenizer(sentences), normalize=True).mean(0), dim=0)
     crops = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    torch.testing.assert_close(encoder.encode_crops(crops), image, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder.encode_crops(crops), image, atol=atol, rtol=0)
     np.testing.assert_allclose(encoder.encode_text(["cat"])[0], text.numpy(), atol=1e-5)
 
 
 def test_the_card_recreates_the_encoder_and_names_its_weights(folder: Path, tmp_path: Path) -> None:
-    encoder = create_encoder(f"openclip:local-dir:{folder}", device=CPU)
+    encoder = create_encoder(f"openclip:local-dir:{folder}", device=CPU, dtype="float32")
     card = encoder.card
-    assert create_encoder(card.spec, device=CPU).card == card
+    assert create_encoder(card.spec, device=CPU, dtype="float32").card == card
     assert (card.dim, card.knows_attributes, card.presence_threshold) == (16, True, SOFTMAX_PRESENCE_THRESHOLD)
     assert card.logit_scale == pytest.approx(1 / 0.07, rel=1e-4)
-    other = create_encoder(f"openclip:local-dir:{_save(tmp_path / 'other', seed=1)}", device=CPU).card
+    other = create_encoder(f"openclip:local-dir:{_save(tmp_path / 'other', seed=1)}", device=CPU, dtype="float32").card
     assert other.image.key != card.image.key
     assert other.text.key != card.text.key
     halved = OpenClipEncoder(f"local-dir:{folder}", device=CPU, dtype="bfloat16")
@@ -153,7 +145,7 @@ def test_specs_mean_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest
     assert parse_openclip("ViT-B-32/random:7", open_clip).spec == "openclip:ViT-B-32/random:7"
 
 
-@pytest.mark.usefixtures("no_network")
+@pytest.mark.usefixtures("downloads_fail")
 def test_weights_that_cannot_be_had_are_an_error_with_its_reason() -> None:
     with pytest.raises(
         MissingModelError, match=r"openclip:ViT-B-32/openai are not on this machine.*cannot be reached"
@@ -167,7 +159,7 @@ def test_weights_that_cannot_be_had_are_an_error_with_its_reason() -> None:
         create_encoder("openclip:ViT-B-16-SigLIP/random:0", device=CPU)
 
 
-@pytest.mark.usefixtures("no_network")
+@pytest.mark.usefixtures("downloads_fail")
 def test_the_switch_against_downloads_is_obeyed_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert why_no_download({"hf_hub": "a/b"}) == "HF_HUB_OFFLINE forbids downloads"
@@ -199,7 +191,7 @@ def _hub_cache(folder: Path, root: Path) -> Path:
     return snapshot
 
 
-@pytest.mark.usefixtures("no_network")
+@pytest.mark.usefixtures("downloads_fail")
 def test_a_hub_name_is_passed_through(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 

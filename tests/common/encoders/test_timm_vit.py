@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ov3d.common.base.errors import DataError, MissingModelError, UsageError
-from ov3d.common.encoders import create_patch_encoder, openclip_weights
+from ov3d.common.encoders import create_patch_encoder
 from ov3d.common.encoders.timm_vit import TimmPatches
 
 CPU = torch.device("cpu")
@@ -123,13 +123,7 @@ def test_what_is_not_there_is_said(rest: str, error: type[Exception], says: str)
         create_patch_encoder(f"timm:{rest}", device=CPU)
 
 
-def test_weights_that_cannot_be_had_are_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(address: tuple[str, int], timeout: float) -> None:
-        raise OSError("Name or service not known")
-
-    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(openclip_weights.socket, "create_connection", unreachable)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **options: None)
+@pytest.mark.usefixtures("downloads_fail")
+def test_weights_that_cannot_be_had_are_an_error_with_its_reason() -> None:
     with pytest.raises(MissingModelError, match=r"timm:vit_small_patch16_224\.dino are not .*cannot be reached"):
         create_patch_encoder("timm:vit_small_patch16_224.dino", device=CPU)

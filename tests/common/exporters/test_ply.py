@@ -13,7 +13,7 @@ from ov3d.common.asking.answer import Answer
 from ov3d.common.asking.ask import ask
 from ov3d.common.asking.index import LanguageIndex
 from ov3d.common.base.errors import DataError, StorageError
-from ov3d.common.exporters.colours import HEAT_ANCHORS, heat_colours, heat_of, luminance
+from ov3d.common.exporters.colours import HEAT_ANCHORS, heat_colours, heat_of
 from ov3d.common.exporters.ply import write_answer_ply, write_ply
 from ov3d.common.language.cards import EncoderCard, Identity
 from ov3d.common.scenes.scene import World
@@ -95,6 +95,11 @@ def test_what_does_not_fit_or_cannot_be_written_is_refused(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(StorageError):
         write_answer_ply(tmp_path / "file" / "a.ply", index, cat(index))
+
+
+def luminance(rgb: np.ndarray) -> np.ndarray:
+    """Relative luminance in [0, 1] (ITU-R BT.709 weights on linear light)."""
+    return (rgb.astype(np.float32) / 255) ** np.float32(2.2) @ np.array((0.2126, 0.7152, 0.0722), np.float32)
 
 
 def test_heat_is_clipped_and_lighter_where_hotter() -> None:

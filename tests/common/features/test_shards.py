@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ov3d.common.base import files
+from ov3d.common.base import tensor_files
 from ov3d.common.base.errors import CorruptFileError
-from ov3d.common.base.files import parse_tensors, write_tensors
+from ov3d.common.base.tensor_files import parse_tensors, write_tensors
 from ov3d.common.features import shards as module
 from ov3d.common.features.extract import extract_features
 from ov3d.common.features.shards import Shards
@@ -59,7 +59,7 @@ def test_parsed_bytes_equal_the_read_file(tmp_path: Path) -> None:
     }
     path = write_tensors(tmp_path / "x", arrays, kind="k", version=1, metadata={"m": [1]})
     parsed = parse_tensors(path.read_bytes(), path, kind="k", version=1)
-    whole = files.read_tensors(path, kind="k", version=1)
+    whole = tensor_files.read_tensors(path, kind="k", version=1)
     assert parsed.metadata == whole.metadata
     for name, values in whole.tensors.items():
         assert parsed.tensors[name].dtype == values.dtype

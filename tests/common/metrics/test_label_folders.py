@@ -11,7 +11,7 @@ import pytest
 from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.datasets import load_dataset
 from ov3d.common.metrics import PanopticQuality, SemanticConfusion
-from ov3d.common.metrics.folders import CHUNK, evaluate_folders
+from ov3d.common.metrics.folders import CHUNK, FolderOptions, evaluate_folders
 from ov3d.common.metrics.label_files import FaultyFilesError
 from tests.common.metrics.panoptic_twin import official_tool
 
@@ -81,7 +81,7 @@ def test_base_and_novel_groups(tmp_path: Path) -> None:
 def test_the_semantic_protocol(tmp_path: Path) -> None:
     truth, found = kitti_tree(tmp_path)
     spec = load_dataset("semantickitti")
-    report = evaluate_folders(spec, truth, found, protocol="semantic")
+    report = evaluate_folders(spec, truth, found, FolderOptions(protocol="semantic"))
     metric, table = SemanticConfusion(20, ignore_label=0), spec.id_table("truth")
     for path in sorted(truth.rglob("*.label")):
         predicted = np.fromfile(found / "sequences/08/predictions" / path.name, np.uint32)
@@ -98,7 +98,9 @@ def test_coverage_is_the_same_in_both_protocols(tmp_path: Path) -> None:
         labels[np.flatnonzero(known)[::4]] = 0
         rewrite(path, labels)
     spec = load_dataset("semantickitti")
-    panoptic, semantic = (evaluate_folders(spec, truth, found, protocol=one).facts for one in spec.protocols)
+    panoptic, semantic = (
+        evaluate_folders(spec, truth, found, FolderOptions(protocol=one)).facts for one in spec.protocols
+    )
     assert panoptic == semantic
     assert semantic["coverage"] == pytest.approx(0.75, abs=0.01)
 
@@ -108,18 +110,20 @@ def test_a_subset_that_is_not_there_names_the_way_out(tmp_path: Path) -> None:
     spec = load_dataset("semantickitti")
     with pytest.raises(DataError, match=r"none of the sequences of val \(08\), only 00.* --subset all"):
         evaluate_folders(spec, truth, found)
-    assert evaluate_folders(spec, truth, found, subset="all").num_scans == 4
+    assert evaluate_folders(spec, truth, found, FolderOptions(subset="all")).num_scans == 4
     with pytest.raises(UsageError, match="no subset 'vall'.* Did you mean val"):
-        evaluate_folders(spec, truth, found, subset="vall")
+        evaluate_folders(spec, truth, found, FolderOptions(subset="vall"))
 
 
 def test_a_list_of_scans(tmp_path: Path) -> None:
     truth, found = kitti_tree(tmp_path, sequence="00")
     (found / "sequences/00/predictions/000003.label").unlink()
-    report = evaluate_folders(load_dataset("semantickitti"), truth, found, wanted=["00/000001", "00/000002"])
+    report = evaluate_folders(
+        load_dataset("semantickitti"), truth, found, FolderOptions(wanted=["00/000001", "00/000002"])
+    )
     assert report.num_scans == 2
     with pytest.raises(FaultyFilesError) as caught:
-        evaluate_folders(load_dataset("semantickitti"), truth, found, wanted=["00/000003", "00/9"])
+        evaluate_folders(load_dataset("semantickitti"), truth, found, FolderOptions(wanted=["00/000003", "00/9"]))
     assert [fault.why for fault in caught.value.faults] == [
         "its prediction is missing",
         "it is on the list, and has no truth",
@@ -161,16 +165,16 @@ def test_learning_ids_are_detected_and_the_fix_is_said(tmp_path: Path) -> None:
     truth, found = kitti_tree(tmp_path)
     spec = load_dataset("semantickitti")
     table = spec.id_table("truth")
-    expected = evaluate_folders(spec, truth, found, protocol="semantic")
+    expected = evaluate_folders(spec, truth, found, FolderOptions(protocol="semantic"))
     for path in (found / "sequences/08/predictions").iterdir():
         labels = np.fromfile(path, np.uint32)
         rewrite(path, table[labels & 0xFFFF] | (labels >> 16 << 16))
     with pytest.raises(DataError, match=r"class \(learning\) ids where raw ids are expected.*--prediction-ids class"):
         evaluate_folders(spec, truth, found)
-    report = evaluate_folders(spec, truth, found, protocol="semantic", prediction_ids="class")
+    report = evaluate_folders(spec, truth, found, FolderOptions(protocol="semantic", prediction_ids="class"))
     assert report.means == expected.means
     with pytest.raises(FaultyFilesError, match="ids that the class map does not know"):
-        evaluate_folders(spec, truth, found, prediction_ids="raw")
+        evaluate_folders(spec, truth, found, FolderOptions(prediction_ids="raw"))
 
 
 def test_empty_and_missing_folders(tmp_path: Path) -> None:
@@ -185,7 +189,7 @@ def test_empty_and_missing_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder of predictions"):
         evaluate_folders(spec, truth, tmp_path / "nowhere")
     with pytest.raises(UsageError, match="no protocol 'lidarseg'.* It has: panoptic, semantic"):
-        evaluate_folders(spec, truth, found, protocol="lidarseg")
+        evaluate_folders(spec, truth, found, FolderOptions(protocol="lidarseg"))
     with pytest.raises(UsageError, match="--workers is 0"):
         evaluate_folders(spec, truth, found, workers=0)
 
@@ -251,7 +255,7 @@ def test_challenge_ids_in_nuscenes_truth(tmp_path: Path) -> None:
     spec = load_dataset("nuscenes-panoptic")
     with pytest.raises(DataError, match="All ids in the files of the truth are below 17.*--truth-ids class"):
         evaluate_folders(spec, truth, found)
-    report = evaluate_folders(spec, truth, found, truth_ids="class")
+    report = evaluate_folders(spec, truth, found, FolderOptions(truth_ids="class"))
     assert report.means["SQ"] == pytest.approx(sum(row.scores["SQ"] for row in report.classes) / 16)  # type: ignore[misc]
     assert {row.scores["PQ"] for row in report.classes} == {0.0, 1.0}
 
@@ -282,7 +286,7 @@ def test_real_scans_against_themselves(shared_data: Path, tmp_path: Path) -> Non
     found.mkdir(parents=True)
     for path in (truth / "sequences/00/labels").iterdir():
         (found / path.name).write_bytes(path.read_bytes())
-    report = evaluate_folders(load_dataset("semantickitti"), truth, tmp_path, subset="all")
+    report = evaluate_folders(load_dataset("semantickitti"), truth, tmp_path, FolderOptions(subset="all"))
     assert all(row.scores["PQ"] in (0.0, 1.0) for row in report.classes)
     assert {row.name for row in report.classes if row.scores["PQ"] == 1.0} >= {"car", "road", "building", "vegetation"}
     assert sum(row.counts["FP"] + row.counts["FN"] for row in report.classes) == 0

@@ -9,7 +9,7 @@ import pytest
 
 from ov3d.common.base.errors import DataError
 from ov3d.common.datasets import load_dataset
-from ov3d.common.metrics.folders import evaluate_folders
+from ov3d.common.metrics.folders import FolderOptions, evaluate_folders
 from ov3d.common.metrics.label_files import FaultyFilesError
 
 
@@ -45,10 +45,12 @@ def test_scannet_class_ids_are_detected(tmp_path: Path) -> None:
     spec = load_dataset("scannet")
     with pytest.raises(DataError, match="--prediction-ids class"):
         evaluate_folders(spec, tmp_path / "truth", tmp_path / "found")
-    report = evaluate_folders(spec, tmp_path / "truth", tmp_path / "found", prediction_ids="class")
+    report = evaluate_folders(spec, tmp_path / "truth", tmp_path / "found", FolderOptions(prediction_ids="class"))
     assert report.means["mIoU present"] == 1.0
     write_points(tmp_path / "truth/s.txt", np.array([0, 1, 19, -1]))
-    both = evaluate_folders(spec, tmp_path / "truth", tmp_path / "found", prediction_ids="class", truth_ids="class")
+    both = evaluate_folders(
+        spec, tmp_path / "truth", tmp_path / "found", FolderOptions(prediction_ids="class", truth_ids="class")
+    )
     assert both.facts["ignored points"] == 1
 
 

@@ -26,7 +26,6 @@ from ov3d.common.worlds.gallery import (
     build_gallery,
     furnished_gallery,
     photograph_gallery,
-    with_seed,
     write_gallery,
 )
 from ov3d.common.worlds.photographs import PHOTOGRAPHS, photograph
@@ -215,7 +214,7 @@ def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path) -> None:
     write_gallery(tmp_path / "a", config)  # over itself
     with pytest.raises(DataError, match="already holds another scene"):
         write_gallery(tmp_path / "a", GalleryConfig(num_views=3))
-    other = build_gallery(with_seed(config, 8))
+    other = build_gallery(replace(config, seed=8))
     assert not np.array_equal(other.poses[0], build_gallery(config).poses[0])
 
 
@@ -281,7 +280,7 @@ def test_a_full_disk_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match="The disk is full"):
-        write_gallery(tmp_path / "room", with_seed(config, 2))
+        write_gallery(tmp_path / "room", replace(config, seed=2))
     assert {path: hash_file(path) for path in sorted(scene.path.rglob("*")) if path.is_file()} == before
 
 

@@ -3,6 +3,7 @@
     ROOT/v1.0-*/*.json                  tables; see `ov3d.common.readers.nuscenes_tables`
     ROOT/samples/…                      LIDAR_TOP/*.pcd.bin (fp32 x 5: x, y, z, intensity, ring), CAM_*/*.jpg
     ROOT/panoptic/…, ROOT/lidarseg/…    labels, where their packages are installed
+    ROOT/splits.json                    optional: names of drives by split, beside the official splits
 
 Points are in the LiDAR's frame at the time of the sweep. The pose of a photograph takes into account that the car has moved
 between the two (Caesar et al., *nuScenes*, CVPR 2020):
@@ -14,10 +15,11 @@ OpenCV's calibration puts whole numbers on pixel centres, ours lie at +0.5.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
-from ov3d.common.base.errors import DataError
+from ov3d.common.base.errors import DataError, did_you_mean
 from ov3d.common.base.shapes import Array, Float64, Int32
 from ov3d.common.datasets import load_dataset
 from ov3d.common.datasets.nuscenes_splits import scenes_of_split, split_names
@@ -35,6 +37,9 @@ from ov3d.common.scenes.sweep import Sweep
 
 COLUMNS = 5
 DATASET = "nuscenes-panoptic"
+
+SPLITS = "splits.json"
+"""Beside the tables or in the data set's folder: names of drives by split."""
 
 
 def open_keyframes(path: Path, say: Callable[[str], None] | None = None) -> LazyScenes:
@@ -154,13 +159,29 @@ def _camera(data: SensorData, header: ImageHeader, path: Path) -> Camera:
 
 
 def _splits(folder: Path, names: tuple[str, ...], keyframes: Keyframes) -> dict[str, tuple[str, ...]]:
-    drives = keyframes.drive_of_each()
-    found = {}
-    for split in split_names(folder.name):
-        members = scenes_of_split(folder.name, split)
-        ids = tuple(name for name, drive in zip(names, drives, strict=True) if drive in members)
-        if ids:
-            found[split] = ids
+    """Keyframes of the official splits, and of those in splits.json, which go first."""
+    version, drives = folder.name, keyframes.drive_of_each()
+    members = {split: scenes_of_split(version, split) for split in split_names(version)}
+    for path in (folder.parent / SPLITS, folder / SPLITS):
+        members |= _own_splits(path, keyframes.drives)
+    found = {
+        split: tuple(name for name, drive in zip(names, drives, strict=True) if drive in inside)
+        for split, inside in members.items()
+    }
+    return {split: ids for split, ids in found.items() if ids}
+
+
+def _own_splits(path: Path, drives: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    """Drives by the name of a split, from a file of the user's."""
+    if not path.is_file():
+        return {}
+    try:
+        found = {str(split): frozenset(map(str, listed)) for split, listed in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        raise DataError(f"{path} is not a JSON object of lists of drives.", 'As {"train": ["scene-0001"]}.') from None
+    for split, listed in found.items():
+        for drive in sorted(listed - set(drives)):
+            raise DataError(f"Split {split} of {path} names {drive!r}, which is no drive.", did_you_mean(drive, drives))
     return found
 
 

@@ -71,6 +71,19 @@ def test_versions_have_their_own_splits(tmp_path: Path) -> None:
     assert sum(f"scene-{k:04d}" in scenes_of_split("v1.0-test", "test") for k in range(2000)) == 150
 
 
+@pytest.mark.parametrize("place", ["", "v1.0-mini"])
+def test_ones_own_splits(tmp_path: Path, place: str) -> None:
+    write_nuscenes(tmp_path)
+    path = tmp_path / place / "splits.json"
+    path.write_text('{"mini_val": ["scene-0061"], "rain": ["scene-0103"], "none": []}')
+    first, second = (tuple(f"{drive}-00{k}" for k in (0, 1)) for drive in ("scene-0061", "scene-0103"))
+    assert open_source(tmp_path).splits == {"mini_train": first, "mini_val": first, "rain": second}
+    path.write_text('{"rain": ["scene-0104"]}')
+    assert "Split rain of" in refused(tmp_path) and "Did you mean scene-0103" in refused(tmp_path)
+    path.write_text('["scene-0103"]')
+    assert "is not a JSON object of lists of drives" in refused(tmp_path)
+
+
 def test_photographs_stand_where_the_chain_of_poses_puts_them(tmp_path: Path) -> None:
     """Points go to a camera by way of the globe, each pose at its own time, as the devkit does it."""
     data = write_nuscenes(tmp_path)

@@ -72,6 +72,8 @@ class DatasetSpec(Config):
     """Id in a truth file to class id; null: allowed, but not a class."""
     prediction_ids: dict[int, int | None] = Field(default_factory=dict)
     """The same for prediction files; empty if identical."""
+    written_ids: dict[int, int] = Field(default_factory=dict)
+    """Class id to the id that prediction files get; the least id that reads back as the class where it is not named."""
     subsets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Sequences in train, val and test."""
     default_subset: str | None = None
@@ -100,6 +102,11 @@ class DatasetSpec(Config):
             wrong = [idx for idx in ids.values() if idx is not None and not 0 <= idx < num]
             if wrong:
                 raise ValueError(f"an id maps to class {wrong[0]}, which does not exist")
+        other = [
+            idx for idx, raw in self.written_ids.items() if (self.prediction_ids or self.truth_ids).get(raw) != idx
+        ]
+        if other:
+            raise ValueError(f"written_ids of class {other[0]} is an id that does not read back as that class")
         if "panoptic" in self.protocols and (self.ignored_class is None or None in self.truth_ids.values()):
             raise ValueError("panoptic scores need an ignored class, and every id mapped to a class")
         for name, split in self.splits.items():
@@ -149,6 +156,13 @@ class DatasetSpec(Config):
             hint = did_you_mean(name, self.splits) if self.splits else "It has no splits: leave --split out."
             raise UsageError(f"{self.title} has no split {name!r}.", hint)
         return self.splits[name]
+
+    def written_id(self, idx: int) -> int:
+        """What prediction files hold for a class id; 0 for an ignored class that they have no id for."""
+        ids = self.prediction_ids or self.truth_ids
+        return self.written_ids.get(
+            idx, min((raw for raw, known in ids.items() if known == idx and raw >= 0), default=0)
+        )
 
     def id_table(self, side: Literal["truth", "prediction"], *, class_ids: bool = False) -> Int64[Array, " r"]:
         """Class of each id 0, 1, 2, ... of a file: a class id, `NO_CLASS` or `UNKNOWN_ID`.

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ov3d.common.readers.detect import LAYOUTS, load_scene, open_source
+from ov3d.common.readers.detect import LAYOUTS, load_scene, open_source, scene_of
 
-__all__ = ["LAYOUTS", "load_scene", "open_source"]
+__all__ = ["LAYOUTS", "load_scene", "open_source", "scene_of"]

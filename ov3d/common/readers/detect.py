@@ -24,7 +24,7 @@ from ov3d.common.readers import (
 )
 from ov3d.common.readers.layout import Layout
 from ov3d.common.readers.scaling import check_scale, in_metres
-from ov3d.common.scenes.scene import LazyScenes, Scene, SceneSource
+from ov3d.common.scenes.scene import LazyScenes, Scene
 
 LAYOUTS: tuple[Layout, ...] = (
     scannet.LAYOUT,
@@ -57,7 +57,7 @@ def open_source(
     layout: str | None = None,
     scale: float | None = None,
     say: Callable[[str], None] | None = None,
-) -> SceneSource:
+) -> LazyScenes:
     """Open a scene, a data set, or a folder whose sub-folders are scenes, without reading any.
 
     Args:
@@ -102,15 +102,28 @@ def load_scene(
         UsageError: unknown layout, or a scale that is not positive.
         DataError: the path is not a scene, holds several, or is faulty; the message names the fault.
     """
-    source = open_source(path, layout=layout, scale=scale)
-    if name is not None and (len(source) > 1 or name in source.ids):
-        if name not in source.ids:
-            raise DataError(f"{path} has no scene {name!r}.", _near(name, source.ids))
-        return source[list(source.ids).index(name)]
-    if len(source) > 1:
-        first = ", ".join(source.ids[:3])
-        raise DataError(f"{path} holds {len(source):,} scenes ({first}, …).", f"Name one: {Path(path) / source.ids[0]}")
-    return source[0]
+    return scene_of(open_source(path, layout=layout, scale=scale), path, name)
+
+
+def scene_of(source: LazyScenes, path: str | os.PathLike[str], name: str | None = None) -> Scene:
+    """Read one scene of a source.
+
+    Args:
+        source: from `open_source`.
+        path: where that was opened, to name.
+        name: which scene; of a source that has just one, it may be what that was called before it was moved.
+
+    Raises:
+        DataError: no such scene, several and no name, or one with a fault.
+    """
+    if name is not None and name in source.ids:
+        return source.load(name)
+    if len(source) == 1:
+        return source[0]
+    if name is not None:
+        raise DataError(f"{path} has no scene {name!r}.", _near(name, source.ids))
+    first = ", ".join(source.ids[:3]) + (", …" if len(source) > 3 else "")
+    raise DataError(f"{path} holds {len(source):,} scenes ({first}).", f"Name one: {Path(path) / source.ids[0]}")
 
 
 def summary(scene: Scene) -> str:

@@ -14,6 +14,7 @@ from ov3d.common.base.errors import UsageError
 from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.readers.layout import FAR, choose_origin
 from ov3d.common.scenes.scene import Frame, Scene, World
+from ov3d.common.scenes.sweep import Sweep
 
 
 def check_scale(scale: float | None) -> None:
@@ -49,8 +50,15 @@ def in_metres(scene: Scene, scale: float) -> Scene:
         frames=tuple(_scaled(frame, scale, shift) for frame in scene.frames),
         cloud=cloud,
         world=World("metric", scene.world.up, (x, y, z)),
-        notes=(*scene.notes, f"lengths are scaled: 1 unit in the files = {scale:g} m"),
+        sweep=None if scene.sweep is None else _scaled_sweep(scene.sweep, scale, shift),
+        notes=(*scene.notes, f"lengths are scaled: 1 unit of the files is taken for {scale:g} m"),
     )
+
+
+def _scaled_sweep(sweep: Sweep, scale: float, shift: Float64[Array, " 3"]) -> Sweep:
+    pose = sweep.global_from_lidar.copy()
+    pose[:3, 3] = pose[:3, 3] * scale + pose[:3, :3] @ shift
+    return replace(sweep, global_from_lidar=pose)
 
 
 def _scaled(frame: Frame, scale: float, shift: Float64[Array, " 3"]) -> Frame:

@@ -164,7 +164,7 @@ def _member(path: Path, layouts: tuple[Layout, ...], say: Callable[[str], None] 
     """The scene that a path names as `DATASET/ID`.
 
     Raises:
-        DataError: there is no such data set, or none of its scenes is called that.
+        DataError: the data set does not exist, or has no scene of that name.
     """
     single = _matching(path.parent, layouts) if path.parent.is_dir() else None
     if single is None or single.open is None:

@@ -51,7 +51,7 @@ def in_metres(scene: Scene, scale: float) -> Scene:
         cloud=cloud,
         world=World("metric", scene.world.up, (x, y, z)),
         sweep=None if scene.sweep is None else _scaled_sweep(scene.sweep, scale, shift),
-        notes=(*scene.notes, f"lengths are scaled: 1 unit of the files is taken for {scale:g} m"),
+        notes=(*scene.notes, f"lengths are scaled: 1 unit in the files = {scale:g} m"),
     )
 
 

@@ -182,7 +182,7 @@ def _own_splits(path: Path, drives: tuple[str, ...]) -> dict[str, frozenset[str]
     for split, listed in found.items():
         for drive in sorted(listed - set(drives)):
             raise DataError(
-                f"Split {split} of {path} names {drive!r}, which is not one of its drives.", did_you_mean(drive, drives)
+                f"Split {split} of {path} names {drive!r}, which it does not hold.", did_you_mean(drive, drives)
             )
     return found
 

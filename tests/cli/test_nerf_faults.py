@@ -57,7 +57,7 @@ def test_images_without_poses(ov3d: Ov3d, capture: Path) -> None:
 def test_poses_without_images(ov3d: Ov3d, capture: Path) -> None:
     for file in (capture / "color").iterdir():
         file.unlink()
-    assert "no image" in _refused(ov3d, capture)
+    assert "No images in" in _refused(ov3d, capture)
 
 
 def test_poses_without_images_of_nerfstudio(ov3d: Ov3d, capture: Path, tmp_path: Path) -> None:

@@ -161,10 +161,8 @@ def test_lines_and_parameters_are_counted() -> None:
     assert (num_lines(function), num_parameters(function)) == (5, 5)
 
 
-TEST_FOLDERS_OF_THEIR_OWN = {"weights"}
-"""Folders of tests without a counterpart in ov3d: what only runs where weights were downloaded."""
-
-TESTS_OF_BENCHMARKS = {"points/test_synonyms.py"}
+TEST_FOLDERS_OF_THEIR_OWN = {"weights", "benchmarks"}
+"""Folders of tests without a counterpart in ov3d: what only runs where weights were downloaded, and tests of benchmarks/."""
 
 
 def _test_modules() -> list[Path]:
@@ -189,8 +187,6 @@ def test_every_folder_of_tests_has_its_counterpart() -> None:
 @pytest.mark.parametrize("path", _test_modules(), ids=lambda path: _in_tests(path).as_posix())
 def test_test_modules_say_what_they_test(path: Path) -> None:
     """`tests/X/test_NAME.py` is named after `ov3d/X/NAME`, or on a topic: then it imports from `ov3d.X` or runs commands."""
-    if _in_tests(path).as_posix() in TESTS_OF_BENCHMARKS:
-        return
     source = path.read_text(encoding="utf-8")
     counterpart = ROOT / "ov3d" / _in_tests(path).parent
     subject = counterpart / path.stem.removeprefix("test_")

@@ -41,7 +41,10 @@ BANNED = {
 }
 """Patterns of phrases, and what to write in their place."""
 
-ALLOWED: dict[str, tuple[str, ...]] = {}
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "ov3d/cli/eval.py": ("score a run", "point a class"),
+    "ov3d/backends.py": ("names a folder",),
+}
 """Texts that a pattern meets by chance, by file."""
 
 

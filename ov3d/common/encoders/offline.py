@@ -97,7 +97,7 @@ class OfflineEncoder:
 
     @torch.inference_mode()
     def encode_crops(self, crops: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """The square root of the classes' posterior, a unit vector a crop."""
+        """The square root of the classes' posterior, a unit vector per crop."""
         if self._device.type != "cpu":
             return self._posterior(crops.to(self._device), self._network).sqrt_()
         network = self._network  # loaded once, before threads ask for it

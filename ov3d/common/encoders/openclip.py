@@ -1,4 +1,4 @@
-"""`openclip:`: CLIP, SigLIP and their kin through open_clip: one vector a crop, and text with templates.
+"""`openclip:`: CLIP, SigLIP and their kin through open_clip: one vector per crop, and text with templates.
 
 Text runs in fp32 whatever the images run in, so that cached text fits on every device. Neither presence threshold below is
 calibrated on fused scenes, as the offline encoder's is: cosines of present things differ between models and tags, so

@@ -75,7 +75,7 @@ class OpenClipDense(OpenClipEncoder):
 
 
 def value_tokens(tower: Any, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b t d"]:
-    """Patch vectors of normalised images by the value path of a tower's last block, before they are brought to unit length."""
+    """Patch vectors of normalised images by the value path of a tower's last block, before they are normalised."""
     x = tower._embeds(images)
     blocks = tower.transformer.resblocks
     batch_first = tower.transformer.batch_first

@@ -62,6 +62,6 @@ def bare_noun(prompt: str) -> str:
 
 
 def fill(templates: Sequence[str], prompt: str) -> list[str]:
-    """The sentences of a prompt, one a template."""
+    """The sentences of a prompt, one per template."""
     phrase = noun_phrase(prompt)
     return [template.format(phrase) if "{}" in template else template for template in templates]

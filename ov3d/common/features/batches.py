@@ -31,7 +31,7 @@ class PendingImage:
 
     Attributes:
         frame: where it is from.
-        vectors: the crops' unit vectors, one array a scale, filled as batches come back.
+        vectors: the crops' unit vectors, one array per scale, filled as batches come back.
     """
 
     def __init__(self, frame: Frame, image: UInt8[Tensor, "3 h w"], grids: list[CropGrid], dim: int) -> None:
@@ -48,7 +48,7 @@ class Batcher:
 
     Args:
         encoder: the image side is used.
-        batch_size: the most crops a batch.
+        batch_size: the most crops per batch.
         finished: called with each image when its last vector is there.
         advance: called with the number of crops of each batch.
     """

@@ -28,7 +28,7 @@ _TABLE = """CREATE TABLE IF NOT EXISTS images
 
 
 class ContentHasher:
-    """Hashes image files, once a file and change.
+    """Hashes image files, once per file and change.
 
     Args:
         memo_path: the SQLite file to remember in.

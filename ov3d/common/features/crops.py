@@ -52,7 +52,7 @@ class CropPlan:
     """Which crops of an image are encoded, and how pixels average them.
 
     Attributes:
-        fractions: side of the crops over the image's long side, one a scale.
+        fractions: side of the crops over the image's long side, one per scale.
         stride: distance between neighbouring crops over their side.
         sigma: standard deviation of the Gaussian weight of a crop around its centre, over its side.
         working_side: images with a longer side are reduced to it before cutting: with the default the smallest crop is
@@ -95,7 +95,7 @@ class CropPlan:
         return bounded_size(width, height, self.working_side)
 
     def boxes(self, width: int, height: int) -> list[CropGrid]:
-        """The grids of an image of `width` x `height` pixels, one a scale, in pixels of the working image."""
+        """The grids of an image of `width` x `height` pixels, one per scale, in pixels of the working image."""
         width, height = self.working_size(width, height)
         grids = []
         for fraction in self.fractions:
@@ -138,8 +138,8 @@ def channels_first(image: UInt8[Array, "h w 3"], device: torch.device) -> UInt8[
 def cut(image: UInt8[Tensor, "3 h w"], corners: Int32[Array, "m 2"], size: int, out: UInt8[Tensor, "m 3 s s"]) -> None:
     """Copy the crops at `corners` (x, y) into `out`, on the image's device.
 
-    Both ways index a view in which every position of the window is an element: nothing but the crops is copied. NumPy's
-    copy of such a view is 15 times faster than torch's on the CPU; on other devices the image is there already.
+    Both ways index a sliding-window view, so only the crops are copied. NumPy's copy of such a view is 15 times faster than
+    torch's on the CPU; on other devices the image is already there.
     """
     xs, ys = corners[:, 0], corners[:, 1]
     if image.device.type == "cpu":

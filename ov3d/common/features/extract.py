@@ -137,7 +137,7 @@ def extract_features(
         device: where crops are cut; the encoder's own device.
         patch_encoder: gives the tokens of the refinement; needed where the store refines.
         progress: told about crops, and of damaged files and images that cannot be read.
-        batch_size: the most crops or windows a batch; it changes no number.
+        batch_size: the most crops or windows per batch; it changes no number.
 
     Raises:
         UsageError: encoder and store do not fit each other.

@@ -179,7 +179,7 @@ class FeatureStore:
         return of_distinct_pixels(self.load(frame).features_at, frame, uv)
 
     def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float32[Array, "n d"]:
-        """Unit features at pixels: the mean of the scales' unit features, brought to unit length; else as `features_at`."""
+        """Unit features at pixels: the mean of the scales' unit features, normalised; else as `features_at`."""
         return of_distinct_pixels(self.load(frame).pixel_features, frame, uv)
 
     def relevancy(self, frame: Frame, text: Float32[Array, " d"], step: int = 8) -> Float32[Array, "rows columns"]:
@@ -216,7 +216,7 @@ class FeatureStore:
     # ------------------------------------------------------------------------------------------------------- writing
 
     def write_crops(self, frame: Frame, vectors: Sequence[Float32[Array, "_ d"]]) -> Path:
-        """Store the unit vectors of a frame's crops, one array a scale, each in the order of `CropGrid.corners`."""
+        """Store the unit vectors of a frame's crops, one array per scale, each in the order of `CropGrid.corners`."""
         if self.refiner is not None or not isinstance(self.plan, CropPlan):
             raise UsageError("A store that is refined, or of patches, keeps no crops.", "Write to its unrefined().")
         width, height = frame.camera.width, frame.camera.height

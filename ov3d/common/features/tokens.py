@@ -111,7 +111,7 @@ class TokenFeatures:
     """A grid of vectors over one view, and its pixels' features.
 
     Args:
-        tokens: one vector a cell, of any length; zeros where there is none. It may be mapped from a file: only cells that
+        tokens: one vector per cell, of any length; zeros where there is none. It may be mapped from a file: only cells that
             are asked for are read.
         size: (width, height) of the frame.
     """

@@ -1,11 +1,11 @@
 """Features of one view, gathered at pixels from its stored crops (or segments) without ever building a dense map.
 
 Crops sit on a regular grid and their Gaussian weight is separable, so a pixel is touched by about 4 columns times 4 rows
-of crops a scale, and everything about it factors into one table a column of pixels and one a row.
+of crops per scale, and everything about it factors into one table a column of pixels and one a row.
 
 Symbols, for one scale: v_c unit vector of crop c; w_c(p) = exp(-|p - centre_c|^2 / 2 sigma^2) where crop c covers pixel p,
 else 0; f(p) = sum_c w_c(p) v_c, of which a consumer sees the unit vector. Scales are combined as the mean of their unit
-vectors, brought to unit length again: g = sum_s f_s / |f_s|.
+vectors, normalised again: g = sum_s f_s / |f_s|.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ov3d.common.base.shapes import Array, Float16, Float32, Float64, Int32, Int
 from ov3d.common.features.crops import CropGrid
 
 BLOCK = 1024
-"""Pixels gathered at once: their sums stay in the second-level cache until they are brought to unit length."""
+"""Pixels gathered at once: their sums stay in the second-level cache until they are normalised."""
 
 TINY = 1e-24
 """Least squared norm that is divided by: a sum of zero vectors stays zero."""
@@ -99,7 +99,7 @@ class CropFeatures:
     """The crops of one view, and its pixels' features.
 
     Args:
-        grids: one a scale.
+        grids: one per scale.
         vectors: unit vectors of all crops, the scales one after the other, each row by row.
         size: (width, height) of the frame.
         working_size: (width, height) of the image the crops were cut from.

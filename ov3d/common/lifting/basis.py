@@ -93,7 +93,7 @@ class Coder:
     Attributes:
         encoder: a code is `encoder @ feature`.
         basis: a feature is about `code @ basis`.
-        num_shared: the first so many numbers mean the same in every scene of the data set.
+        num_shared: the first `num_shared` numbers mean the same in every scene of the data set.
         energy_kept: share of the scene's energy in the metric.
         mean_cosine: of the scene's sampled features with what comes back.
         key: names its numbers.

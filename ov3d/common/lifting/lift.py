@@ -118,7 +118,7 @@ def lift(
         frames: posed photographs with features in `source`; their order is the order of summation.
         source: gives unit vectors at pixels.
         config: visibility and memory.
-        progress: hears how far it is.
+        progress: receives progress.
         coder: keeps codes of the features instead of the features: block by block, so these are never in memory whole.
         sample_rows: lifts an even sample of about so many of the seen points only, to choose a basis from.
 
@@ -160,7 +160,7 @@ def view_means(
         views: what each frame sees.
         num_views: how many frames see each point.
         source: gives unit vectors at pixels.
-        advance: called once a frame and block.
+        advance: called once per frame and block.
         pool: worker threads; none does everything in this one. They change no bit.
 
     Yields:

@@ -258,7 +258,7 @@ class Overlaps(NamedTuple):
 
 
 def count_overlaps(prediction: UInt32[Array, " n"], truth: UInt32[Array, " n"]) -> Overlaps:
-    """Count the points of each pair of labels as they stand in files: a class map is then read once a pair, not a point."""
+    """Count the points of each pair of labels as they are in files: a class map is then read once per pair, not a point."""
     (true, predicted), lengths = fold_runs(truth, prediction)
     pair = np.empty((len(true), 2), np.uint32)
     low, high = (0, 1) if np.little_endian else (1, 0)

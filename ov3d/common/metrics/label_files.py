@@ -126,7 +126,7 @@ def pair_files(
 class LabelReader:
     """Reads label files one after the other into the same memory.
 
-    A fresh array a file would cost more than the file: the system hands out its pages one by one, each filled with zeros.
+    A fresh array per file would cost more than the file: the system hands out its pages one by one, each filled with zeros.
     What `read` gives is valid until the next `read`.
     """
 
@@ -135,7 +135,7 @@ class LabelReader:
         self._buffer = np.empty(1 << 20, np.uint8)
 
     def read(self, path: Path) -> Integer[Array, " n"]:
-        """The labels of one file, as they stand in it.
+        """The labels of one file, as they are in it.
 
         Raises:
             DataError: it is cut short, of another shape, or holds no integers; the message does not repeat the path.
@@ -185,7 +185,7 @@ def _read_array(path: Path) -> Array:
 
 
 def _read_lines(path: Path) -> Array:
-    """An integer a line."""
+    """An integer per line."""
     try:
         labels = np.loadtxt(path, dtype=np.int64, ndmin=1, comments=None)
         if labels.ndim == 1 and len(labels):

@@ -105,8 +105,8 @@ class SemanticConfusion:
         """Count the points of one scan or view.
 
         Args:
-            prediction: integers [n], a predicted class a point.
-            truth: integers [n], the true class a point.
+            prediction: integers [n], a predicted class per point.
+            truth: integers [n], the true class per point.
 
         Raises:
             DataError: not integers, lengths differ, or a label is neither a class nor one that was declared; nothing is
@@ -122,9 +122,9 @@ class SemanticConfusion:
         """Count points that were counted by pair already (see `counting.count_overlaps`).
 
         Args:
-            prediction: predicted class a pair.
-            truth: true class a pair.
-            counts: points a pair.
+            prediction: predicted class per pair.
+            truth: true class per pair.
+            counts: points per pair.
 
         Raises:
             DataError: as `update`.

@@ -3,6 +3,7 @@
     ROOT/v1.0-*/*.json                  tables; see `ov3d.common.readers.nuscenes_tables`
     ROOT/samples/…                      LIDAR_TOP/*.pcd.bin (fp32 x 5: x, y, z, intensity, ring), CAM_*/*.jpg
     ROOT/panoptic/…, ROOT/lidarseg/…    labels, where their packages are installed
+    ROOT/splits.json                    optional: names of drives by split, beside the official splits
 
 Points are in the LiDAR's frame at the time of the sweep. The pose of a photograph takes into account that the car has moved
 between the two (Caesar et al., *nuScenes*, CVPR 2020):
@@ -14,10 +15,11 @@ OpenCV's calibration puts whole numbers on pixel centres, ours lie at +0.5.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
-from ov3d.common.base.errors import DataError
+from ov3d.common.base.errors import DataError, did_you_mean
 from ov3d.common.base.shapes import Array, Float64, Int32
 from ov3d.common.datasets import load_dataset
 from ov3d.common.datasets.nuscenes_splits import scenes_of_split, split_names
@@ -36,32 +38,38 @@ from ov3d.common.scenes.sweep import Sweep
 COLUMNS = 5
 DATASET = "nuscenes-panoptic"
 
+SPLITS = "splits.json"
+"""Beside the tables or in the data set's folder: names of drives by split."""
 
-def open_keyframes(root: Path, say: Callable[[str], None] | None = None) -> LazyScenes:
+
+def open_keyframes(path: Path, say: Callable[[str], None] | None = None) -> LazyScenes:
     """All keyframes of a data set, each read when it is asked for; splits are those of the drives.
 
     Args:
-        root: of the data set.
-        say: hears of tables whose reading takes a while.
+        path: of the data set, or the folder of one version's tables in it.
+        say: is told of tables that take a while to read.
 
     Raises:
         DataError: no tables, several versions, or tables with a fault.
     """
-    folder = _version_folder(root)
+    folder = _version_folder(path)
     keyframes = read_keyframes(folder, say=say)
     if not len(keyframes):
         raise DataError(f"{folder} lists no LiDAR keyframe.", "Check that the tables are complete.")
     names = keyframes.names()
     place = {name: number for number, name in enumerate(names)}
     return LazyScenes(
-        names, lambda name: load_keyframe(root, keyframes[place[name]]), _splits(folder.name, names, keyframes)
+        names,
+        lambda name: load_keyframe(path, folder.parent, keyframes[place[name]]),
+        _splits(folder, names, keyframes),
     )
 
 
-def load_keyframe(root: Path, keyframe: Keyframe) -> Scene:
+def load_keyframe(path: Path, root: Path, keyframe: Keyframe) -> Scene:
     """A sweep, its photographs and its labels.
 
     Args:
+        path: what was opened.
         root: of the data set.
         keyframe: from `read_keyframes`.
 
@@ -73,7 +81,7 @@ def load_keyframe(root: Path, keyframe: Keyframe) -> Scene:
     frames, notes = _frames(root, keyframe)
     return Scene(
         name=keyframe.name,
-        path=root,
+        path=path,
         layout=LAYOUT.name,
         frames=frames,
         cloud=PointCloud(points.xyz, None, labels, instances, points.intensity),
@@ -150,29 +158,48 @@ def _camera(data: SensorData, header: ImageHeader, path: Path) -> Camera:
     return camera.resized(*header.size)
 
 
-def _splits(version: str, names: tuple[str, ...], keyframes: Keyframes) -> dict[str, tuple[str, ...]]:
-    drives = keyframes.drive_of_each()
-    found = {}
-    for split in split_names(version):
-        members = scenes_of_split(version, split)
-        ids = tuple(name for name, drive in zip(names, drives, strict=True) if drive in members)
-        if ids:
-            found[split] = ids
+def _splits(folder: Path, names: tuple[str, ...], keyframes: Keyframes) -> dict[str, tuple[str, ...]]:
+    """Keyframes of the official splits, and of those in splits.json, which go first."""
+    version, drives = folder.name, keyframes.drive_of_each()
+    members = {split: scenes_of_split(version, split) for split in split_names(version)}
+    for path in (folder.parent / SPLITS, folder / SPLITS):
+        members |= _own_splits(path, keyframes.drives)
+    found = {
+        split: tuple(name for name, drive in zip(names, drives, strict=True) if drive in inside)
+        for split, inside in members.items()
+    }
+    return {split: ids for split, ids in found.items() if ids}
+
+
+def _own_splits(path: Path, drives: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    """Drives by the name of a split, from a file of the user's."""
+    if not path.is_file():
+        return {}
+    try:
+        found = {str(split): frozenset(map(str, listed)) for split, listed in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        raise DataError(f"{path} is not a JSON object of lists of drives.", 'As {"train": ["scene-0001"]}.') from None
+    for split, listed in found.items():
+        for drive in sorted(listed - set(drives)):
+            raise DataError(
+                f"Split {split} of {path} names {drive!r}, which is not one of its drives.", did_you_mean(drive, drives)
+            )
     return found
 
 
-def _version_folder(root: Path) -> Path:
-    found = _version_folders(root)
-    if len(found) != 1:
-        names = ", ".join(folder.name for folder in found) or "none"
-        raise DataError(
-            f"{root} should hold the tables of one version (v1.0-mini, ...), it holds: {names}.", "Move the others."
-        )
+def _version_folder(path: Path) -> Path:
+    found = _version_folders(path)  # one at least, as the layout matched
+    if len(found) > 1:
+        names = ", ".join(folder.name for folder in found)
+        raise DataError(f"{path} holds the tables of several versions: {names}.", f"Name one of them: {found[0]}")
     return found[0]
 
 
-def _version_folders(root: Path) -> list[Path]:
-    return [folder for folder in sorted(root.glob("v1.0*")) if (folder / "sample_data.json").is_file()]
+def _version_folders(path: Path) -> list[Path]:
+    """Folders of tables: the path itself, or those in it."""
+    if (path / "sample_data.json").is_file():
+        return [path]
+    return [folder for folder in sorted(path.glob("v1.0*")) if (folder / "sample_data.json").is_file()]
 
 
 LAYOUT = Layout(

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +18,12 @@ from ov3d.common.base.errors import CorruptFileError, DataError, NewerFormatErro
 from ov3d.common.base.files import cache_root, hash_text
 from ov3d.common.base.shapes import Array, Float64, Int32, Int64, Shaped, UInt8
 from ov3d.common.base.tensor_files import read_header, read_tensors, write_tensors
+from ov3d.common.readers.raw_points import FARTHEST
 
 LIDAR = "LIDAR_TOP"
+
+UNIT_TOLERANCE = 0.01
+"""How far the length of a quaternion may be from 1."""
 
 KIND, VERSION = "nuscenes-keyframes", 1
 
@@ -152,7 +157,7 @@ class Keyframes:
 
 
 def pose_of(motion: Float64[Array, " 7"]) -> Float64[Array, "4 4"]:
-    """A 4x4 pose from a translation and a quaternion w, x, y, z (which need not be of unit length)."""
+    """A 4x4 pose from a translation and a quaternion w, x, y, z, which may be rounded."""
     w, x, y, z = motion[3:] / np.linalg.norm(motion[3:])
     pose = np.eye(4)
     pose[:3, :3] = [
@@ -170,12 +175,36 @@ def as_bytes(texts: Sequence[str]) -> UInt8[Array, "n _"]:
     return encoded.view(np.uint8).reshape(len(texts), encoded.itemsize)
 
 
+def as_motions(rows: Sequence[Any], path: Path) -> Float64[Array, "n 7"]:
+    """Translations and unit quaternions; raises `DataError` naming the table at `path` where one is neither."""
+    motions = as_numbers(rows, (7,), path, "a pose that is not 3 + 4 numbers")
+    far = ~(np.abs(motions) < FARTHEST).all(axis=1)  # or not finite
+    bad = far | ~(np.abs(np.linalg.norm(np.where(far[:, None], 0, motions)[:, 3:], axis=1) - 1) < UNIT_TOLERANCE)
+    if bad.any():
+        numbers = ", ".join(f"{value:g}" for value in motions[bad][0])
+        raise DataError(f"{path} holds a pose that is none: {numbers}.", "Download the tables again.")
+    return motions
+
+
+def as_numbers(rows: Sequence[Any], of: tuple[int, ...], path: Path, fault: str) -> Float64[Array, "*shape"]:
+    """Rows of a shape as one array; raises `DataError` that the table at `path` holds the fault where they are not."""
+    if not rows:
+        return np.zeros((0, *of))
+    try:
+        values = np.array(rows, np.float64)
+    except (ValueError, TypeError, OverflowError):
+        values = np.zeros(0)
+    if values.shape[1:] != of:
+        raise DataError(f"{path} holds {fault}.", "Download the tables again.")
+    return values
+
+
 def _text(row: Shaped[Array, " _"]) -> str:
     return row.tobytes().rstrip(b"\0").decode()
 
 
 def kept_keyframes(folder: Path, tables: Mapping[str, Sequence[int]]) -> Keyframes | None:
-    """Keyframes that were kept earlier; none where there are none, or the tables have changed since.
+    """Keyframes cached earlier; None if there are none, or the tables have changed since.
 
     Args:
         folder: of the tables.

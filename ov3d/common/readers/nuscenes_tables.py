@@ -24,6 +24,8 @@ from ov3d.common.readers.nuscenes_keyframes import (
     Columns,
     Keyframes,
     as_bytes,
+    as_motions,
+    as_numbers,
     keep_keyframes,
     kept_keyframes,
 )
@@ -33,6 +35,9 @@ OPTIONAL = ("category", "panoptic", "lidarseg")
 
 LARGE = 100_000_000
 """Bytes of tables from which on reading them is worth a word to the user."""
+
+LARGEST = 1 << 62
+"""Of the whole numbers that a table may hold."""
 
 NAMED = 12
 """Dangling tokens that an error names; it counts all of them."""
@@ -62,7 +67,7 @@ class _Rows:
     token: list[str] = field(default_factory=list)
     file: list[str] = field(default_factory=list)
     time: list[int] = field(default_factory=list)
-    size: list[tuple[int, ...]] = field(default_factory=list)
+    size: list[tuple[int, int]] = field(default_factory=list)
     calibration: list[int] = field(default_factory=list)
     sample: list[int] = field(default_factory=list)
     ego: list[int] = field(default_factory=list)
@@ -73,7 +78,7 @@ def read_keyframes(folder: Path, *, say: Callable[[str], None] | None = None) ->
 
     Args:
         folder: of the tables.
-        say: hears of a reading that takes a while.
+        say: is told of tables that take a while to read.
 
     Raises:
         DataError: a table is missing or damaged, or contradicts itself.
@@ -177,8 +182,8 @@ def _calibrations(
     return (
         place,
         channels,
-        _motions(motions, path),
-        _array(intrinsics, (3, 3), path, "an intrinsic matrix that is not 3x3"),
+        as_motions(motions, path),
+        as_numbers(intrinsics, (3, 3), path, "an intrinsic matrix that is not 3x3"),
     )
 
 
@@ -222,11 +227,15 @@ def _sample_data(
         rows.token.append(row["token"])
         rows.file.append(row["filename"])
         rows.time.append(row["timestamp"])
-        rows.size.append(tuple(row[key] if isinstance(row.get(key), int) else 0 for key in ("width", "height")))
+        rows.size.append((_size(row.get("width")), _size(row.get("height"))))
         rows.calibration.append(calibration)
         rows.sample.append(sample)
         rows.ego.append(egos.setdefault(row["ego_pose_token"], len(egos)))
     return rows
+
+
+def _size(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 1 << 16 else 0
 
 
 def _egos(folder: Path, egos: Mapping[str, int], dangling: Counter[tuple[str, str]]) -> Float64[Array, "e 7"]:
@@ -237,13 +246,13 @@ def _egos(folder: Path, egos: Mapping[str, int], dangling: Counter[tuple[str, st
         if place is not None:
             motions[place] = (*row["translation"], *row["rotation"])
     dangling.update(("ego_pose", token) for token, place in egos.items() if motions[place] is None)
-    return _motions([one or (0.0,) * 6 + (1.0,) for one in motions], path)
+    return as_motions([one or (0.0,) * 6 + (1.0,) for one in motions], path)
 
 
 def _label_files(
     folder: Path, kind: str, rows: _Rows, channels: Sequence[str], dangling: Counter[tuple[str, str]]
 ) -> dict[str, str]:
-    """Label files by the tokens of their sweeps; empty where there is no such table."""
+    """Label files by the tokens of their sweeps; empty if the table does not exist."""
     if not (folder / f"{kind}.json").is_file():
         return {}
     pairs = zip(rows.token, rows.calibration, strict=True)
@@ -274,32 +283,13 @@ def _numbers(drive: Int64[Array, " k"]) -> Int64[Array, " k"]:
     return np.arange(len(drive)) - np.repeat(starts, np.diff(starts, append=len(drive)))
 
 
-def _motions(rows: Sequence[Any], path: Path) -> Float64[Array, "n 7"]:
-    motions = _array(rows, (7,), path, "a pose that is not 3 + 4 numbers")
-    bad = ~np.isfinite(motions).all(axis=1) | ~motions[:, 3:].any(axis=1)
-    if bad.any():
-        raise DataError(f"{path} holds a pose that is none: {motions[bad][0].tolist()}.", "Download the tables again.")
-    return motions
-
-
-def _array(rows: Sequence[Any], of: tuple[int, ...], path: Path, fault: str) -> Float64[Array, "*shape"]:
-    if not rows:
-        return np.zeros((0, *of))
-    try:
-        values = np.array(rows, np.float64)
-    except (ValueError, TypeError):
-        values = np.zeros(0)
-    if values.shape[1:] != of:
-        raise DataError(f"{path} holds {fault}.", "Download the tables again.")
-    return values
-
-
 def _table(folder: Path, table: str, /, **needed: type) -> Iterator[dict[str, Any]]:
     """Rows of a table that have the members needed, each of its type."""
     path = folder / f"{table}.json"
     checked = (("token", str), *needed.items())
     for number, row in enumerate(records(path)):
         for key, kind in checked:
-            if not isinstance(row.get(key), kind):
+            value = row.get(key)
+            if not isinstance(value, kind) or (isinstance(value, int) and abs(value) > LARGEST):
                 raise DataError(f"Row {number} of {path} has no usable {key}.", "Download the tables again.")
         yield row

@@ -9,7 +9,9 @@ Class ids of a scene count the data set's classes without the ignored one: id 0 
 
 from __future__ import annotations
 
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -54,11 +56,18 @@ def read_semantickitti(path: Path, num_points: int) -> tuple[Int64[Array, " n"],
 def read_nuscenes_panoptic(path: Path, num_points: int) -> tuple[Int64[Array, " n"], Int64[Array, " n"]]:
     """General classes and instance numbers of a `_panoptic.npz`; raises as `read_semantickitti` does."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:  # NumPy leaves a damaged archive open when it is given a path
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray) or "data" not in archive:
+                raise DataError(f"The labels {path} have no array named data.", "Download them again.")
             packed = archive["data"]
-    except KeyError:
-        raise DataError(f"The labels {path} have no array named data.", "Download them again.") from None
-    except (*UNREADABLE, zipfile.BadZipFile):
+    except (
+        *UNREADABLE,
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,
+        struct.error,
+    ):  # the last two: odd flags, lengths
         raise DataError(f"The labels {path} cannot be read.", "Download them again.") from None
     if packed.dtype.kind not in "iu" or packed.ndim != 1:
         shape = "x".join(map(str, packed.shape)) or "one number"

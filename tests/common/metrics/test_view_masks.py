@@ -224,5 +224,5 @@ def test_lerf_ovs_unites_objects_of_a_category(tmp_path: Path) -> None:
 def test_a_broken_annotation_is_named(tmp_path: Path) -> None:
     truth, found = lerf_scene(tmp_path)
     (truth / "label/teatime/frame_00003.json").write_text("{}")
-    with pytest.raises(FaultyFilesError, match=r"cannot be scored: it is no annotation with info \(width"):
+    with pytest.raises(FaultyFilesError, match=r"cannot be scored: it is not an annotation with info \(width"):
         evaluate_views(load_dataset("lerf-ovs"), truth, found)

@@ -225,7 +225,10 @@ def test_panoptic_nuscenes(tmp_path: Path) -> None:
     ("damage", "said"),
     [
         (lambda path: np.savez(path, other=np.zeros(600, np.uint16)), "it has no array named data"),
-        (lambda path: np.savez(path, data=np.zeros((600, 2), np.uint16)), "it has shape 600x2, not one label a point"),
+        (
+            lambda path: np.savez(path, data=np.zeros((600, 2), np.uint16)),
+            "it has shape 600x2, not one label per point",
+        ),
         (lambda path: np.savez(path, data=np.zeros(600)), "it holds float64, not integers"),
         (lambda path: path.write_bytes(path.read_bytes()[:90]), "it cannot be read"),
         (

@@ -82,7 +82,7 @@ def test_s3dis_refuses_unknown_predictions(tmp_path: Path) -> None:
         (
             "s.ply",
             "ply\nformat ascii 1.0\nelement vertex 9\nproperty int label\nend_header\n0\n",
-            "no complete PLY file",
+            "not a complete PLY file",
         ),
         ("s.npy", "nothing", "it cannot be read"),
     ],

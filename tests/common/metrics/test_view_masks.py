@@ -84,7 +84,7 @@ def test_merging_in_any_order() -> None:
         parts[1].merge(parts[0])
     with pytest.raises(UsageError, match="counted before"):
         forward.update("0", CLASSES, *views["0"])
-    with pytest.raises(DataError, match="One mask a class"):
+    with pytest.raises(DataError, match="One mask per class"):
         forward.update("9", ["x"], *views["0"])
 
 

@@ -1,16 +1,16 @@
 """Where the points of a sweep land in all of its photographs.
 
 With R and t the rotation and translation into a camera's frame, f and c its focal lengths and principal point, a point p has
-(x, y, z) = R p + t and lands at u = f_x x / z + c_x, v = f_y y / z + c_y (Hartley & Zisserman, *Multiple View Geometry*, 2nd ed.,
-eq. 6.4). It is in the image where low < u < high on both axes and near < z < far. With m the middle and h half the length of an
-axis' allowed range, low < u < high is
+(x, y, z) = R p + t and lands at u = f_x x / z + c_x, v = f_y y / z + c_y (Hartley & Zisserman, *Multiple View Geometry*,
+2nd ed., eq. 6.4). It is in the image where low < u < high on both axes and near < z < far. With m the middle and h half the
+length of an axis' allowed range, low < u < high is
 
     |a| < z,    a = (f_x x + (c_x - m) z) / h                                                                         (1)
 
-for z > 0. On both axes a is linear in p, as z is, so one matrix product gives all of them for all cameras, and nothing is divided
-until it is known to be in an image. This test runs in fp32 and only excludes: it lets through what is within rounding of a
-border. Those that pass are projected in the precision asked for; in fp32, points that rounding could carry over a border are
-tested again in fp64, so both precisions keep the same rows.
+for z > 0. On both axes a is linear in p, as z is, so one matrix product gives all of them for all cameras, and nothing is
+divided until it is known to be in an image. This test runs in fp32 and only excludes: it lets through what is within rounding
+of a border. Those that pass are projected in the precision asked for; in fp32, points that rounding could carry over a border
+are tested again in fp64, so both precisions keep the same rows.
 
 The z-buffer keeps the nearest depth per cell of the image. A LiDAR sits above its cameras and sees over what hides things from
 them: such a point lands among nearer ones, and has the wrong pixel's colour.

@@ -1,4 +1,4 @@
-"""Scoring folders of masks: the layouts of 3D-OVS and LERF-OVS, with the same strictness as label files."""
+"""Scoring folders of masks in the layouts of 3D-OVS and LERF-OVS, as strictly as label files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ov3d.common.scenes.images import load_raster
 from ov3d.common.scenes.truth import drawn_polygons, read_polygons
 
 LOSSY_FOREGROUND = 127
-"""Masks that went through JPEG are foreground above this; others only at 255."""
+"""JPEG masks are foreground above this; others only at 255."""
 
 NO_LABEL = 255
 """In a label map: no class."""
@@ -37,7 +37,7 @@ class View:
         name: folder name or frame name.
         classes: its classes or queries.
         source: mask files by class (3D-OVS), or the JSON file (LERF-OVS).
-        prediction: folder under which its prediction is.
+        prediction: folder of its prediction.
     """
 
     scene: str
@@ -60,9 +60,9 @@ def evaluate_views(
 
     Args:
         spec: 3d-ovs or lerf-ovs.
-        truth_root, prediction_root: folders, laid out as `docs/protocols.md` says.
-        protocol: `3d-ovs` or `langsplat`; none takes the data set's first.
-        wanted: views to score, `scene/view`; none takes all.
+        truth_root, prediction_root: folders, laid out as in `docs/protocols.md`.
+        protocol: `3d-ovs` or `langsplat`; None uses the data set's first.
+        wanted: views to score, `scene/view`; None scores all.
         progress: receives progress.
 
     Raises:
@@ -73,7 +73,7 @@ def evaluate_views(
     chosen = checked_protocol(spec, protocol)
     for root, what in ((truth_root, "ground truth"), (prediction_root, "predictions")):
         if not root.is_dir():
-            raise DataError(f"There is no folder of {what} at {root}.", "Check the path.")
+            raise DataError(f"No folder of {what} at {root}.", "Check the path.")
     find = _find_3d_ovs if spec.layout == "3d-ovs" else _find_lerf_ovs
     views, faults = find(truth_root, prediction_root)
     if wanted is not None:
@@ -162,7 +162,7 @@ def _extra_entries(prediction: Path, known: set[str]) -> list[Fault]:
     if not prediction.is_dir():
         return [Fault(str(prediction), "there is no such folder of predictions")]
     return [
-        Fault(str(path), "there is no truth for it")
+        Fault(str(path), "it has no ground truth")
         for path in sorted(prediction.iterdir())
         if not path.name.startswith(".")
         and (path.is_dir() or path.suffix in (".png", ".npy"))
@@ -177,7 +177,7 @@ def _score_view(view: View, protocol: str, layout: str, metric: ViewIoU, faults:
     classes = view.classes
     if layout == "3d-ovs":
         truth = _stacked([_read_truth_mask(view.source, name) for name in classes])
-        if protocol == "langsplat":  # only what is annotated in this view is asked for
+        if protocol == "langsplat":  # only queries annotated in this view are scored
             kept = [idx for idx in range(len(classes)) if truth[idx].any()]
             truth, classes = truth[kept], tuple(classes[idx] for idx in kept)
     else:
@@ -196,7 +196,7 @@ def _score_view(view: View, protocol: str, layout: str, metric: ViewIoU, faults:
 def _read_prediction(
     view: View, classes: Sequence[str], size: tuple[int, ...], protocol: str, faults: list[Fault]
 ) -> list[Bool[Array, "h w"]] | None:
-    """Masks of the classes from a label map or a folder of masks; none, and faults, where that cannot be."""
+    """Masks of the classes from a label map or a folder of masks; None, and faults, if that fails."""
     sizes = [tuple(size)] + ([tuple(edge // REDUCTION for edge in size)] if protocol == "3d-ovs" else [])
     maps = [path for ending in (".png", ".npy") if (path := view.prediction / f"{view.name}{ending}").is_file()]
     folder = view.prediction / view.name
@@ -212,13 +212,15 @@ def _read_prediction(
                 raise DataError(f"it has shape {'x'.join(map(str, labels.shape))}, not one class per pixel")
             known = (labels < len(view.classes)) & (labels >= 0) | (labels == NO_LABEL)
             if labels.dtype.kind not in "iu" or not known.all():
-                raise DataError(f"it holds {labels[~known].flat[0]}, which is no class 0 to {len(view.classes) - 1}")
+                raise DataError(
+                    f"it holds {labels[~known].flat[0]}, which is not a class from 0 to {len(view.classes) - 1}"
+                )
             found = [(maps[0], labels == view.classes.index(name)) for name in classes]
         else:
             files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in (".png", ".jpg", ".npy")}
             stems = {file_stem(name): name for name in view.classes}
             extra = [
-                Fault(str(path), "it is no class of the view") for stem, path in files.items() if stem not in stems
+                Fault(str(path), "it is not a class of the view") for stem, path in files.items() if stem not in stems
             ]
             missing = [name for name in classes if file_stem(name) not in files]
             faults += [*extra, *(Fault(str(folder), f"there is no mask of {name!r}") for name in missing)]
@@ -242,7 +244,7 @@ def _stacked(masks: list[Bool[Array, "h w"]]) -> Bool[Array, "k h w"]:
 
 
 def file_stem(name: str) -> str:
-    """How a class or query is spelled in a file name."""
+    """The spelling of a class or query in a file name."""
     return name.replace("/", "_")
 
 

@@ -262,7 +262,7 @@ class Trainer:
 
 
 def _not_finite(modules: Mapping[str, nn.Module]) -> str:
-    """The first tensor with a NaN or infinite value, by name; empty if there is none."""
+    """The first tensor with a NaN or infinite value, by name; empty if all are finite."""
     for prefix, module in modules.items():
         for name, value in module.state_dict().items():
             if not bool(value.isfinite().all()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -104,11 +105,11 @@ MANY_PARAMETERS = {"ov3d/api.py: train", "ov3d/api.py: predict"}
 """What may be over a limit: these two functions mirror the options of a command, each a keyword of its own."""
 
 
-def _functions() -> Iterator[tuple[str, ast.FunctionDef]]:
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef):
-                yield f"{path.relative_to(ROOT).as_posix()}: {node.name}", node
+@functools.cache
+def _functions() -> list[tuple[str, ast.FunctionDef]]:
+    trees = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+    nodes = [(name, node) for name, tree in trees.items() for node in ast.walk(tree)]
+    return [(f"{name}: {node.name}", node) for name, node in nodes if isinstance(node, ast.FunctionDef)]
 
 
 def num_lines(function: ast.FunctionDef) -> int:

@@ -146,7 +146,7 @@ class LabelReader:
             if self.layout == "semantickitti":
                 data = self._read_bytes(path)
                 if len(data) % 4:
-                    raise DataError(f"its size of {len(data)} bytes is no multiple of 4: cut short")
+                    raise DataError(f"its size of {len(data)} bytes is not a multiple of 4: truncated")
                 return data.view("<u4")
             if self.layout == "nuscenes-lidarseg":
                 return self._read_bytes(path)
@@ -199,7 +199,7 @@ def _read_lines(path: Path) -> Array:
             int(line)
         except ValueError:
             shown = line.strip()[:24] or "empty"
-            raise DataError(f"line {number} is no integer: {shown}") from None
+            raise DataError(f"line {number} is not an integer: {shown}") from None
     return np.zeros(0, np.int64)
 
 
@@ -209,7 +209,7 @@ def _read_ply(path: Path) -> Array:
     try:
         vertices = PlyData.read(str(path))["vertex"]
     except PlyParseError as error:
-        raise DataError(f"it is no complete PLY file ({error})") from None
+        raise DataError(f"it is not a complete PLY file ({error})") from None
     names = [one.name for one in vertices.properties]
     if "label" not in names:
         raise DataError(f"its vertices have no property label, only {', '.join(names)}")
@@ -246,7 +246,7 @@ def _sequence_files(root: Path, kind: str, sequences: Sequence[str]) -> tuple[di
     for sequence in sequences:
         folder = _sequences_folder(root) / sequence / kind
         if not folder.is_dir():
-            faults.append(Fault(str(folder), "there is no such folder"))
+            faults.append(Fault(str(folder), "the folder does not exist"))
             continue
         for path in folder.iterdir():
             if path.suffix == ".label":
@@ -288,7 +288,7 @@ def _wanted_pairs(
     pairs, faults = [], []
     for name in dict.fromkeys(wanted):
         if name not in truth:
-            faults.append(Fault(name, "it is on the list, and has no truth"))
+            faults.append(Fault(name, "it is on the list, but has no ground truth"))
         elif name not in prediction:
             faults.append(Fault(str(truth[name]), "its prediction is missing"))
         else:

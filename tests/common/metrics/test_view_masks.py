@@ -157,16 +157,16 @@ def test_faults_of_masks_are_all_listed(tmp_path: Path) -> None:
         evaluate_views(load_dataset("3d-ovs"), truth, found)
     faults = [f"{Path(fault.path).name}: {fault.why}" for fault in caught.value.faults]
     assert faults == [
-        "12.png: there is no truth for it",
+        "12.png: it has no ground truth",
         "02.png: it is 40x80 (h x w), the truth 48x80 or 6x10",
-        "bananna.png: it is no class of the view",
+        "bananna.png: it is not a class of the view",
         "11: there is no mask of 'camera'",
         "11: there is no mask of 'white sheet'",
     ]
     labels = labels_of(0)
     labels[3, 4] = 3
     Image.fromarray(labels).save(found / "02.png")
-    with pytest.raises(FaultyFilesError, match="it holds 3, which is no class 0 to 2"):
+    with pytest.raises(FaultyFilesError, match="it holds 3, which is not a class from 0 to 2"):
         evaluate_views(load_dataset("3d-ovs"), truth, found, wanted=["bed/02"])
     (found / "02.png").write_bytes(b"not an image")
     with pytest.raises(FaultyFilesError, match="cannot be read"):

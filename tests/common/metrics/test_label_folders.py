@@ -126,7 +126,7 @@ def test_a_list_of_scans(tmp_path: Path) -> None:
         evaluate_folders(load_dataset("semantickitti"), truth, found, FolderOptions(wanted=["00/000003", "00/9"]))
     assert [fault.why for fault in caught.value.faults] == [
         "its prediction is missing",
-        "it is on the list, and has no truth",
+        "it is on the list, but has no ground truth",
     ]
 
 

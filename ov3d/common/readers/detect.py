@@ -130,7 +130,8 @@ def summary(scene: Scene) -> str:
     """What a scene was read as, in a line."""
     points = "no points" if scene.cloud is None else f"{len(scene.cloud):,} points"
     units = "metres" if scene.world.units == "metric" else "arbitrary units"
-    return f"layout {scene.layout}, {len(scene.frames)} frames, {points}, {units}"
+    frames = f"{len(scene.frames)} frame{'s' * (len(scene.frames) != 1)}"
+    return f"layout {scene.layout}, {frames}, {points}, {units}"
 
 
 def _layouts(name: str | None) -> tuple[Layout, ...]:

@@ -1,6 +1,6 @@
 """ov3d: ask a 3D scene for something in words.
 
-The Python API; see `ov3d.api` for a tour. Everything is imported when it is first used, so that `import ov3d` costs nothing.
+The Python API; see `ov3d.api` for a tour. Everything is imported on first use, so `import ov3d` is cheap.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _LAZY = {
     "query": "ov3d.api:query",
     "train": "ov3d.api:train",
 }
-"""Where each name of the API is, as `module:name`."""
+"""The location of each name of the API, as `module:name`."""
 
 __all__ = [
     "Answer",

@@ -1,15 +1,15 @@
-"""The Python API: one typed function for what each command does, with the command's own defaults.
+"""The Python API: one typed function per command, with the same defaults.
 
-`import ov3d` offers all of them and imports each when it is first used. The examples here and below run in an empty folder,
-offline, in this order:
+`import ov3d` provides all of them and imports each on first use. The examples here and below run offline in an empty folder,
+in this order:
 
 >>> import ov3d
->>> room = ov3d.demo_scene("my-room", views=4)  # any capture in a known layout does
+>>> room = ov3d.demo_scene("my-room", views=4)  # or any capture in a supported layout
 >>> run = ov3d.train("points", "my-room", stages=["fuse"])
 >>> ov3d.query("a cat", run).found, ov3d.query("a piano", run).found
 (True, False)
 
-Scenes and indexes can be looked into:
+Scenes and indexes can be inspected:
 
 >>> scene, index = ov3d.load_scene("my-room"), ov3d.load_index(run.indexes["my-room"])
 >>> scene.layout, len(scene.frames), scene.world.units, index.backend, len(index.xyz) == len(scene.cloud)
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def demo_scene(folder: str | Path, seed: int = 0, views: int = 8, *, progress: Progress | None = None) -> Scene:
-    """Write the generated room of `ov3d demo`, with real photographs on its walls and exact truth, and read it.
+    """Write the generated room of `ov3d demo`, with real photographs on its walls and exact ground truth, and read it.
 
     >>> import ov3d
     >>> room = ov3d.demo_scene("another-room", seed=1, views=4)
@@ -40,14 +40,14 @@ def demo_scene(folder: str | Path, seed: int = 0, views: int = 8, *, progress: P
     (4, ['cat', 'coffee', 'motorcycle', 'temple'])
 
     Args:
-        folder: where to write; its name becomes the scene's.
-        seed: another seed, another room. The same arguments write the same bytes.
-        views: how many photographs are taken in the room; each picture on a wall must be in two of them.
-        progress: told of each view.
+        folder: output folder; its name becomes the scene's.
+        seed: determines the room. The same arguments write the same bytes.
+        views: number of views rendered; each picture on a wall must appear in two of them.
+        progress: advanced once per view.
 
     Raises:
         MissingModelError: the extra `ov3d[offline]`, which ships the photographs, is not installed.
-        DataError: the folder holds another scene, or so few views cannot show the room.
+        DataError: the folder holds another scene, or there are too few views to cover the room.
     """
     from ov3d.common.worlds.gallery import GalleryConfig, write_gallery
 
@@ -64,9 +64,9 @@ def extract_features(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> list[ExtractReport]:
-    """Encode the images of a scene, or of each scene in a folder, into the cache; what `ov3d extract-features` does.
+    """Encode the images of a scene, or of each scene in a folder, into the cache, like `ov3d extract-features`.
 
-    What is stored already is skipped, and `train` with the same encoder and refinement uses what is stored.
+    Images that are already cached are skipped. `train` with the same encoder and refinement uses the cached features.
 
     >>> import ov3d
     >>> [(report.images, report.skipped) for report in ov3d.extract_features("my-room")]
@@ -74,18 +74,18 @@ def extract_features(
 
     Args:
         path: a scene, or a folder of scenes.
-        encoder: as after `--encoder`; `labels:DIR@TEXT` and `features:DIR@TEXT` name the text encoder as well.
+        encoder: same values as `--encoder`; `labels:DIR@TEXT` and `features:DIR@TEXT` include the text encoder.
         refine: `none`, `dino`, `timm:NAME`, or `auto`: dino for the offline encoder, else none.
-        layout, scale: how scenes are stored, and metres per unit of their files; None detects it and leaves lengths alone.
+        layout, scale: layout of the scenes' files, and metres per unit in them; None detects the layout and keeps lengths.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        progress: told how far it is.
+        progress: receives progress.
 
     Returns:
         One report per scene, in the order of their ids.
 
     Raises:
         UsageError: there is no such encoder, refinement, layout or device.
-        DataError: there is no scene, or one has a fault.
+        DataError: there is no scene, or one is faulty.
         MissingModelError: a model is not on this machine.
     """
     from ov3d.common.base.device import pick_device
@@ -117,7 +117,7 @@ def train(
     extract: bool = True,
     progress: Progress | None = None,
 ) -> Run:
-    """Train a backend on a scene or a folder of scenes; what `ov3d train` does.
+    """Train a backend on a scene or a folder of scenes, like `ov3d train`.
 
     >>> import ov3d
     >>> run = ov3d.train("points", "my-room", stages=["fuse"], settings={"lift": {"border": 5}, "score": "cosine"})
@@ -127,22 +127,22 @@ def train(
     Args:
         backend: `points` or `nerf`.
         scene: a scene, or a folder of scenes.
-        stages: the first ones of the backend's; None takes the configuration's.
-        preset: where values come from that are not given, for example `cpu` or `gpu`.
+        stages: the stages to run, starting with the backend's first; None uses the configuration's.
+        preset: default settings, for example `cpu` or `gpu`.
         encoder, refine: as in `extract_features`.
-        seed: of everything random.
+        seed: random seed.
         config: YAML file of settings.
-        settings: any settings, nested or with dotted keys (`{"guide.steps": 500}`); they win over the file, and the arguments
-            above win over them.
-        outputs: folder of runs; None takes $OV3D_OUTPUTS or ./outputs.
+        settings: any settings, nested or with dotted keys (`{"guide.steps": 500}`); they override the file, and the arguments
+            above override them.
+        outputs: folder of runs; None uses $OV3D_OUTPUTS or ./outputs.
         layout, scale, device: as in `extract_features`.
-        resume: folder of an unfinished run, which ends identical to an uninterrupted one; None starts a new one.
-        extract: whether missing features are extracted; otherwise they are an error.
-        progress: told how far it is.
+        resume: folder of an unfinished run, which ends identical to an uninterrupted one; None starts a new run.
+        extract: extract missing features; if False, missing features are an error.
+        progress: receives progress.
 
     Raises:
-        UsageError: an unknown backend or setting, or a resumed run was started with other ones.
-        DataError: there is no scene, or one that cannot be trained on.
+        UsageError: an unknown backend or setting, or a resumed run was started with other settings.
+        DataError: there is no scene, or a scene cannot be trained on.
     """
     from ov3d.backends import get_backend
     from ov3d.common.base.config import load_config
@@ -171,7 +171,7 @@ def query(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Answer:
-    """Find what a prompt names in a scene of a run; what `ov3d query` does.
+    """Find what a prompt names in a scene of a run, like `ov3d query`.
 
     >>> import ov3d
     >>> answer = ov3d.query("a cat", "latest", output="found")
@@ -181,15 +181,15 @@ def query(
     Args:
         prompt: what to find.
         run: what `train` returned, a folder, SCENE, SCENE/BACKEND, or `latest`.
-        scene: which scene of the run; may be left out where it has one.
-        threshold: raw cosine from which something counts as present; None takes the encoder's own.
-        top: how many objects to return at most.
-        output: folder for a PLY and pictures of the answer.
-        device: where the text encoder runs, if the prompt is new.
-        progress: told how far it is.
+        scene: scene to search; may be omitted if the run has only one.
+        threshold: lowest raw cosine at which something counts as present; None uses the encoder's.
+        top: maximum number of objects to return.
+        output: folder for a PLY and images of the answer.
+        device: device of the text encoder, if the prompt is not cached.
+        progress: receives progress.
 
     Returns:
-        The answer; finding nothing is a valid one.
+        The answer; finding nothing is valid.
 
     Raises:
         UsageError: the prompt is empty, or the run has no such scene.
@@ -228,7 +228,7 @@ def predict(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Label a scan with the 3D network of a run, without photographs; what `ov3d predict` does.
+    """Label a scan with the 3D network of a run, without photographs, like `ov3d predict`.
 
     >>> import ov3d
     >>> every, few = ["fuse", "pseudo-label", "specialise", "guide"], {"specialise.steps": 4, "guide.steps": 4}
@@ -239,16 +239,16 @@ def predict(
 
     Args:
         run: what `train` returned, a folder, SCENE, SCENE/BACKEND, or `latest`.
-        scan: a cloud's file, or a scene with a cloud.
-        output: the PLY to write.
-        classes: names of the run's vocabulary; with no prompts either, all of it.
-        prompts: any words instead.
-        threshold: raw cosine below which a point gets no label; None takes the run's own, or none where its whole vocabulary
-            is asked for.
-        turns, seed: how many turned copies of the scan are averaged (1 is the scan itself), and the seed of their turns.
-        ensemble: whether features of photographs answer where they are surer than the network.
+        scan: a point cloud file, or a scene with a cloud.
+        output: the PLY file to write.
+        classes: names from the run's vocabulary; without classes and prompts, all of it.
+        prompts: any words to use instead of classes.
+        threshold: raw cosine below which a point gets no label; None uses the run's own, or no threshold for the whole
+            vocabulary.
+        turns, seed: number of rotated copies of the scan to average (1: only the scan itself), and the seed of the rotations.
+        ensemble: use features of photographs where they are more confident than the network.
         layout, scale, device: as in `extract_features`.
-        progress: told how far it is.
+        progress: receives progress.
 
     Returns:
         What `ov3d predict --json` prints: points by class, seconds, notes and more.
@@ -279,7 +279,7 @@ def evaluate(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> list[EvalReport]:
-    """Compare a run's answers with the truth of its scenes; what `ov3d eval RUN` does.
+    """Compare a run's answers with the ground truth of its scenes, like `ov3d eval RUN`.
 
     >>> import ov3d
     >>> reports = ov3d.evaluate("my-room/points", classes=["cat", "coffee"])
@@ -288,19 +288,19 @@ def evaluate(
 
     Args:
         run: what `train` returned, a folder, SCENE, SCENE/BACKEND, or `latest`.
-        scene: path of the scene to score, where it has moved or the run has several; None scores all where they were.
-        classes: which ones to ask for; none takes all that have truth.
-        protocol: a nerf run has `held-out`, `3d-ovs` and `langsplat`; None takes the backend's first.
-        threshold: cosine from which a class is present; None takes the encoder's own.
-        ensemble: whether a points run's 3D network is also scored together with its photographs' features.
+        scene: path of the scene to score, if it has moved or the run has several; None scores all at their original paths.
+        classes: classes to score; if empty, all in the ground truth.
+        protocol: a nerf run has `held-out`, `3d-ovs` and `langsplat`; None uses the backend's first.
+        threshold: lowest cosine at which a class counts as present; None uses the encoder's.
+        ensemble: for a points run, also score its 3D network combined with its photographs' features.
         device, progress: as in `extract_features`.
 
     Returns:
         One report per table: the run's own answers, then its teacher's, scene by scene.
 
     Raises:
-        UsageError: the run has no such scene, or cannot be scored that way.
-        DataError: there is no such run, or its scene has no truth.
+        UsageError: the run has no such scene, or does not support the protocol.
+        DataError: there is no such run, or its scene has no ground truth.
     """
     from ov3d.backends import get_backend
     from ov3d.common.base.runs import find_run

@@ -1,4 +1,4 @@
-"""The one list of backends, as import strings: naming them costs nothing, using one imports it alone."""
+"""The only list of backends, as import strings: a backend is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ BACKENDS = {"nerf": "ov3d.nerf.backend:NerfBackend", "points": "ov3d.points.back
 """Backend names to `module:class`."""
 
 PLANNED = ("lidar",)
-"""Backends of later versions: a user who asks for one is told so."""
+"""Backends planned for later versions, for a clearer error message."""
 
 
 def get_backend(name: str) -> Backend:
     """The backend of that name.
 
     Raises:
-        UsageError: there is none; the nearest names are given.
+        UsageError: unknown backend; the message suggests the nearest names.
     """
     if name in BACKENDS:
         module, _, attribute = BACKENDS[name].partition(":")
         return cast("Backend", getattr(importlib.import_module(module), attribute)())
     if name in PLANNED:
-        raise UsageError(f"{name} is not in this version yet; it has: {', '.join(sorted(BACKENDS))}.")
+        raise UsageError(f"Backend {name!r} is not available yet. Available: {', '.join(sorted(BACKENDS))}.")
     raise UsageError(f"Unknown backend {name!r}.", did_you_mean(name, BACKENDS))

@@ -139,7 +139,7 @@ def test_query_and_evaluate_say_what_the_commands_say(run: ov3d.Run, command: Ov
     assert [report.to_json() for report in reports] == typed["reports"]
     with pytest.raises(UsageError, match="no scene 'chair'"):
         ov3d.query("the box", run, scene="chair")
-    with pytest.raises(UsageError, match="scored by protocol semantic, not held-out"):
+    with pytest.raises(UsageError, match="must be semantic, got held-out"):
         ov3d.evaluate(run, protocol="held-out")
 
 

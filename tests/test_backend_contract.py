@@ -226,7 +226,7 @@ def test_a_run_is_not_resumed_with_other_settings(backend: Backend, scene: Scene
 
 
 def test_unknown_backends_are_named() -> None:
-    with pytest.raises(UsageError, match=r"lidar is not in this version yet; it has: .*nerf, points"):
+    with pytest.raises(UsageError, match=r"Backend 'lidar' is not available yet. Available: .*nerf, points"):
         get_backend("lidar")
     with pytest.raises(UsageError, match=r"Unknown backend 'point'\. Did you mean points\?"):
         get_backend("point")

@@ -26,7 +26,6 @@ from tests.cli.conftest import Ov3d, ov3d
 from tests.colour_encoder import colour_encoder
 from tests.common.small_scenes import CLASSES, box_cloud
 from tests.test_backend_contract import (
-    one_thread,
     scene,
     test_a_resumed_run_equals_an_uninterrupted_one,
     test_a_run_is_not_resumed_with_other_settings,
@@ -40,7 +39,6 @@ from tests.test_backend_contract import (
 
 __all__ = [
     "colour_encoder",
-    "one_thread",
     "ov3d",
     "scene",
     "test_a_resumed_run_equals_an_uninterrupted_one",
@@ -93,9 +91,7 @@ def test_every_command_works_on_its_runs(ov3d: Ov3d, tmp_path: Path) -> None:
 
     (report,) = json.loads(ov3d("eval", run, "--protocol", "points", "--json").out)["reports"]
     assert report["means"]["mIoU"] > 0.9
-    assert (
-        "A run of toy is scored by protocol points, not semantic" in ov3d("eval", run, "--protocol", "semantic").error
-    )
+    assert "--protocol of a toy run must be points, got semantic" in ov3d("eval", run, "--protocol", "semantic").error
 
     scan = write_ply(tmp_path / "scan.ply", true.xyz, rgb=true.rgb)
     prompts = ("--prompts", ",".join(CLASSES))

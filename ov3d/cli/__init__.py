@@ -1,1 +1,1 @@
-"""The command line: one command a file; nothing here imports torch at start-up."""
+"""The command line: one file per command; nothing here imports torch at start-up."""

@@ -1,6 +1,6 @@
-"""The `ov3d` command: registers one file a command, and turns every failure into one line and an exit code.
+"""The `ov3d` command: registers the commands, one per file, and turns every failure into one line and an exit code.
 
-Exit codes: 0 done, 1 the input or the machine is at fault, 2 the command itself is wrong, 130 interrupted.
+Exit codes: 0 success, 1 a problem with the input or the machine, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ov3d.common.base.errors import Ov3dError
 
 app = typer.Typer(
     name="ov3d",
-    help="Ask a 3D scene for something in words.\n\nStart with: ov3d demo",
+    help="Find things in a 3D scene by describing them in words.\n\nStart with: ov3d demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     if version:
         from ov3d import __version__
 
@@ -34,13 +34,15 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
-app.command("demo", short_help="Find things by words in a generated room.")(demo.demo)
-app.command("extract-features", short_help="Encode the photographs of scenes, once.")(extract_features.extract_features)
-app.command("train", short_help="Train a backend, and write a run that answers.")(train.train)
-app.command("query", short_help="Ask a run where something is.")(query.query)
-app.command("predict", short_help="Label a scan without photographs.")(predict.predict)
-app.command("eval", short_help="Score a run, or anybody's predictions.")(eval.evaluate)
-app.command("doctor", short_help="Check this machine, or a scene.")(doctor.doctor)
+app.command("demo", short_help="Try ov3d on a generated room.")(demo.demo)
+app.command("extract-features", short_help="Encode the images of scenes into the feature cache.")(
+    extract_features.extract_features
+)
+app.command("train", short_help="Train a backend on a scene and write a run.")(train.train)
+app.command("query", short_help="Find something in a scene of a run.")(query.query)
+app.command("predict", short_help="Label a new scan without photographs.")(predict.predict)
+app.command("eval", short_help="Score a run, or prediction files from any program.")(eval.evaluate)
+app.command("doctor", short_help="Check this machine or a scene.")(doctor.doctor)
 app.add_typer(cache.app, name="cache")
 
 
@@ -52,18 +54,21 @@ def main() -> None:
         print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("Interrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
+        print("Interrupted. Finished work is kept; run the same command again to continue.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of a pipe (head, less) has left; there is nobody to tell.
+        # The reader of the pipe (head, less) has exited, so there is nowhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except MemoryError:
-        print_error(Ov3dError("There is not enough memory for this.", "Use a coarser voxel size or fewer views."))
+        print_error(Ov3dError("Out of memory.", "Use a coarser voxel size or fewer views."))
         sys.exit(1)
     except Exception as error:
         if os.environ.get("OV3D_TRACEBACK"):
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"Error: ov3d itself failed ({what}). OV3D_TRACEBACK=1 shows where; please report it.", file=sys.stderr)
+        print(
+            f"Error: ov3d crashed ({what}). Set OV3D_TRACEBACK=1 for a traceback, and please report this bug.",
+            file=sys.stderr,
+        )
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`ov3d cache`: what the feature cache holds, and whether it still holds it."""
+"""`ov3d cache`: list, prune and verify the cached features."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ov3d.common.base.errors import DataError
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
-app = typer.Typer(help="Look after the cache of 2D features.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Inspect and clean the cache of 2D features.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
 def _group() -> None:
-    """Look after the cache of 2D features."""
+    """Inspect and clean the cache of 2D features."""
 
 
 @app.command("ls")
 def list_features(cache: CacheOption = None, as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
-    """List what the cache holds, an encoder a line.
+    """List the cached features, one line per encoder.
 
     Example: ov3d cache ls
     """
@@ -56,25 +56,28 @@ def list_features(cache: CacheOption = None, as_json: JsonFlag = False, quiet: Q
 def prune_features(
     encoder: Annotated[
         str | None,
-        typer.Option("--encoder", help="Only features by this encoder (a name that ls shows).", metavar="NAME"),
+        typer.Option("--encoder", help="Only features of this encoder, as named by `ov3d cache ls`.", metavar="NAME"),
     ] = None,
     older_than: Annotated[
-        str | None, typer.Option("--older-than", help="Only files written longer ago: 12h, 30d, 2w.", metavar="AGE")
+        str | None, typer.Option("--older-than", help="Only files older than this, e.g. 12h, 30d or 2w.", metavar="AGE")
     ] = None,
     max_size: Annotated[
-        str | None, typer.Option("--max-size", help="Delete the oldest until so much is left: 20GB.", metavar="SIZE")
+        str | None,
+        typer.Option(
+            "--max-size", help="Delete the oldest files until the cache is this small, e.g. 20GB.", metavar="SIZE"
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Delete also what unfinished runs may need.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted, then exit.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also delete features that unfinished runs may need.")] = False,
     outputs: OutputsOption = None,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Delete features from the cache: of an encoder, by age, or down to a size; what is given together must all hold.
+    """Delete cached features by encoder, by age, or down to a size; several filters combine.
 
-    Everything in it can be made again, at the price of encoding. Finished runs keep their own lifted features and answer
-    without it; where unfinished runs use the encoder, nothing is deleted without --force.
+    Deleted features can be recomputed by encoding the images again. Finished runs keep their own lifted features and can
+    still be queried. If unfinished runs use the encoder, nothing is deleted without --force.
 
     Example: ov3d cache prune --older-than 30d --dry-run
     """
@@ -92,8 +95,8 @@ def prune_features(
         console.say(f"Unfinished run {run} may need these features.")
     if plan.finished:
         console.say(
-            f"{len(plan.finished)} finished runs were made with them: they answer without, but ov3d eval can no longer "
-            "compare with the photographs' own features."
+            f"{len(plan.finished)} finished runs were made with them: they can still be queried, but ov3d eval can no "
+            "longer score the photographs' own features."
         )
     if not dry_run:
         prune(plan, force=force)
@@ -107,9 +110,9 @@ def prune_features(
 
 @app.command("verify")
 def verify(cache: CacheOption = None, as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
-    """Read every cached file whole, and hash again every image that one was made from.
+    """Check every cached file for damage, and whether its source image has changed.
 
-    Exits with 1 where a file is damaged. `ov3d extract-features` makes damaged and outdated files anew.
+    Exits with 1 if a file is damaged. `ov3d extract-features` recomputes damaged and outdated files.
 
     Example: ov3d cache verify
     """
@@ -128,4 +131,6 @@ def verify(cache: CacheOption = None, as_json: JsonFlag = False, quiet: QuietFla
 
     console.result(report.to_json(), show)
     if report.damaged:
-        raise DataError(f"{len(report.damaged)} of {report.num_files} cached files are damaged.", "Extract again.")
+        raise DataError(
+            f"{len(report.damaged)} of {report.num_files} cached files are damaged.", "Run ov3d extract-features again."
+        )

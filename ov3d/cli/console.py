@@ -1,4 +1,4 @@
-"""What people see: results on stdout, progress and notes on stderr, an error in one line."""
+"""Terminal output: results on stdout, progress and notes on stderr, errors in one line."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """One command's output; it is also the `Progress` that long work is handed.
+    """The output of one command; also the `Progress` passed to long operations.
 
     Args:
-        as_json: stdout carries one JSON document and nothing else.
+        as_json: print one JSON document on stdout and nothing else.
         quiet: no progress and no notes on stderr.
     """
 
@@ -30,7 +30,7 @@ class Console:
         self._live: RichProgress | None = None
 
     def say(self, line: str) -> None:
-        """A note on stderr, unless quiet."""
+        """Print a note on stderr, unless quiet."""
         if self.quiet:
             return
         if self._live is not None:
@@ -39,7 +39,7 @@ class Console:
             print(line, file=sys.stderr, flush=True)
 
     def result(self, data: Mapping[str, Any], show: Callable[[RichConsole], None] | None = None) -> None:
-        """The result: `data` as JSON, or whatever `show` prints on a rich console."""
+        """Print the result: `data` as JSON, or with `show` on a rich console."""
         if self.as_json:
             sys.stdout.write(json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n")
         elif show is not None:
@@ -49,7 +49,7 @@ class Console:
 
     @contextmanager
     def task(self, description: str, total: int | float) -> Iterator[_Task]:
-        """A progress bar with the time left, on stderr; bars opened inside each other share one display."""
+        """A progress bar with the time left, on stderr; nested bars share one display."""
         if self.quiet:
             yield _Task(None, None)
             return
@@ -73,7 +73,7 @@ class _Task:
         self._live, self._bar = live, bar
 
     def advance(self, amount: int | float = 1) -> None:
-        """Move the bar on."""
+        """Advance the bar."""
         if self._live is not None and self._bar is not None:
             self._live.advance(self._bar, amount)
 
@@ -102,5 +102,5 @@ def _make_progress() -> RichProgress:
 
 
 def print_error(error: Ov3dError) -> None:
-    """An error in one line on stderr."""
+    """Print an error as one line on stderr."""
     print("Error: " + " ".join(str(error).split()), file=sys.stderr)

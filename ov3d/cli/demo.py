@@ -1,4 +1,4 @@
-"""`ov3d demo`: the whole way, from photographs to answers, on a generated room and with no network."""
+"""`ov3d demo`: from photographs to answers on a generated room, without a network."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ if TYPE_CHECKING:
     from ov3d.common.scenes.scene import Scene
 
 PRESENT = ("cat", "coffee", "temple", "motorcycle")
-"""What hangs on the walls: prompts and classes at once."""
+"""What hangs on the walls; both prompts and classes."""
 ABSENT = ("a piano", "a sheep", "an airplane")
 
 
 def demo(
     seed: SeedOption = 0,
-    views: Annotated[int, typer.Option("--views", help="Photographs taken in the room.", min=4, metavar="N")] = 8,
+    views: Annotated[
+        int, typer.Option("--views", help="Number of views rendered in the room.", min=4, metavar="N")
+    ] = 8,
     refine: RefineOption = "auto",
     outputs: OutputsOption = None,
     device: DeviceOption = "auto",
@@ -43,10 +45,10 @@ def demo(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Build a room hung with real photographs, and find them in it by words.
+    """Build a room hung with real photographs, and find them by describing them.
 
-    Renders posed RGB-D views of a generated room, encodes them with the offline encoder, carries the features onto the points
-    of the room, asks it for what is there and for what is not, and compares with the truth. Needs the extra ov3d[offline].
+    Renders posed RGB-D views of a generated room, encodes them with the offline encoder, lifts the features onto the room's
+    points, asks for things that are there and things that are not, and compares with the truth. Needs ov3d[offline].
 
     Example: ov3d demo
     """
@@ -91,7 +93,7 @@ def _ask(run: Run, scene: Scene, device: str, console: Console) -> list[Answer]:
 
 
 def _draw(run: Run, answers: list[Answer], folder: Path, console: Console) -> list[Path]:
-    """The pictures and the point cloud of every answer that found something."""
+    """Write the images and the point cloud of every answer that found something."""
     from ov3d.common.asking.ask import index_path
     from ov3d.common.asking.index import read_index
     from ov3d.common.exporters.answers import write_answer
@@ -106,7 +108,7 @@ def _draw(run: Run, answers: list[Answer], folder: Path, console: Console) -> li
 
 
 def _row(answer: Answer, scene: Scene) -> dict[str, Any]:
-    """An answer beside the truth: how far its first object is from the nearest thing of that name."""
+    """An answer and its error: the distance from its first object to the nearest true one of that name."""
     from ov3d.common.metrics.objects import distance_to_nearest, true_objects
 
     row: dict[str, Any] = {"prompt": answer.prompt, "found": answer.found, "best_score": round(answer.best_score, 3)}
@@ -142,4 +144,4 @@ def _show(out: RichConsole, data: dict[str, Any]) -> None:
         scores.add_row(entry["title"], f"{entry['mean_iou']:.3f}", f"{entry['mean_accuracy']:.3f}")
     out.print(scores)
     out.print(f"\nPictures and point clouds: {Path(data['pictures'][0]).parent.parent if data['pictures'] else 'none'}")
-    out.print(f'{data["seconds"]:.0f} seconds. Ask it more: ov3d query "a steaming cup"', highlight=False)
+    out.print(f'{data["seconds"]:.0f} seconds. Try another prompt: ov3d query "a steaming cup"', highlight=False)

@@ -21,17 +21,17 @@ MARKS = {"ok": "[green]ok[/green]", "absent": "[dim]--[/dim]", "fault": "[red]!!
 
 
 def doctor(
-    scene: Annotated[Path | None, typer.Argument(help="A scene to look at; leave out to look at the machine.")] = None,
+    scene: Annotated[Path | None, typer.Argument(help="Scene to check; omit it to check this machine.")] = None,
     layout: LayoutOption = None,
     scale: ScaleOption = None,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Say what this machine has, or whether a scene's images, poses and depth agree.
+    """Check this machine, or whether a scene's images, poses and depth agree.
 
-    Without SCENE: versions, devices, optional packages, the cache. With SCENE: what was read, and the share of its points that
-    the cameras see with the median disagreement of depth; wrong poses and depth scales show there. Exits with 1 on a fault.
+    Without SCENE: versions, devices, optional packages and the cache. With SCENE: what was read, the share of points that the
+    cameras see, and the median depth error, which reveals wrong poses or depth scales. Exits with 1 if something is wrong.
 
     Example: ov3d doctor my-room
     """
@@ -51,7 +51,7 @@ def doctor(
     faults = [fact for fact in facts if fact.state == "fault"]
     if faults:
         raise DataError(
-            f"{len(faults)} fault(s) in {title}; first: {faults[0].name}: {faults[0].value}.", faults[0].hint
+            f"{len(faults)} problem(s) in {title}; first: {faults[0].name}: {faults[0].value}.", faults[0].hint
         )
 
 

@@ -1,4 +1,4 @@
-"""`ov3d eval`: how good are the answers of a run, or of anybody's predictions?"""
+"""`ov3d eval`: score the answers of a run, or prediction files from any program."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ DatasetOption = Annotated[
     str | None,
     typer.Option(
         "--dataset",
-        help="Score files instead of a run: semantickitti, nuscenes-panoptic, nuscenes-lidarseg, scannet, s3dis, 3d-ovs, "
-        "lerf-ovs, or a YAML file of the same form.",
+        help="Score prediction files of this data set instead of a run: semantickitti, nuscenes-panoptic, nuscenes-lidarseg, "
+        "scannet, s3dis, 3d-ovs, lerf-ovs, or your own YAML file.",
         metavar="NAME",
     ),
 ]
 TruthOption = Annotated[
-    Path | None, typer.Option("--ground-truth", help="Folder of true labels or masks.", metavar="DIR")
+    Path | None, typer.Option("--ground-truth", help="Folder of ground-truth labels or masks.", metavar="DIR")
 ]
 PredictionsOption = Annotated[
     Path | None, typer.Option("--predictions", help="Folder of predicted labels or masks.", metavar="DIR")
@@ -44,61 +44,75 @@ ProtocolOption = Annotated[
     str | None,
     typer.Option(
         "--protocol",
-        help="panoptic, semantic, lidarseg, 3d-ovs or langsplat; a nerf run: held-out, 3d-ovs or langsplat.  "
+        help="panoptic, semantic, lidarseg, 3d-ovs or langsplat; for a nerf run held-out, 3d-ovs or langsplat.  "
         "[default: the data set's, or the backend's first]",
         metavar="NAME",
     ),
 ]
 SubsetOption = Annotated[
-    str | None, typer.Option("--subset", help="train, val, test or all.  [default: the data set's]", metavar="NAME")
+    str | None,
+    typer.Option(
+        "--subset", help="Sequences to score: train, val, test or all.  [default: the data set's]", metavar="NAME"
+    ),
 ]
 SplitOption = Annotated[
-    str | None, typer.Option("--split", help="Base/novel split.  [default: the data set's]", metavar="NAME")
+    str | None,
+    typer.Option("--split", help="Split into base and novel classes.  [default: the data set's]", metavar="NAME"),
 ]
 ListOption = Annotated[
     Path | None, typer.Option("--list", help="Score only the scans named in this file, one per line.", metavar="FILE")
 ]
 TruthIdsOption = Annotated[
     str | None,
-    typer.Option("--truth-ids", help="Ids in the truth: raw, class, or auto.  [default: auto]", metavar="KIND"),
+    typer.Option(
+        "--truth-ids",
+        help="Ids in the ground truth: raw (of the data set), class (learning ids), or auto.  [default: auto]",
+        metavar="KIND",
+    ),
 ]
 PredictionIdsOption = Annotated[
     str | None,
     typer.Option(
-        "--prediction-ids", help="Ids in the predictions: raw, class, or auto.  [default: auto]", metavar="KIND"
+        "--prediction-ids", help="Ids in the predictions: raw, class or auto.  [default: auto]", metavar="KIND"
     ),
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option("--workers", help="Processes that read and count.  [default: by number of scans]", metavar="N"),
+    typer.Option(
+        "--workers", help="Number of worker processes.  [default: depends on the number of scans]", metavar="N"
+    ),
 ]
 SceneOption = Annotated[
     Path | None,
-    typer.Option("--scene", help="The run's scene, if it has moved or the run has several.", metavar="SCENE"),
+    typer.Option("--scene", help="Scene to score, if it has moved or the run has several.", metavar="SCENE"),
 ]
 ClassesOption = Annotated[
     str | None,
     typer.Option(
-        "--classes", help="Classes to ask a run for, separated by commas.  [default: all with truth]", metavar="A,B"
+        "--classes",
+        help="Classes to score in a run, comma-separated.  [default: all in the ground truth]",
+        metavar="A,B",
     ),
 ]
 ThresholdOption = Annotated[
     float | None,
     typer.Option(
-        "--threshold", help="Cosine from which a run's class counts as present.  [default: the run's]", metavar="X"
+        "--threshold",
+        help="Lowest cosine at which a class counts as present in a run.  [default: the run's]",
+        metavar="X",
     ),
 ]
 EnsembleFlag = Annotated[
     bool,
     typer.Option(
-        "--ensemble", help="Also score a points run's 3D network together with its photographs' features (2D-3D)."
+        "--ensemble", help="For a points run, also score its 3D network combined with image features (2D-3D)."
     ),
 ]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="Folder for report.json, scores.csv, confusion.png.", metavar="DIR"),
+    typer.Option("-o", "--output", help="Folder for report.json, scores.csv and confusion.png.", metavar="DIR"),
 ]
-CsvFlag = Annotated[bool, typer.Option("--csv", help="Print the scores as CSV on stdout, and nothing else.")]
+CsvFlag = Annotated[bool, typer.Option("--csv", help="Print only the scores, as CSV, on stdout.")]
 
 
 def evaluate(
@@ -125,34 +139,36 @@ def evaluate(
     outputs: OutputsOption = None,
     cache: CacheOption = None,
 ) -> None:
-    """Score a run against its scene's truth, or anybody's prediction files with the official numbers.
+    """Score a run against its scene's ground truth, or prediction files from any program with the official metrics.
 
-    With --dataset: PQ, SQ, RQ, PQ-dagger and mIoU as the official tools compute them, per class, for base and novel things and
-    stuff. docs/protocols.md says how folders are laid out. Files that are missing, superfluous or damaged are all listed.
+    With --dataset: PQ, SQ, RQ, PQ-dagger and mIoU as the official tools compute them, per class and for base and novel things
+    and stuff. Missing, unexpected and damaged files are listed. See docs/protocols.md for the folder layouts.
 
     Example: ov3d eval --dataset semantickitti --ground-truth dataset --predictions mine
     """
     use_cache(cache)
     if as_csv and as_json:
-        raise UsageError("--csv and --json both want stdout.", "Choose one; -o DIR writes both.")
+        raise UsageError("--csv and --json both print to stdout.", "Choose one; -o DIR writes both.")
     console = Console(as_json=as_json, quiet=quiet)
     files = _FileOptions(ground_truth, predictions, protocol, scans, subset, split, truth_ids, prediction_ids, workers)
     asked = _RunOptions(protocol, scene, classes, threshold, ensemble)
     found: EvalReport | list[EvalReport]
     if dataset is None:
-        _refuse(files.typed, "goes with --dataset NAME.", "Name the data set, or leave it out to score a run.")
+        _refuse(
+            files.typed, "works only with --dataset NAME.", "Name the data set, or leave it out to score your own run."
+        )
         found = _run_reports(run or "latest", asked, device, outputs, console)
     elif run is not None:
-        raise UsageError("A run and --dataset cannot be scored together.", "Leave one out.")
+        raise UsageError("A run and --dataset cannot be used together.", "Leave one out.")
     else:
-        _refuse(asked.typed, "goes with a run, not with --dataset.")
+        _refuse(asked.typed, "works only with a run, not with --dataset.")
         found = _files_report(dataset, files, console)
     _finish(found, output, as_csv, console)
 
 
 @dataclass(frozen=True)
 class _FileOptions:
-    """Options that only files have, and the protocol."""
+    """Options for prediction files only, and the protocol."""
 
     ground_truth: Path | None
     predictions: Path | None
@@ -166,20 +182,20 @@ class _FileOptions:
 
     @property
     def labels_only(self) -> dict[str, object]:
-        """Options that masks do not have, by the name a user types."""
+        """Options that do not apply to masks, by the name a user types."""
         names = ("subset", "split", "truth_ids", "prediction_ids", "workers")
         return {f"--{name.replace('_', '-')}": getattr(self, name) for name in names}
 
     @property
     def typed(self) -> dict[str, object]:
-        """All options but the protocol, which runs have as well, by the name a user types."""
+        """All options but the protocol, which applies to runs as well, by the name a user types."""
         places = {"--ground-truth": self.ground_truth, "--predictions": self.predictions, "--list": self.scans}
         return {**places, **self.labels_only}
 
 
 @dataclass(frozen=True)
 class _RunOptions:
-    """Options that only runs have, and the protocol."""
+    """Options for runs only, and the protocol."""
 
     protocol: str | None
     scene: Path | None
@@ -207,16 +223,16 @@ def _refuse(options: Mapping[str, object], why: str, hint: str = "Leave it out."
 
 def _read_list(path: Path) -> list[str]:
     if not path.is_file():
-        raise DataError(f"There is no list of scans at {path}.", "Check the path given to --list.")
+        raise DataError(f"No list of scans at {path}.", "Check the path given to --list.")
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:
-        raise DataError(f"{path} names no scan.", "Write one name a line, for example 08/000000.")
+        raise DataError(f"{path} names no scans.", "Write one name per line, for example 08/000000.")
     return names
 
 
 def _files_report(dataset: str, files: _FileOptions, console: Console) -> EvalReport:
-    """The report of a folder of predictions."""
+    """Report on a folder of predictions."""
     if files.ground_truth is None or files.predictions is None:
         raise UsageError("--dataset needs --ground-truth DIR and --predictions DIR.")
     wanted = None if files.scans is None else _read_list(files.scans)
@@ -245,14 +261,14 @@ def _ids(option: str, value: str | None) -> Ids:
     if value is None:
         return "auto"
     if value not in IDS:
-        raise UsageError(f"{option} is {value!r}.", f"Choose one of {', '.join(IDS)}.")
+        raise UsageError(f"{option} must be one of {', '.join(IDS)}, got {value!r}.")
     return cast("Ids", value)
 
 
 def _run_reports(
     name: str, asked: _RunOptions, device: str, outputs: Path | None, console: Console
 ) -> list[EvalReport]:
-    """One report for each table of the run's scenes: its own answers, then its teacher's."""
+    """One report per table of the run's scenes: its own answers, then its teacher's."""
     from ov3d.backends import get_backend
     from ov3d.common.base.runs import find_run
 
@@ -268,7 +284,7 @@ def _run_reports(
 
 
 def _finish(found: EvalReport | list[EvalReport], output: Path | None, as_csv: bool, console: Console) -> None:
-    """Write the files, and print the result in the form asked for."""
+    """Write the files, and print the result in the requested form."""
     from ov3d.common.exporters.tables import print_report, report_csv, reports_csv, write_report
 
     reports = found if isinstance(found, list) else [found]

@@ -1,4 +1,4 @@
-"""`ov3d extract-features`: encode photographs once, into the cache."""
+"""`ov3d extract-features`: encode photographs into the feature cache."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def extract_features(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Encode the photographs of scenes, and keep the features in the cache; or check features that were made elsewhere.
+    """Encode the images of scenes into the feature cache, or check label maps and features made elsewhere.
 
-    What is stored already is skipped, so an interrupted extraction continues where it stopped. Features are stored by the
-    content of each image: the same photograph is never encoded twice.
+    Images that are already cached are skipped, so an interrupted extraction continues where it stopped. Features are keyed by
+    image content: the same photograph is never encoded twice.
 
     Example: ov3d extract-features my-room
     """
@@ -58,7 +58,7 @@ def extract_features(
     from ov3d.common.readers import open_source
     from ov3d.common.teachers import open_teacher
 
-    # All paths are checked before the long work.
+    # Check all paths before the long work.
     sources = [open_source(scene, layout=layout, scale=scale, say=console.say) for scene in scenes]
     teacher = open_teacher(encoder, refine=refine, text_encoder=text_encoder, device=pick_device(device))
     rows: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""`ov3d predict`: label a scan without photographs."""
+"""`ov3d predict`: label a new scan without photographs."""
 
 from __future__ import annotations
 
@@ -25,32 +25,35 @@ if TYPE_CHECKING:
 
 THRESHOLD = typer.Option(
     "--threshold",
-    help="Cosine below which a point gets no label.  [default: none for all classes of the run, else its own]",
+    help="Lowest cosine at which a point gets a label.  [default: no threshold for all classes of the run, else the run's]",
     metavar="X",
 )
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="A run: its folder, SCENE, SCENE/BACKEND, or latest.", metavar="RUN")],
+    run: Annotated[str, typer.Argument(help="Run: a folder, SCENE, SCENE/BACKEND, or latest.", metavar="RUN")],
     scan: Annotated[
-        Path, typer.Argument(help="The scan: PLY, LAS, LAZ, PCD, .npy, .bin, or a scene with a cloud.", metavar="SCAN")
+        Path,
+        typer.Argument(help="Scan to label: PLY, LAS, LAZ, PCD, .npy, .bin, or a scene with a cloud.", metavar="SCAN"),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The labelled PLY to write.", metavar="FILE")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="PLY file to write.", metavar="FILE")],
     classes: Annotated[
         str | None,
-        typer.Option(
-            "--classes", help="Classes of the run, separated by commas.  [default: all of them]", metavar="A,B"
-        ),
+        typer.Option("--classes", help="Classes of the run to use, comma-separated.  [default: all]", metavar="A,B"),
     ] = None,
     prompts: Annotated[
-        str | None, typer.Option("--prompts", help="Any words instead, separated by commas.", metavar="X,Y")
+        str | None,
+        typer.Option("--prompts", help="Any words to use instead of classes, comma-separated.", metavar="X,Y"),
     ] = None,
     threshold: Annotated[float | None, THRESHOLD] = None,
     turns: Annotated[
-        int, typer.Option("--turns", help="Average the answers for this many turned copies of the scan.", metavar="N")
+        int, typer.Option("--turns", help="Average over this many rotated copies of the scan.", metavar="N")
     ] = 1,
     ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Use the photographs of SCAN too, where they are surer than the network.")
+        bool,
+        typer.Option(
+            "--ensemble", help="Use features of SCAN's images where they are more confident than the network."
+        ),
     ] = False,
     seed: SeedOption = 0,
     layout: LayoutOption = None,
@@ -63,8 +66,8 @@ def predict(
 ) -> None:
     """Label a scan with the 3D network of a run; no photographs are needed.
 
-    The PLY has every point of the scan in its order, with label (65535: none), score (cosine) and the colour of the class;
-    its header names the classes. Whatever the scan's own file says about its points is kept.
+    The PLY keeps the scan's points in order, with the properties of the input file, and adds a label (65535: none), a score
+    (cosine) and the colour of the class; its header names the classes.
 
     --ensemble needs a scene with photographs and a cloud, or a scene that the run was trained on.
 
@@ -95,7 +98,9 @@ def _listed(option: str, text: str | None) -> tuple[str, ...]:
 
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
-        raise UsageError(f"{option} {text!r} has an empty name.", f"For example: {option} wall,floor")
+        raise UsageError(
+            f"{option} {text!r} has an empty name.", f"Separate names by single commas, e.g. {option} wall,floor."
+        )
     return names
 
 

@@ -1,4 +1,4 @@
-"""`ov3d query`: where in a scene is this?"""
+"""`ov3d query`: find something in a scene."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from ov3d.common.asking.relevancy import FoundObject
 
 
-TopOption = Annotated[int, typer.Option("--top", help="How many objects to give at most.", metavar="N")]
+TopOption = Annotated[int, typer.Option("--top", help="Maximum number of objects to return.", metavar="N")]
 ThresholdOption = Annotated[
     float | None,
     typer.Option(
-        "--threshold", help="Cosine from which a thing counts as present.  [default: the encoder's]", metavar="X"
+        "--threshold", help="Lowest cosine at which something counts as present.  [default: the encoder's]", metavar="X"
     ),
 ]
 AnswerOption = Annotated[
@@ -33,19 +33,20 @@ AnswerOption = Annotated[
     typer.Option(
         "-o",
         "--output",
-        help="Folder for a PLY and pictures of the answer; with --render also a file: .png or .mp4.",
+        help="Folder for a PLY and images of the answer; with --render, alternatively a .png or .mp4 file.",
         metavar="PATH",
     ),
 ]
 RenderOption = Annotated[
     str | None,
-    typer.Option("--render", help="orbit: also an animation along a path around the scene.", metavar="KIND"),
+    typer.Option("--render", help="Also render an animation; KIND is orbit, a path around the scene.", metavar="KIND"),
 ]
 FramesOption = Annotated[
-    int | None, typer.Option("--frames", help="Frames of the animation.  [default: 24]", min=2, metavar="N")
+    int | None, typer.Option("--frames", help="Number of frames of the animation.  [default: 24]", min=2, metavar="N")
 ]
 SizeOption = Annotated[
-    int | None, typer.Option("--size", help="Its long side in pixels.  [default: 240]", min=32, metavar="N")
+    int | None,
+    typer.Option("--size", help="Long side of the animation in pixels.  [default: 240]", min=32, metavar="N"),
 ]
 
 
@@ -55,9 +56,9 @@ class Orbit:
 
     Attributes:
         path: ends in .png or .mp4.
-        frames: how many; None takes the exporter's number.
-        size: long side in pixels; None takes the exporter's.
-        device: where a backend renders it.
+        frames: number of frames; None uses the exporter's default.
+        size: long side in pixels; None uses the exporter's default.
+        device: device of the backend's renderer.
     """
 
     path: Path
@@ -70,7 +71,7 @@ def query(
     prompt: Annotated[str, typer.Argument(help='What to find, for example "a cat".', metavar="PROMPT")],
     run: RunArgument = "latest",
     scene: Annotated[
-        str | None, typer.Option("--scene", help="Which scene of the run, where it has several.", metavar="NAME")
+        str | None, typer.Option("--scene", help="Scene to search, if the run has several.", metavar="NAME")
     ] = None,
     top: TopOption = 5,
     threshold: ThresholdOption = None,
@@ -83,11 +84,11 @@ def query(
     device: DeviceOption = "auto",
     outputs: OutputsOption = None,
 ) -> None:
-    """Ask a run where something is: objects by score, with centre, size and number of points.
+    """Find something in a scene of a run: objects ranked by score, with centre, size and number of points.
 
     Finding nothing is a valid answer (exit code 0). -o DIR writes points.ply (with a score per point), top-down.png, and
-    view-NAME.png and mask-NAME.png for every photograph. --render orbit writes an animation: orbit.png in that folder, the
-    file that -o names, or orbit-PROMPT.png here.
+    view-NAME.png and mask-NAME.png for every photograph. --render orbit writes an animation to orbit.png in that folder, to
+    the file named by -o, or without -o to orbit-PROMPT.png in the current folder.
 
     Example: ov3d query "a cat" -o answer
     """
@@ -97,7 +98,7 @@ def query(
     from ov3d.common.base.runs import find_run
 
     console = Console(as_json=as_json, quiet=quiet)
-    prompt = clean_prompt(prompt)  # before anything is read: a bad prompt needs no run to be refused
+    prompt = clean_prompt(prompt)  # first, so that a bad prompt fails before any file is read
     orbit = _orbit(prompt, render, output, frames, size, device)
     found = find_run(run, outputs)
     if found.chosen:
@@ -119,7 +120,7 @@ def query(
 
 def _say_notes(answer: Answer, console: Console) -> None:
     if answer.ignored_words:
-        console.say(f"Ignored, the encoder {answer.encoder} cannot see it: {', '.join(answer.ignored_words)}.")
+        console.say(f"Ignored, because the encoder {answer.encoder} cannot see it: {', '.join(answer.ignored_words)}.")
     for note in answer.notes:
         console.say(f"Note: {note}.")
 
@@ -127,22 +128,22 @@ def _say_notes(answer: Answer, console: Console) -> None:
 def _orbit(
     prompt: str, render: str | None, output: Path | None, frames: int | None, size: int | None, device: str
 ) -> Orbit | None:
-    """The animation that was asked for, if any.
+    """The requested animation, if any.
 
     Raises:
-        UsageError: options that do not go together, or an MP4 without ffmpeg: found before anything is computed.
+        UsageError: incompatible options, or an MP4 without ffmpeg; raised before anything is computed.
     """
     from ov3d.common.base.errors import UsageError, did_you_mean
 
     if render is None:
         for name, value in (("--frames", frames), ("--size", size)):
             if value is not None:
-                raise UsageError(f"{name} goes with --render orbit.", "Leave it out, or ask for the animation.")
+                raise UsageError(f"{name} works only with --render orbit.", "Leave it out, or add --render orbit.")
         if output is not None and output.suffix.lower() in (".png", ".apng", ".mp4"):
-            raise UsageError(f"-o {output} names a file; an answer is written to a folder.", "Add --render orbit.")
+            raise UsageError(f"-o {output} must be a folder without --render.", "Name a folder, or add --render orbit.")
         return None
     if render != "orbit":
-        raise UsageError(f"There is no animation {render!r}.", did_you_mean(render, ("orbit",)))
+        raise UsageError(f"Unknown animation {render!r}.", did_you_mean(render, ("orbit",)))
     from ov3d.common.exporters.animation import ENDINGS, check_animation
     from ov3d.common.exporters.images import safe_name
 
@@ -156,7 +157,7 @@ def _orbit(
 def _write_orbit(
     orbit: Orbit, backend: str, path: Path, index: LanguageIndex, answer: Answer, console: Console
 ) -> Path:
-    """The animation of an index at `path`, by the backend where it shows a scene from anywhere, else of the points."""
+    """Write the animation of an index at `path`: rendered by the backend if it has a renderer, else painted points."""
     from ov3d.backends import get_backend
     from ov3d.common.base.errors import DataError
     from ov3d.common.exporters.orbit import LONG_SIDE, NUM_FRAMES, PaintedPoints, ViewRenderer, write_orbit
@@ -181,7 +182,7 @@ def _write_orbit(
 
 
 def _show(out: RichConsole, answer: Answer, files: list[Path], orbit: Orbit | None) -> None:
-    """The answer for people."""
+    """Print the answer as text."""
     from rich.text import Text
 
     # Names and prompts are the user's own text: brackets in them are not markup.

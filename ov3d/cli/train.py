@@ -1,4 +1,4 @@
-"""`ov3d train`: learn where words live in a scene, with one of the backends."""
+"""`ov3d train`: train a backend on a scene, so that it can be queried."""
 
 from __future__ import annotations
 
@@ -31,52 +31,70 @@ if TYPE_CHECKING:
     from ov3d.common.learning.estimate import Estimate
 
 
+BackendArgument = Annotated[str, typer.Argument(help="Backend: points or nerf (lidar follows in a later version).")]
+ScenesArgument = Annotated[Path, typer.Argument(help="A scene, or a folder of scenes.")]
+StagesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stages",
+        help="Stages to run, comma-separated, starting with the first: field,distil (nerf) or "
+        "fuse,pseudo-label,specialise,guide (points).  [default: all; with the preset zero-shot, only fuse]",
+        metavar="A,B",
+    ),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help="Default settings: cpu, gpu or paper; for points also zero-shot.  [default: cpu; for points zero-shot]",
+        metavar="NAME",
+    ),
+]
+SpecOption = Annotated[
+    str | None,
+    typer.Option("--encoder", help="Source of 2D features; see ov3d extract-features --help.", metavar="SPEC"),
+]
+RefinementOption = Annotated[
+    str | None,
+    typer.Option("--refine", help="Refinement of 2D features: auto, none, dino or timm:NAME.", metavar="NAME"),
+]
+NoExtractFlag = Annotated[
+    bool, typer.Option("--no-extract", help="Fail if features are missing instead of extracting them.")
+]
+ResumeOption = Annotated[
+    Path | None, typer.Option("--resume", help="Resume the unfinished run in this folder.", metavar="RUN")
+]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Estimate disk, memory and time, then exit.")]
+TrainSeedOption = Annotated[int | None, typer.Option("--seed", help="Random seed.", min=0, metavar="N")]
+
+
 def train(
-    backend: Annotated[str, typer.Argument(help="points or nerf (lidar comes in a later version).")],
-    scene: Annotated[Path, typer.Argument(help="A scene, or a folder of scenes.")],
-    stages: Annotated[
-        str | None,
-        typer.Option(
-            "--stages",
-            help="Stages to run, by commas, from the first on: field,distil (nerf) or "
-            "fuse,pseudo-label,specialise,guide (points).  [default: all; with the preset zero-shot, fuse alone]",
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            "--preset",
-            help="As --set preset=NAME: cpu, gpu or paper; points also has zero-shot.  [default: cpu; for points, zero-shot]",
-            metavar="NAME",
-        ),
-    ] = None,
-    encoder: Annotated[str | None, typer.Option("--encoder", help="As --set encoder=SPEC.", metavar="SPEC")] = None,
+    backend: BackendArgument,
+    scene: ScenesArgument,
+    stages: StagesOption = None,
+    preset: PresetOption = None,
+    encoder: SpecOption = None,
     text_encoder: TextEncoderOption = None,
-    refine: Annotated[
-        str | None, typer.Option("--refine", help="As --set refine=NAME: auto, none, dino or timm:NAME.")
-    ] = None,
+    refine: RefinementOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
-    no_extract: Annotated[
-        bool, typer.Option("--no-extract", help="Refuse when features are missing, instead of extracting them.")
-    ] = False,
-    resume: Annotated[
-        Path | None, typer.Option("--resume", help="Resume the unfinished run in this folder.", metavar="RUN")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate disk, memory and time, then exit.")] = False,
+    no_extract: NoExtractFlag = False,
+    resume: ResumeOption = None,
+    dry_run: DryRunFlag = False,
     layout: LayoutOption = None,
     scale: ScaleOption = None,
     outputs: OutputsOption = None,
     device: DeviceOption = "auto",
-    seed: Annotated[int | None, typer.Option("--seed", help="As --set seed=N.", min=0, metavar="N")] = None,
+    seed: TrainSeedOption = None,
     cache: CacheOption = None,
     offline: OfflineFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Train a backend on a scene, and write a run that `ov3d query` can ask.
+    """Train a backend on a scene or a folder of scenes, and write a run that `ov3d query` can search.
 
-    The run is a new folder OUTPUTS/SCENE/BACKEND/TIME with its settings and one LanguageIndex per scene.
+    The run is a new folder OUTPUTS/SCENE/BACKEND/TIME with its settings and one LanguageIndex per scene. The options
+    --stages, --preset, --encoder, --refine and --seed are short for --set NAME=VALUE.
 
     Example: ov3d train points my-room --stages fuse
     """
@@ -116,7 +134,7 @@ def _show_estimate(out: RichConsole, rows: list[Estimate]) -> None:
     out.print(table)
     seconds, size = sum(row.seconds for row in rows), sum(row.bytes for row in rows)
     out.print(
-        f"About {seconds / 60:,.1f} minutes and {size / 1e6:,.0f} MB on the disk; nothing was done.", highlight=False
+        f"About {seconds / 60:,.1f} minutes and {size / 1e6:,.0f} MB on disk; nothing was written.", highlight=False
     )
 
 
@@ -125,7 +143,7 @@ def _with_text(encoder: str | None, text_encoder: str) -> str:
     from ov3d.common.language.specs import with_text
 
     if encoder is None:
-        raise UsageError("--text-encoder goes with --encoder labels:DIR or features:DIR.", "Name the encoder as well.")
+        raise UsageError("--text-encoder works only with --encoder labels:DIR or features:DIR.", "Add --encoder.")
     return with_text(encoder, text_encoder)
 
 
@@ -155,10 +173,10 @@ def _show(out: RichConsole, run: Run) -> None:
 
 
 def _next_steps(manifest: dict[str, Any]) -> list[str]:
-    """What can be done with a run, from what it holds."""
+    """What to do next with a run, given what it holds."""
     if not manifest["indexes"]:
-        return ["There is nothing to ask yet: its later stages make what answers."]
-    lines = ['Ask it: ov3d query "a cat"']
+        return ["Nothing to query yet: the later stages write the index."]
+    lines = ['Query it: ov3d query "a cat"']
     if "guide" in manifest["stages"]:
         lines.append("Label a scan with it: ov3d predict latest scan.ply -o labelled.ply")
     return lines

@@ -62,9 +62,9 @@ class NerfBackend(Backend):
         with learnt.timed("train"):
             for idx, folder in enumerate(begun.folders):
                 capture = look_over(begun, source[idx])
-                model, bank, facts = learn_field(begun, capture, folder)
+                field, facts = learn_field(begun, capture, folder)
                 if "distil" in config.stages:
-                    facts |= distil(begun, capture, folder, model, bank)
+                    facts |= distil(begun, capture, folder, field)
                     learnt.indexes[capture.scene.name] = folder / INDEX_NAME
                 learnt.facts[capture.scene.name] = facts
         return finish_run(begun, learnt)

@@ -1,7 +1,7 @@
 """How well a run labels views that it never saw, beside how well its 2D teacher labels the same views.
 
 Protocol `held-out`: every pixel of the held-out views takes the best of the prompted classes (all that have a true
-pixel there), or none where even the best cosine stays below a threshold, if one is given. The teacher answers in the
+pixel there), or `other` where even the best cosine stays below a threshold, if one is given. The teacher answers in the
 same pixels, from the same photographs: what the field adds is the difference. Where nothing was held out, the training
 views are scored, and a note says so.
 
@@ -68,7 +68,7 @@ def evaluate_views(
         scored: the scene.
         classes: prompted ones, by the scene's names; empty takes every class with a true pixel in the views.
         threshold: raw cosine from which a class is present; None lets the best class always win.
-        progress: hears how far it is.
+        progress: told how far it is.
 
     Raises:
         DataError: none of the views has labels, or no pixel of a class.

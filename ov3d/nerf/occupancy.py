@@ -39,22 +39,20 @@ class Occupancy:
         near: whether anything within `reach` cells can.
         reach: cells that `near` looks to each side.
         per_unit: cells an axis from 0 to 1; the last one may be cut off.
+        share: share of the cells that are occupied.
     """
 
     cells: Bool[Tensor, "x y z"]
     near: Bool[Tensor, "x y z"]
     reach: int
     per_unit: tuple[float, float, float]
+    share: float = attribute(init=False)
     _bordered: tuple[Bool[Tensor, "_ _ _"], Bool[Tensor, "_ _ _"]] = attribute(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "share", float(self.cells.float().mean()))
         # With a border of empty cells a point outside needs no test of its own: its cell is clamped onto the border.
         object.__setattr__(self, "_bordered", (_bordered(self.cells, 0), _bordered(self.near, self.reach)))
-
-    @property
-    def share(self) -> float:
-        """Share of the cells that are occupied."""
-        return float(self.cells.float().mean())
 
     def lookup(self, unit: Float[Tensor, "m 3"], *, coarse: bool = False) -> Bool[Tensor, " m"]:
         """Whether points of [0, 1]^3 lie in occupied cells (`coarse`: within `reach` of one); points outside do not."""

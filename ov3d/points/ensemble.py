@@ -45,6 +45,13 @@ class FusedScores:
     scores: Float32[Array, "n k"]
     seen: Bool[Array, " n"]
 
+    @classmethod
+    def of(cls, lifted: LiftedFeatures, text: Float32[Array, "k d"]) -> FusedScores:
+        """Scores of a cloud's lifted features for the unit vectors of the prompts."""
+        scores = np.zeros((lifted.num_points, len(text)), np.float32)
+        scores[lifted.point_row] = lifted.scores(text)
+        return cls(scores, lifted.row_of_point() >= 0)
+
 
 def fused_scores(
     run: Run, scan: Scan, text: Float32[Array, "k d"], *, device: torch.device, progress: Progress
@@ -65,9 +72,7 @@ def fused_scores(
     lifted = _own(run, scan)
     if lifted is None:
         lifted = _lifted_now(run, scan, device, progress)
-    scores = np.zeros((len(scan.xyz), len(text)), np.float32)
-    scores[lifted.point_row] = lifted.scores(text)
-    return FusedScores(scores, lifted.row_of_point() >= 0)
+    return FusedScores.of(lifted, text)
 
 
 def takes_fused(

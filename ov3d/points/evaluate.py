@@ -29,7 +29,7 @@ from ov3d.common.scenes.cloud_from_depth import with_cloud
 from ov3d.common.scenes.scene import IGNORE, Scene
 from ov3d.common.teachers.teacher import ImageFeatures, Teacher
 from ov3d.points.config import PointsConfig
-from ov3d.points.ensemble import ensemble_scores
+from ov3d.points.ensemble import FusedScores, ensemble_scores
 
 PIXEL_STEP = 4
 """The teacher is asked at every fourth pixel of every fourth row."""
@@ -69,7 +69,7 @@ def scored_scene(path: Path, scene: Scene, config: PointsConfig, *, progress: Pr
         path: the index.
         scene: the scene it was made from, with a true class per point.
         config: the run's.
-        progress: hears how far it is.
+        progress: told how far it is.
 
     Raises:
         DataError: the scene has no truth, or its points are not those of the index.
@@ -107,10 +107,10 @@ def evaluate_points(
             and for a trained run all of them.
         threshold: raw cosine from which a class is present; None takes the encoder's own, and for a trained run none at all.
         ensemble: whether the 3D network is also scored together with the features that it learnt from.
-        progress: hears how far it is.
+        progress: told how far it is.
 
     Raises:
-        DataError: there is no class to ask for, or the features that an ensemble needs are missing.
+        DataError: no class has a true point, or the features that an ensemble needs are missing.
         UsageError: a class that the scene does not know, or an ensemble without a 3D network.
     """
     index, scene = scored.index, scored.scene
@@ -119,11 +119,7 @@ def evaluate_points(
             f"--ensemble needs a 3D network, and the run has none for {scene.name}.",
             "Leave it out, or train one: ov3d train points ROOMS --preset cpu",
         )
-    check_known(scene.name, scene.classes, classes)
-    classes = classes or (scene.classes if scored.trained else _asked_by_default(scored))
-    if threshold is None and not scored.trained:
-        threshold = index.encoder.presence_threshold
-    question = Question.of(scene.classes, classes, teacher.text(classes), threshold)
+    question = _question(scored, teacher, classes, threshold)
     if scored.trained:
         tables = _trained_tables(scored, question, ensemble)
     else:
@@ -131,9 +127,6 @@ def evaluate_points(
         tables = [_index_table("points", scored, question, index)]
         sources = teacher.sources().items()
         tables += [table for name, one in sources if (table := _views_table(name, scene, one, question, progress))]
-    notes = [corruption_note(index.facts)]
-    if index.facts.get("specialised"):
-        notes.append("features were specialised on the trained classes, at the cost of other words")
     return RunReport(
         scene=index.scene,
         backend=index.backend,
@@ -142,8 +135,24 @@ def evaluate_points(
         threshold=question.threshold,
         share_seen=float(index.seen.mean()) if len(index) else 0.0,
         tables=tuple(tables),
-        notes=tuple(note for note in notes if note),
+        notes=_notes(index),
     )
+
+
+def _question(scored: ScoredScene, teacher: Teacher, classes: tuple[str, ...], threshold: float | None) -> Question:
+    """What the points are asked, with what was not given filled in."""
+    known, trained = scored.scene.classes, scored.trained
+    check_known(scored.scene.name, known, classes)
+    classes = classes or (known if trained else _asked_by_default(scored))
+    if threshold is None and not trained:
+        threshold = scored.index.encoder.presence_threshold
+    return Question.of(known, classes, teacher.text(classes), threshold)
+
+
+def _notes(index: LanguageIndex) -> tuple[str, ...]:
+    specialised = "features were specialised on the trained classes, at the cost of other words"
+    notes = corruption_note(index.facts), specialised if index.facts.get("specialised") else ""
+    return tuple(note for note in notes if note)
 
 
 def _asked_by_default(scored: ScoredScene) -> tuple[str, ...]:
@@ -164,8 +173,8 @@ def _trained_tables(scored: ScoredScene, question: Question, ensemble: bool) -> 
         _index_table("points, fused", scored, question, fused),
     ]
     if ensemble:
-        fused_scores, seen = _lifted_scores(scored, question)
-        scores = ensemble_scores(fused_scores, scored.index.scores(question.text), seen)
+        lifted = _fused_scores(scored, question)
+        scores = ensemble_scores(lifted.scores, scored.index.scores(question.text), lifted.seen)
         tables.append(_points_table("points, 2D-3D ensemble", scored, question, scores))
     return tables
 
@@ -190,24 +199,21 @@ def _points_table(
     return replace(table, extra=_over_all(table)) if scored.trained else table
 
 
-def _lifted_scores(scored: ScoredScene, question: Question) -> tuple[Float32[Array, "n k"], Bool[Array, " n"]]:
-    """Scores of the lifted features that the run learnt from, and which points have one."""
+def _fused_scores(scored: ScoredScene, question: Question) -> FusedScores:
+    """What the features that the run learnt from answer."""
     path = scored.path.with_name(LIFTED_NAME)
     if not path.is_file():
         raise DataError(
             f"--ensemble needs the lifted features of {scored.scene.name}, but {path} is missing.",
             "Leave --ensemble out, or train again.",
         )
-    lifted = read_lifted(path)
-    scores = np.zeros((lifted.num_points, len(question.text)), np.float32)
-    scores[lifted.point_row] = lifted.scores(question.text)
-    return scores, lifted.row_of_point() >= 0
+    return FusedScores.of(read_lifted(path), question.text)
 
 
 def _views_table(
     title: str, scene: Scene, source: ImageFeatures, question: Question, progress: Progress
 ) -> PromptedTable | None:
-    """The teacher's answers on labelled views that it has features of; None where there is no such view."""
+    """The teacher's answers on labelled views that it has features of; None without such a view."""
     frames = [frame for frame in scene.frames if frame.labels is not None and source.has(frame)]
     if not frames:
         return None

@@ -79,7 +79,7 @@ def test_arrays_made_elsewhere(ov3d: Ov3d, capture: Path, tmp_path: Path, words:
         assert frame.labels is not None
         np.save(tmp_path / "arrays" / f"{frame.name}.npy", text[frame.labels.load()].astype(np.float16))
     spec = f"features:{tmp_path / 'arrays'}"
-    assert "does not say which text encoder" in ov3d("train", "points", capture, "--encoder", spec).error
+    assert "does not name the text encoder" in ov3d("train", "points", capture, "--encoder", spec).error
     _train(ov3d, capture, spec, "--text-encoder", "minilm")
     answer = ov3d("query", "the box", "--json", "--quiet")
     assert json.loads(answer.out)["encoder"] == f"{spec}@minilm"
@@ -107,14 +107,14 @@ def test_points_made_elsewhere_need_no_photographs(ov3d: Ov3d, tmp_path: Path, w
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (("--encoder", "labels:/gone"), 1, "There is no folder /gone"),
+        (("--encoder", "labels:/gone"), 1, "No folder /gone"),
         (("--encoder", "labels:scene,corupt=30"), 2, "Did you mean corrupt"),
         (("--encoder", "labels:scene,corrupt=31"), 2, "no level of corruption"),
-        (("--encoder", "labels:scene", "--refine", "dino"), 2, "takes no refinement"),
+        (("--encoder", "labels:scene", "--refine", "dino"), 2, "--refine does not apply to"),
         (("--encoder", "offline", "--text-encoder", "minilm"), 2, "has its own text side"),
-        (("--encoder", "minilm"), 2, "encodes text alone"),
+        (("--encoder", "minilm"), 2, "encodes only text"),
         (("--encoder", "label:scene"), 2, "Did you mean labels"),
-        (("--encoder", "features:/gone"), 2, "does not say which text encoder"),
+        (("--encoder", "features:/gone"), 2, "does not name the text encoder"),
     ],
 )
 def test_what_is_wrong_is_one_line(

@@ -82,7 +82,7 @@ def test_csv_holds_every_digit(ov3d: Ov3d, tree: list[object]) -> None:
     assert by_name["novel things"]["level"] == "group"
     done = ov3d(*tree, "--csv", "--json")
     assert done.code == 2
-    assert "both want stdout" in done.error
+    assert "both print to stdout" in done.error
 
 
 def test_output_folder(ov3d: Ov3d, tree: list[object], tmp_path: Path) -> None:
@@ -145,32 +145,36 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["--dataset", "semantickity", "--ground-truth", ".", "--predictions", "."], 2, "Did you mean semantickitti"),
         (["--dataset", "semantickitti"], 2, "--dataset needs --ground-truth DIR and --predictions DIR"),
-        (["--ground-truth", "."], 2, "--ground-truth goes with --dataset"),
-        (["--workers", "2"], 2, "--workers goes with --dataset"),
+        (["--ground-truth", "."], 2, "--ground-truth works only with --dataset"),
+        (["--workers", "2"], 2, "--workers works only with --dataset"),
         (
             ["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--threshold", "0.2"],
             2,
-            "--threshold goes with a run",
+            "--threshold works only with a run",
         ),
         (
             ["--dataset", "3d-ovs", "--ground-truth", ".", "--predictions", ".", "--subset", "val"],
             2,
             "--subset does not apply to 3D-OVS",
         ),
-        (["latest", "--dataset", "s3dis"], 2, "cannot be scored together"),
-        (["--dataset", "s3dis", "--ground-truth", "x", "--predictions", "."], 1, "no folder of ground truth at x"),
+        (["latest", "--dataset", "s3dis"], 2, "cannot be used together"),
+        (
+            ["--dataset", "s3dis", "--ground-truth", "x", "--predictions", "."],
+            1,
+            "folder of ground truth x does not exist",
+        ),
         (
             ["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--list", "x"],
             1,
-            "no list of scans at x",
+            "No list of scans at x",
         ),
         (
             ["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--truth-ids", "x"],
             2,
             "auto, raw, class",
         ),
-        (["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--ensemble"], 2, "goes with a run"),
-        (["nowhere"], 1, "There is no run at nowhere"),
+        (["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--ensemble"], 2, "works only with a run"),
+        (["nowhere"], 1, "No run found at nowhere"),
     ],
 )
 def test_wrong_calls(
@@ -260,16 +264,14 @@ def test_a_run_is_rendered(ov3d: Ov3d, run: Path, tmp_path: Path) -> None:
 
 def test_a_protocol_of_another_backend_is_refused(ov3d: Ov3d, run: Path) -> None:
     done = ov3d("eval", run, "--protocol", "3d-ovs")
-    assert (done.code, "A run of points is scored by protocol semantic, not 3d-ovs" in done.error) == (2, True), (
-        done.err
-    )
-    assert "is scored by protocol semantic, not panoptic" in ov3d("eval", run, "--protocol", "panoptic").error
+    assert (done.code, "--protocol of a points run must be semantic, got 3d-ovs" in done.error) == (2, True), done.err
+    assert "must be semantic, got panoptic" in ov3d("eval", run, "--protocol", "panoptic").error
     assert ov3d("eval", run, "--protocol", "semantic").code == 0
 
 
 def test_an_ensemble_of_a_backend_without_one_is_refused(ov3d: Ov3d, run: Path) -> None:
     done = ov3d("eval", run, "--ensemble")
-    assert (done.code, "--ensemble does not apply to a run of points" in done.error) == (2, True), done.err
+    assert (done.code, "--ensemble does not apply to a points run" in done.error) == (2, True), done.err
 
 
 def test_a_run_as_json_and_csv(ov3d: Ov3d, run: Path) -> None:
@@ -280,4 +282,4 @@ def test_a_run_as_json_and_csv(ov3d: Ov3d, run: Path) -> None:
     assert [row["table"] for row in rows] == ["room: points"] * len(rows)
     assert next(row for row in rows if row["name"] == "cup")["IoU"] == "0.5"
     done = ov3d("eval", run, "--subset", "val")
-    assert (done.code, "--subset goes with --dataset" in done.error) == (2, True)
+    assert (done.code, "--subset works only with --dataset" in done.error) == (2, True)

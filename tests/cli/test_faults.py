@@ -104,7 +104,7 @@ def test_an_unknown_encoder_gets_the_nearest_names(ov3d: Ov3d, capture: Path, sp
 
 def test_other_wrong_words(ov3d: Ov3d, capture: Path) -> None:
     for args, words in (
-        (("train", "lidar", capture), "not in this version"),
+        (("train", "lidar", capture), "not available yet"),
         (("train", "pionts", capture), "Did you mean points"),
         (("train", "points", capture, "--set", "lift.bordr=3"), "Did you mean border"),
         (("train", "points", capture, "--stages", "guide"), "fuse"),

@@ -118,9 +118,9 @@ def test_an_orbit_is_rendered_from_the_field_or_painted(ov3d: Ov3d, place: Path,
     ("more", "said"),
     [
         (["--render", "orbitt"], "Did you mean orbit?"),
-        (["--frames", "4"], "--frames goes with --render orbit"),
-        (["-o", "x.png"], "-o x.png names a file"),
-        (["--render", "orbit", "-o", "x.mp4"], "no ffmpeg on the path to write x.mp4"),
+        (["--frames", "4"], "--frames works only with --render orbit"),
+        (["-o", "x.png"], "-o x.png must be a folder"),
+        (["--render", "orbit", "-o", "x.mp4"], "Writing x.mp4 needs ffmpeg"),
     ],
 )
 def test_wrong_calls_are_told_before_anything_is_read(
@@ -178,7 +178,7 @@ def test_masks_of_another_size_are_resized_and_said_once(ov3d: Ov3d, place: Path
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--protocol", "semantic"], "scored by protocol held-out or 3d-ovs or langsplat, not semantic"),
+        (["--protocol", "semantic"], "must be held-out or 3d-ovs or langsplat, got semantic"),
         (["--protocol", "3d-ovs", "--threshold", "0.3"], "--threshold does not apply to protocol 3d-ovs"),
         (["--protocol", "langsplat", "--threshold", "0.3"], "--threshold does not apply to protocol langsplat"),
         (["--protocol", "3d-ovs", "--classes", "box"], "--classes does not apply"),

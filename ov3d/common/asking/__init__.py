@@ -1,1 +1,1 @@
-"""From an index and a prompt to an answer, with NumPy alone."""
+"""From an index and a prompt to an answer, using only NumPy."""

@@ -1,4 +1,4 @@
-"""What a scene answers to a prompt: which objects match and where they are, or that nothing does."""
+"""The answer of a scene to a prompt: which objects match and where they are, or that nothing matches."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ov3d.common.scenes.scene import World
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What a scene answers to a prompt.
+    """The answer of a scene to a prompt.
 
     Attributes:
-        prompt: as the user typed it, white space tidied.
+        prompt: as the user typed it, with single spaces.
         scene: the scene's name.
         world: units, up, origin; the positions of `objects` are relative to the origin.
         encoder: spec of the encoder that the index was made with.
-        threshold: raw cosine from which something counts as present.
-        best_score: of the first object; where there is none, the 99.5th percentile of the scene's scores, or the score of what
-            comes close if that is higher.
-        background: what the scene scores where the prompt is not: the 10th percentile.
-        objects: the best ones, best first.
-        num_objects: how many there are in all.
-        scores: raw cosine of every point, 0 where no camera saw it.
-        query: the prompt in the index's basis: a code times it is the code's raw cosine. Empty where it is not needed.
-        nearly: where there is no object, those that come close to the threshold, best first: not an answer, a place to look.
+        threshold: lowest raw cosine at which something counts as present.
+        best_score: score of the first object; without objects, the 99.5th percentile of the scene's scores, or the score of
+            the best near miss if that is higher.
+        background: score of the scene where the prompt is absent: the 10th percentile.
+        objects: the best objects, best first.
+        num_objects: total number of objects found.
+        scores: raw cosine of every point, 0 if no camera saw it.
+        query: the prompt in the index's basis: its dot product with a code is the code's raw cosine. Empty if not needed.
+        nearly: if no object was found, near misses just below the threshold, best first: not an answer, but places to look.
         ignored_words: words of the prompt that the encoder cannot see.
-        notes: sentences that the user should read before believing the answer.
+        notes: caveats that the user should read before trusting the answer.
     """
 
     prompt: str
@@ -52,16 +52,16 @@ class Answer:
 
     @property
     def found(self) -> bool:
-        """Whether anything matches."""
+        """Whether anything was found."""
         return bool(self.objects)
 
     @property
     def score_range(self) -> tuple[float, float]:
-        """The scores that pictures draw as cold and as hot: background to best, and a scene without a match stays cold."""
+        """The scores at the cold and hot ends of the colour scale: background and best; without a match all stays cold."""
         return self.background, max(self.best_score, self.threshold)
 
     def extent_level(self, score: float) -> float:
-        """The score at which an object of that peak ends, as `find_objects` cuts it."""
+        """The score at which an object with that peak ends, as in `find_objects`."""
         return self.background + EXTENT_FRACTION * (score - self.background)
 
     @property
@@ -74,7 +74,7 @@ class Answer:
         return f"nothing in this scene matches {self.prompt!r} ({figures})"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able form; positions are those of the user's own files, with the world's origin added back."""
+        """A JSON-able form; positions are in the coordinates of the user's files, with the world's origin added back."""
         return {
             "prompt": self.prompt,
             "scene": self.scene,
@@ -104,5 +104,5 @@ class Answer:
 
 
 def _rounded(value: float) -> float:
-    """Four decimals: a tenth of a millimetre, and finer than any score means anything."""
+    """Round to four decimals: a tenth of a millimetre, and more precise than any score."""
     return round(float(value), 4)

@@ -1,7 +1,7 @@
-"""Asking an index: a prompt in, an answer out. `ov3d query` and `ov3d.query` end here.
+"""Asking an index: from a prompt to an answer. Used by `ov3d query` and `ov3d.query`.
 
-Presence is decided on raw cosines against the encoder's calibrated threshold, never on scores stretched to the scene's own
-range: a room without a piano must be able to say so. Nothing here imports torch while the prompt is in the text cache.
+Presence is decided by comparing raw cosines with the encoder's calibrated threshold, never by scores rescaled to the scene's
+own range, so that a room without a piano can say so. Nothing here imports torch if the prompt is in the text cache.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from ov3d.common.language.cards import EncoderCard, TextEncoder
 
 MIN_POINTS = 10
-"""Points over the threshold that make an object; a scene with fewer points needs them all."""
+"""Least number of points above the threshold in an object; a smaller scene needs all its points."""
 NEARLY = 0.8
-"""Where nothing reaches the threshold, what reaches this share of it is reported as close, not as found."""
+"""If nothing reaches the threshold, objects that reach this share of it are reported as close, not as found."""
 ARTICLES = ("a", "an", "the")
 BEST_PERCENTILE = 99.5
-"""Where nothing is found, the best score of a scene is this percentile: one stray point is no evidence."""
+"""If nothing is found, this percentile is the best score of the scene, because a single stray point proves nothing."""
 
 
 def ask(
@@ -58,15 +58,15 @@ def ask(
     Args:
         index: the scene's points and their language codes.
         prompt: from `ov3d.common.asking.prompt.clean_prompt`.
-        text: the prompt's unit vector by the index's encoder; None takes it from the text cache or encodes the prompt.
-        threshold: raw cosine from which something counts as present; None takes the encoder's own.
-        top: how many objects to return at most.
-        device: where the text encoder runs if it has to.
-        say: told what the text cache reports.
+        text: the prompt's unit vector by the index's encoder; None reads it from the text cache or encodes the prompt.
+        threshold: lowest raw cosine at which something counts as present; None uses the encoder's.
+        top: maximum number of objects to return.
+        device: device of the text encoder, if it is needed.
+        say: receives messages of the text cache.
 
     Raises:
-        UsageError: an impossible `top` or threshold.
-        DataError: the vector is not of the encoder's width, or not finite.
+        UsageError: invalid `top` or threshold.
+        DataError: the vector does not have the encoder's width, or is not finite.
         MissingModelError: the prompt must be encoded and the text encoder is not on this machine.
     """
     limit = index.encoder.presence_threshold if threshold is None else threshold
@@ -104,10 +104,10 @@ def ask(
 
 
 def index_path(run: Run, scene: str | None = None) -> Path:
-    """The index of a scene of a run, or of its only one.
+    """The index of a scene of a run, or of its only scene.
 
     Raises:
-        UsageError: the run has several scenes and none was named, or it has no such scene.
+        UsageError: the run has several scenes and no name was given, or it has no such scene.
     """
     names = sorted(run.indexes)
     if scene is None and len(names) != 1:
@@ -143,9 +143,9 @@ def _scores(index: LanguageIndex, prompt: str, text: Float[Array, " d"]) -> Floa
     """Raw cosines of all points; raises `DataError` where the vector does not fit the index."""
     if len(text) != index.encoder.dim or not np.isfinite(text).all():
         raise DataError(
-            f"The text vector of {prompt!r} has {len(text)} values, or some that are not finite; "
-            f"the index of {index.scene} wants {index.encoder.dim}.",
-            f"Make it with {index.encoder.spec}, the encoder of the index.",
+            f"The text vector of {prompt!r} has {len(text)} values, or some are not finite; the index of {index.scene} "
+            f"needs {index.encoder.dim}.",
+            f"Encode it with {index.encoder.spec}, the encoder of the index.",
         )
     return index.scores(np.asarray(text)[None])[:, 0]
 
@@ -153,10 +153,10 @@ def _scores(index: LanguageIndex, prompt: str, text: Float[Array, " d"]) -> Floa
 def _objects(
     index: LanguageIndex, asked: Float32[Array, " n"], *, threshold: float, background: float, min_points: int
 ) -> list[FoundObject]:
-    """The objects of at least that score, best first; `asked` is -inf where nothing was seen.
+    """The objects with at least that score, best first; `asked` is -inf at unseen points.
 
-    Points of a stored instance are that object and no other. Those of none (a road, a wall; instance -1) are grouped by
-    their scores, as all points of an index without instances are; such an object never grows into a stored one.
+    Points of a stored instance always form that object. Points without an instance (a road, a wall; instance -1) are grouped
+    by their scores, like all points of an index without instances; such an object never grows into a stored one.
     """
     stored: list[FoundObject] = []
     if index.instance is not None:
@@ -177,17 +177,19 @@ def _objects(
 def _notes(index: LanguageIndex, prompt: str, *, blind: bool, scattered: bool) -> list[str]:
     notes = []
     if blind:
-        notes.append(f"no camera saw any point of {index.scene}: there is nothing to ask")
+        notes.append(f"no camera saw any point of {index.scene}, so there is nothing to search")
     if index.vocabulary and _bare(prompt) not in {_bare(name) for name in index.vocabulary}:
         notes.append("this prompt is outside the training vocabulary: weakly supervised")
     if stated := corruption_note(index.facts):
         notes.append(stated)
     if scattered:
-        notes.append(f"points over the threshold lie too scattered to be an object (fewer than {MIN_POINTS} together)")
+        notes.append(
+            f"points above the threshold are too scattered to form an object (fewer than {MIN_POINTS} connected)"
+        )
     return notes
 
 
 def _bare(name: str) -> str:
-    """A name as it is compared: no article, no capitals, one space between words."""
+    """A name normalised for comparison: no article, lower case, single spaces."""
     words = name.casefold().replace("_", " ").split()
     return " ".join(words[1:] if len(words) > 1 and words[0] in ARTICLES else words)

@@ -1,4 +1,4 @@
-"""A stated corruption of a teacher's labels, as it stands in the facts of an index and beside every result."""
+"""The stated corruption of a teacher's labels, as stored in the facts of an index and shown with every result."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 CORRUPTION_FACT = "corruption"
-"""The key in an index's facts: `level` (%), `seed`, and the shares of labelled pixels that each half changed."""
+"""The key in an index's facts; its values: `level` (%), `seed`, and the share of labelled pixels changed by each half."""
 
 
 def corruption_note(facts: Mapping[str, Any]) -> str:
-    """One line on the corruption that facts state; empty where they state none."""
+    """One line about the corruption in the facts; empty without corruption."""
     stated = facts.get(CORRUPTION_FACT)
     if not isinstance(stated, Mapping):
         return ""

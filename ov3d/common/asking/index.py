@@ -1,7 +1,7 @@
-"""LanguageIndex: the points of a scene that answer to text, in one safetensors file that NumPy alone can ask.
+"""LanguageIndex: the points of a scene with language codes, in one safetensors file that can be queried with only NumPy.
 
 Symbols: n points, m codes, r rank of the basis, d width of the encoder. A point's feature is f = c B with its code c [r] and
-the basis B [r, d]; its score for a unit text vector t is f . t = c . (B t), so a query costs m r products, not n d.
+the basis B [r, d]; its score for a unit text vector t is f . t = c . (B t), so a query costs m r products instead of n d.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 KIND = "language-index"
 VERSION = 1
 SPACING_FACT = "point_spacing"
-"""The fact that states the median distance between neighbouring points, scene units."""
+"""The key of the fact that holds the median distance between neighbouring points, scene units."""
 INDEX_NAME = "index.safetensors"
-"""The usual name of a scene's index in a run; a stage may call its own otherwise."""
+"""The default file name of a scene's index in a run; stages may use other names."""
 SCORE_BLOCK_ROWS = 1 << 10
-"""Codes are turned to fp32 so many rows at a time, so that a block stays in the processor's cache."""
+"""Rows of codes converted to fp32 at a time, so that a block stays in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,19 +39,19 @@ class LanguageIndex:
 
     Attributes:
         xyz: positions relative to the world's origin.
-        code: one row a code.
+        code: one row per code.
         basis: rows of the low-rank basis; features are `code @ basis`.
-        owner: the code of each point, -1 for a point without a feature; none when point i has code i.
-        rgb: colours, or none.
-        instance: the object of each point, -1 for points of none (stuff, or not segmented); none where no objects are stored.
-            What shares an id answers as one object; see `ov3d.common.asking.ask`.
+        owner: the code of each point, -1 for a point without a feature; None if point i has code i.
+        rgb: colours, or None.
+        instance: the object of each point, -1 for points without one (stuff, or not segmented); None if no objects are stored.
+            Points with the same id are reported as one object; see `ov3d.common.asking.ask`.
         scene: the scene's name.
         scene_path: where the scene was read from.
         world: units, up, origin.
         backend: what made it, for example `points/fuse`.
         encoder: the image-text encoder it was made with.
-        vocabulary: class names it was trained with; empty when any prompt is as good as another.
-        facts: whatever else the backend wants to be known (point spacing, teacher, score error of the basis).
+        vocabulary: class names it was trained with; empty if it was not trained with particular classes.
+        facts: other information from the backend (point spacing, teacher, score error of the basis).
     """
 
     xyz: Float32[Array, "n 3"]
@@ -94,20 +94,20 @@ class LanguageIndex:
         probes: Float32[Array, "k d"] | None = None,
         tolerance: float = 1e-3,
     ) -> LanguageIndex:
-        """The index in which every point answers with its own lifted feature.
+        """An index in which every point has its own lifted feature.
 
         Args:
-            lifted: features of the scene's points; a point's score is the dot product with its feature, whatever its length.
+            lifted: features of the scene's points, of any length; a point's score is the dot product with its feature.
             scene: with the cloud that was lifted onto.
             card: of the encoder, with the presence threshold that fits the scores.
             backend: what made the features, for example `points/fuse`.
             vocabulary: class names that they were trained with.
-            facts: whatever else is worth stating; the point spacing is added where it is missing.
-            probes: unit text vectors whose scores a smaller basis must keep; None keeps the codes as they are.
-            tolerance: the largest change of a score that this basis may make. What it loses is added to the facts.
+            facts: other information; the point spacing is added if missing.
+            probes: unit text vectors whose scores a smaller basis must preserve; None keeps the codes as they are.
+            tolerance: largest change of a score due to this basis. The measured error is added to the facts.
 
         Raises:
-            DataError: the scene has no cloud, or the features are of another one.
+            DataError: the scene has no cloud, or the features belong to another one.
         """
         cloud = scene.cloud
         if cloud is None or len(cloud) != lifted.num_points:
@@ -139,7 +139,7 @@ class LanguageIndex:
         )
 
     def to_scene(self) -> Scene:
-        """The scene as far as the index knows it: its points and colours, no frames."""
+        """The scene as stored in the index: points and colours, no frames."""
         cloud = PointCloud(self.xyz, self.rgb)
         return Scene(self.scene, Path(self.scene_path), KIND, cloud=cloud, world=self.world)
 
@@ -173,12 +173,12 @@ class LanguageIndex:
 def half_to_single(values: Float16[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """Finite fp16 values as fp32, bit for bit what `astype` gives, several times faster: NumPy converts halves one by one.
 
-    Sign, exponent and fraction are moved to where fp32 has them; the exponent's bias is then 15 where it should be 127, which
-    a factor of 2^112 mends exactly, for subnormal values as well (Giesen, *Half to float done quick*, 2012).
+    Sign, exponent and fraction are moved to their fp32 positions; the exponent's bias is then 15 instead of 127, which a
+    factor of 2^112 corrects exactly, also for subnormal values (Giesen, *Half to float done quick*, 2012).
     """
     bits = np.ascontiguousarray(values).view(np.int16).astype(np.int32)
     np.left_shift(bits, 13, out=bits)
-    np.bitwise_and(bits, np.int32(~0x70001FFF), out=bits)  # the sign was spread over the upper bits of the integer
+    np.bitwise_and(bits, np.int32(~0x70001FFF), out=bits)  # clear the sign-extended upper bits
     single = bits.view(np.float32)
     np.multiply(single, np.float32(2.0**112), out=single)
     return single

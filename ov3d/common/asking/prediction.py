@@ -17,7 +17,7 @@ class Prediction:
 
     Attributes:
         prompts: the k prompts, in the order of the columns.
-        scores: raw cosine a point and prompt; rows of points without a feature are 0.
+        scores: raw cosine per point and prompt; rows of points without a feature are 0.
         seen: whether a point has a feature.
     """
 
@@ -35,8 +35,8 @@ class Prediction:
         """The best prompt of each point.
 
         Args:
-            threshold: raw cosine that the best prompt must reach; none takes the best whatever it is.
-            below: the label of points under the threshold and of unseen points.
+            threshold: raw cosine that the best prompt must reach; None always uses the best.
+            below: the label of points below the threshold and of unseen points.
 
         Returns:
             Column numbers into `prompts`, or `below`.

@@ -1,4 +1,4 @@
-"""A prompt from a user, checked and cleaned once, where it comes in; everything below takes prompts as they are."""
+"""Validation and cleaning of user prompts, done once at the entry points; code below uses prompts unchanged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ov3d.common.base.errors import UsageError
 from ov3d.common.language.text_cache import shortened
 
 MAX_PROMPT_CHARACTERS = 1000
-"""Far beyond what any text encoder reads; a longer prompt is a file passed by mistake."""
+"""Far more than any text encoder reads; a longer prompt is probably a file passed by mistake."""
 
 
 def clean_prompt(prompt: str) -> str:
@@ -18,7 +18,7 @@ def clean_prompt(prompt: str) -> str:
     cleaned = " ".join(prompt.split())
     if len(cleaned) > MAX_PROMPT_CHARACTERS:
         raise UsageError(
-            f"The prompt has {len(cleaned):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed.",
+            f"The prompt must have at most {MAX_PROMPT_CHARACTERS:,} characters, got {len(cleaned):,}.",
             'Name the thing in a few words, for example "a red chair".',
         )
     if not any(character.isprintable() and not character.isspace() for character in cleaned):
@@ -27,6 +27,6 @@ def clean_prompt(prompt: str) -> str:
         if ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 or 0xD800 <= ord(character) <= 0xDFFF:
             raise UsageError(
                 f"The prompt {shortened(cleaned)!a} contains U+{ord(character):04X}, a control character or half of one.",
-                "Type it again, in UTF-8.",
+                "Type it again, as UTF-8.",
             )
     return cleaned

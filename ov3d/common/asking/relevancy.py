@@ -1,7 +1,7 @@
 """From scores to answers: relevancy against negatives, and points grouped into found objects.
 
 Symbols: n points, k prompts; s raw cosines; T the presence threshold; b the background, a low percentile of the scene's
-scores; p the peak of an object, the mean of its top decile. NumPy alone: this runs in every query.
+scores; p the peak of an object, the mean of its top decile. Only NumPy is used, because this runs in every query.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from ov3d.common.asking.voxel_components import VoxelGrid, grow, label_component
 from ov3d.common.base.shapes import Array, Float, Float32, Float64, Int32, Int64
 
 NEGATIVE_PROMPTS = ("object", "things", "stuff", "texture")
-"""The canonical phrases that LERF weighs a prompt against."""
+"""The canonical phrases that LERF compares a prompt with."""
 BACKGROUND_PERCENTILE = 10.0
 TOP_SHARE = 0.1
-"""An object's score is the mean over this share of its points, the best ones: a decile."""
+"""An object's score is the mean over this share of its points, the best ones."""
 EXTENT_PERCENTILES = (2.0, 98.0)
 EXTENT_FRACTION = 0.5
-"""Where an object ends between background and peak: a sharp edge that was blurred stands at one half."""
+"""Where an object ends between background and peak: a blurred step edge is at one half."""
 GROWTH_STEPS = 16
-"""Voxels that a faint object may reach beyond its points over the threshold."""
+"""Number of voxels that a faint object may grow beyond its points above the threshold."""
 VOXELS_PER_SPACING = 3.0
 """Voxel edge in point spacings: points up to this far apart are always neighbours."""
 SPACING_SAMPLES = 128
 SWEEP_DIRECTION = (0.48, 0.6, 0.64)
-"""A unit direction across the usual planes: a wall that faces an axis would put all its points at one place along it."""
+"""A unit direction oblique to the axes, because all points of an axis-aligned wall have one coordinate along an axis."""
 
 
 def relevancy(positive: Float[Array, " n"], negatives: Float[Array, "n k"], logit_scale: float) -> Float32[Array, " n"]:
-    """Relevancy of a prompt in [0, 1]: the least of its pairwise softmaxes against each negative.
+    """Relevancy of a prompt in [0, 1]: the minimum of its pairwise softmaxes against each negative.
 
     min_i exp(a s) / (exp(a s) + exp(a s_i)), with a the logit scale and s_i the cosine of the i-th negative (Kerr et al.,
-    *LERF: Language Embedded Radiance Fields*, ICCV 2023, "Querying LERF"). The least is reached at the largest s_i, so it
-    is one logistic function of s - max_i s_i.
+    *LERF: Language Embedded Radiance Fields*, ICCV 2023, "Querying LERF"). The minimum is at the largest s_i, so it is one
+    logistic function of s - max_i s_i.
 
     Args:
         positive: raw cosines of the prompt.
@@ -44,7 +44,7 @@ def relevancy(positive: Float[Array, " n"], negatives: Float[Array, "n k"], logi
         logit_scale: factor on the cosine.
 
     Returns:
-        1 without negatives, 0.5 where the prompt ties with its strongest negative.
+        1 without negatives, 0.5 if the prompt ties with its strongest negative.
     """
     if negatives.shape[1] == 0:
         return np.ones(len(positive), np.float32)
@@ -54,12 +54,12 @@ def relevancy(positive: Float[Array, " n"], negatives: Float[Array, "n k"], logi
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundObject:
-    """An object that answers a prompt: a group of connected points, or a stored instance.
+    """An object that matches a prompt: a group of connected points, or a stored instance.
 
     Attributes:
-        score: mean of the top decile of its points: of a group, of those over the threshold.
-        centre: mean position, in a group weighted by how far each point's score stands above the background; scene units,
-            relative to the world's origin.
+        score: mean of the top decile of its points; in a group, of its points above the threshold.
+        centre: mean position, weighted in a group by each point's score above the background; scene units, relative to the
+            world's origin.
         low, high: corners of its box, 2nd and 98th percentile along each axis.
         point_idx: its points, ascending.
     """
@@ -77,7 +77,7 @@ class FoundObject:
 
     @property
     def num_points(self) -> int:
-        """How many points it has."""
+        """Number of points."""
         return len(self.point_idx)
 
 
@@ -91,21 +91,21 @@ def find_objects(
     extent_fraction: float = EXTENT_FRACTION,
     background: float | None = None,
 ) -> list[FoundObject]:
-    """Group the points that answer a prompt into objects.
+    """Group the points that match a prompt into objects.
 
-    Presence and extent are two questions. An object is present where at least `min_points` points of score >= T hang
-    together (in voxels that share a face, an edge or a corner). Its extent then follows its own peak: it ends where the
-    score falls below e = b + extent_fraction (p - b). A strong object (e >= T) sheds the halo that blurred features
-    leave around it, and may come apart into several; a faint one (e < T) grows, by at most `GROWTH_STEPS` voxels.
+    Presence and extent are separate questions. An object is present where at least `min_points` points of score >= T are
+    connected (in voxels that share a face, an edge or a corner). Its extent then follows its own peak: it ends where the
+    score falls below e = b + extent_fraction (p - b). A strong object (e >= T) loses the halo that blurred features leave
+    around it, and may split into several; a faint one (e < T) grows by at most `GROWTH_STEPS` voxels.
 
     Args:
         xyz: positions, scene units.
-        scores: one score a point; a point that is not finite in either belongs to no object.
+        scores: one score per point; a point with a position or score that is not finite belongs to no object.
         threshold: T.
         voxel_size: edge of the voxels that connect points, scene units; see `voxel_size_for`.
-        min_points: points over the threshold that make an object.
-        extent_fraction: 0 extends to the background, 1 keeps the peak alone.
-        background: b; none takes `background_score(scores)`. Never above T.
+        min_points: least number of points above the threshold in an object.
+        extent_fraction: 0 extends to the background, 1 keeps only the peak.
+        background: b; None uses `background_score(scores)`. Never above T.
 
     Returns:
         The objects, in the order of `best_first`.
@@ -113,7 +113,7 @@ def find_objects(
     scores = np.asarray(scores, dtype=np.float32)
     floor = min(background_score(scores) if background is None else background, threshold)
     lowest = floor + extent_fraction * (threshold - floor)
-    with np.errstate(invalid="ignore"):  # NaN compares false, which is what is meant
+    with np.errstate(invalid="ignore"):  # NaN compares false, as intended
         candidates = np.flatnonzero((scores >= lowest) & (scores < np.inf))
     candidates = candidates[np.isfinite(xyz[candidates]).all(axis=1)]
     values = scores[candidates]
@@ -121,7 +121,7 @@ def find_objects(
         return []
     grid = voxelise(xyz[candidates], voxel_size)
     region_of, levels = _regions(grid, values, threshold, floor, extent_fraction, min_points)
-    # A voxel is as good as its best point; the others in it may still lie below the level of its region.
+    # A voxel has the score of its best point; other points in it may still be below the level of its region.
     inside = (region_of >= 0) & (grid.maximum(values) >= levels[region_of])
     pieces = label_components(grid, np.where(inside, region_of, -1))[grid.voxel_of]
     pieces[values < levels[region_of[grid.voxel_of]]] = -1
@@ -136,15 +136,15 @@ def find_objects(
 def stored_objects(
     xyz: Float32[Array, "n 3"], scores: Float[Array, " n"], instance: Int32[Array, " n"], *, threshold: float
 ) -> list[FoundObject]:
-    """The stored instances that answer a prompt.
+    """The stored instances that match a prompt.
 
-    An index that was segmented beforehand knows its objects, so nothing is grouped or grown: an instance is present where
-    its peak, the mean of the top decile of its points' scores, reaches T, and its extent is all of its points. No least
-    number of points is asked for: a small object that somebody segmented is one.
+    The objects of a segmented index are known, so nothing is grouped or grown: an instance is present if its peak, the mean
+    of the top decile of its points' scores, reaches T, and its extent is all of its points. There is no minimum number of
+    points, because a segmented object is an object however small.
 
     Args:
         xyz: positions, scene units; a point that is not finite belongs to no object.
-        scores: one per point; those that are not finite (points that nothing saw) count in the extent, not in the peak.
+        scores: one per point; points with non-finite scores (unseen points) count in the extent, not in the peak.
         instance: object ids; -1 for points of no object.
         threshold: T.
 
@@ -154,7 +154,7 @@ def stored_objects(
     scores = np.asarray(scores, dtype=np.float32)
     owner = np.where(np.isfinite(xyz).all(axis=1), instance, np.int64(-1))
     finite = np.isfinite(scores)
-    reached = np.unique(owner[finite & (scores >= threshold)])  # a peak reaches T only where a point does
+    reached = np.unique(owner[finite & (scores >= threshold)])  # a peak reaches T only if a point does
     found = []
     for members in groups(np.where(np.isin(owner, reached), owner, -1), 1).values():
         peak = peak_score(scores[members[finite[members]]])
@@ -164,12 +164,12 @@ def stored_objects(
 
 
 def best_first(objects: Iterable[FoundObject]) -> list[FoundObject]:
-    """Objects by score; ties go to the larger, then to the lesser centre."""
+    """Objects by descending score; ties by descending size, then by ascending centre."""
     return sorted(objects, key=lambda item: (-item.score, -item.num_points, *item.centre.tolist()))
 
 
 def groups(labels: Int64[Array, " n"], min_size: int) -> dict[int, Int64[Array, " m"]]:
-    """The members of each label >= 0 that has at least `min_size`, ascending, by label."""
+    """The members, ascending, of each label >= 0 with at least `min_size` members, in order of labels."""
     order = np.argsort(labels, kind="stable")
     order = order[np.searchsorted(labels[order], 0) :]
     names, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
@@ -181,13 +181,13 @@ def groups(labels: Int64[Array, " n"], min_size: int) -> dict[int, Int64[Array, 
 
 
 def background_score(scores: Float[Array, " n"]) -> float:
-    """What the scene scores where nothing is: the 10th percentile, low enough for a prompt that half the scene answers."""
+    """The background score of the scene: the 10th percentile, low enough for a prompt that matches half the scene."""
     finite = scores[np.isfinite(scores)]
     return percentile(finite, BACKGROUND_PERCENTILE) if len(finite) else 0.0
 
 
 def percentile(values: Float[Array, " n"], q: float) -> float:
-    """The nearest-rank percentile of at least one value; NumPy's own would load its masked arrays for it."""
+    """The nearest-rank percentile of at least one value; NumPy's own would import its masked arrays."""
     position = round(q / 100 * (len(values) - 1))
     return float(np.partition(values, position)[position])
 
@@ -202,7 +202,7 @@ def point_spacing(xyz: Float32[Array, "n 3"]) -> float:
     """The median distance from a point to its nearest neighbour, from a sample of 128 points.
 
     Returns:
-        Scene units; 0 where no two points differ.
+        Scene units; 0 if all points coincide.
     """
     points = xyz[np.isfinite(xyz).all(axis=1)].astype(np.float64)
     if len(points) < 2 or not np.ptp(points, axis=0).any():
@@ -219,7 +219,7 @@ def voxel_size_for(xyz: Float32[Array, "n 3"], spacing: float | None = None) -> 
 
     Args:
         xyz: positions, scene units.
-        spacing: the point spacing where it is known; else it is estimated.
+        spacing: the point spacing if known; otherwise it is estimated.
     """
     known = spacing if spacing is not None and np.isfinite(spacing) and spacing > 0 else point_spacing(xyz)
     return VOXELS_PER_SPACING * known if known > 0 else 1.0
@@ -233,10 +233,10 @@ def _regions(
     extent_fraction: float,
     min_points: int,
 ) -> tuple[Int64[Array, " v"], Float32[Array, " v"]]:
-    """The core that each voxel belongs or grows to (-1: none), and by core the score at which its extent ends."""
+    """The core that each voxel belongs or grows to (-1: none), and the score at which each core's extent ends."""
     best = grid.maximum(values)
     core_of = label_components(grid, np.where(best >= threshold, 0, -1))
-    levels = np.full(grid.num_voxels, np.inf, np.float32)  # what a core of too few points asks: nothing reaches it
+    levels = np.full(grid.num_voxels, np.inf, np.float32)  # for cores with too few points: unreachable
     for core, members in groups(np.where(values >= threshold, core_of[grid.voxel_of], -1), min_points).items():
         levels[core] = floor + extent_fraction * (peak_score(values[members]) - floor)
     return grow(grid, core_of, best, levels, GROWTH_STEPS), levels
@@ -264,10 +264,10 @@ def _placed(
 
 
 def _nearest(points: Float64[Array, "n 3"], along: Float64[Array, " n"], idx: int) -> float:
-    """Distance from point `idx` to the nearest one at another place; infinite where there is none.
+    """Distance from point `idx` to the nearest point at another position; infinite if all coincide.
 
-    The points are sorted by `along`, their coordinate in a unit direction: the window around `idx` widens until whatever
-    lies outside it is farther away than the nearest inside.
+    The points are sorted by `along`, their coordinate in a unit direction: the window around `idx` widens until everything
+    outside it is farther away than the nearest point inside.
     """
     half = 256
     while True:

@@ -1,7 +1,7 @@
-"""Connected voxels of a point set, with NumPy alone: a query must not wait for SciPy to load.
+"""Connected voxels of a point set, using only NumPy, so that a query need not wait for SciPy to load.
 
 Voxels are packed into sorted 64-bit keys (21 bits per axis), so neighbours are found by binary search in one array, and the
-three neighbours along the last axis lie next to each other in it: four searches find all 13 forward neighbours.
+three neighbours along the last axis are adjacent in it: four searches find all 13 forward neighbours.
 Components come from hooking the larger label of an edge onto the smaller and pointer jumping, in the manner of Shiloach &
 Vishkin (*An O(log n) parallel connectivity algorithm*, J. Algorithms 1982): a few rounds of whole-array steps.
 """
@@ -17,17 +17,17 @@ from ov3d.common.base.packing import KeyLayout
 from ov3d.common.base.shapes import Array, Float, Float32, Int64
 
 KEYS = KeyLayout((21, 21, 21), (2, 2, 2))
-"""How cells are packed. Those at either end of an axis stay empty, so a neighbour's key never spills into the next axis."""
+"""How cells are packed. Cells at either end of an axis stay empty, so a neighbour's key never overflows into the next axis."""
 MAX_CELL = KEYS.high[0] - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VoxelGrid:
-    """Occupied voxels and which of them touch.
+    """Occupied voxels and which of them are adjacent.
 
     Attributes:
         voxel_of: the voxel of each point.
-        num_voxels: how many are occupied.
+        num_voxels: number of occupied voxels.
         edges: pairs of voxels that share a face, an edge or a corner, each pair once.
     """
 
@@ -43,14 +43,14 @@ class VoxelGrid:
 
 
 def voxelise(xyz: Float[Array, "n 3"], voxel_size: float) -> VoxelGrid:
-    """Put finite points into voxels and link the voxels that touch (26-neighbourhood).
+    """Put finite points into voxels and link adjacent voxels (26-neighbourhood).
 
     Args:
         xyz: positions, scene units.
         voxel_size: edge of a voxel, scene units.
 
     Raises:
-        DataError: the points span more voxels an axis than a key can hold.
+        DataError: the points span more voxels per axis than a key can hold.
     """
     if not len(xyz):
         return VoxelGrid(np.zeros(0, np.int64), 0, np.zeros((0, 2), np.int64))
@@ -58,8 +58,8 @@ def voxelise(xyz: Float[Array, "n 3"], voxel_size: float) -> VoxelGrid:
     cells = np.floor((xyz - low) / np.float64(voxel_size))
     if cells.max() > MAX_CELL:
         raise DataError(
-            f"Voxels of {voxel_size:g} are too fine for points that span {float(np.ptp(xyz, axis=0).max()):g}.",
-            "Use a larger voxel size, or take far outliers out of the cloud.",
+            f"Voxels of {voxel_size:g} are too small for points that span {float(np.ptp(xyz, axis=0).max()):g}.",
+            "Use a larger voxel size, or remove far outliers from the cloud.",
         )
     keys, voxel_of = np.unique(KEYS.pack(*cells.astype(np.int64).T), return_inverse=True)
     return VoxelGrid(voxel_of.reshape(-1), len(keys), _touching(keys))
@@ -69,18 +69,18 @@ def label_components(grid: VoxelGrid, region: Int64[Array, " v"]) -> Int64[Array
     """Number the connected components within each region.
 
     Args:
-        grid: voxels and which of them touch.
-        region: voxels of different regions never belong together; -1 for voxels that do not count.
+        grid: voxels and which of them are adjacent.
+        region: voxels of different regions are never connected; -1 for voxels to ignore.
 
     Returns:
-        0, 1, ... in the order of each component's first voxel; -1 for voxels that do not count.
+        0, 1, ... in the order of each component's first voxel; -1 for ignored voxels.
     """
     labels = np.arange(grid.num_voxels)
     a, b = grid.edges.T
     together = (region[a] >= 0) & (region[a] == region[b])
     a, b = a[together], b[together]
     while len(a):
-        # Every label is a root here, so hooking one onto a smaller one joins whole trees and cannot make a ring.
+        # Every label is a root here, so hooking one onto a smaller one joins whole trees and cannot form a cycle.
         root_a, root_b = labels[a], labels[b]
         apart = root_a != root_b
         a, b, root_a, root_b = a[apart], b[apart], root_a[apart], root_b[apart]
@@ -100,17 +100,17 @@ def grow(
     levels: Float32[Array, " k"],
     num_steps: int,
 ) -> Int64[Array, " v"]:
-    """Let labelled regions spread, one voxel a step, to unlabelled voxels that reach the region's level.
+    """Grow labelled regions, one voxel per step, into unlabelled voxels that reach the region's level.
 
     Args:
-        grid: voxels and which of them touch.
+        grid: voxels and which of them are adjacent.
         labels: the region of each voxel, -1 for none.
-        values: one value a voxel.
-        levels: the value a voxel must have to join a region.
-        num_steps: how many voxels a region may spread.
+        values: one value per voxel.
+        levels: score that a voxel needs to join the region.
+        num_steps: number of voxels a region may grow.
 
     Returns:
-        The regions after spreading; a voxel that several reach in one step joins the one of the highest level.
+        The regions after growing; a voxel that several reach in one step joins the one with the highest level.
     """
     labels = labels.copy()
     for _ in range(num_steps):
@@ -123,7 +123,7 @@ def grow(
             break
         order = np.lexsort(
             (-source, levels[source])
-        )  # the last of repeated assignments stays: highest level, first region
+        )  # the last of repeated assignments wins: highest level, first region
         labels[target[order]] = source[order]
     return labels
 
@@ -138,7 +138,7 @@ def _touching(keys: Int64[Array, " v"]) -> Int64[Array, "e 2"]:
     for dx, dy in ((0, 1), (1, -1), (1, 0), (1, 1)):
         column = keys + (dx * step_x + dy * step_y)
         first = np.searchsorted(keys, column - 1)
-        # The neighbours at z - 1, z and z + 1 can only stand at the next three places.
+        # The neighbours at z - 1, z and z + 1 can only be in the next three positions.
         for place in range(3):
             hit = padded[first + place] <= column + 1
             pairs.append(np.column_stack([voxels[hit], first[hit] + place]))

@@ -1,4 +1,4 @@
-"""What points are labelled with: a run's own classes or any other words, and the vectors that stand for them."""
+"""The words that points are labelled with, a run's own classes or any others, and their vectors."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from ov3d.common.language.cards import EncoderCard, TextEncoder
 
 NO_LABEL = 65535
-"""The label of points without one; a label is otherwise the 16-bit number of a word."""
+"""The label of unlabelled points; other labels are 16-bit numbers of words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a scan is asked for.
+    """The words that a scan is labelled with.
 
     Attributes:
         prompts: in the order of the labels' numbers.
-        outside: those that the run was not trained with.
-        whole: whether they are its whole vocabulary: then each point is one of them, and no threshold is needed.
+        outside: words that the run was not trained with.
+        whole: whether they are its whole vocabulary; then every point gets one of them without a threshold.
     """
 
     prompts: tuple[str, ...]
@@ -37,32 +37,32 @@ class Words:
 
 
 def words_of(vocabulary: tuple[str, ...], classes: Sequence[str], prompts: Sequence[str]) -> Words:
-    """What to ask for, from what the user typed.
+    """The words to use, from what the user typed.
 
     Args:
         vocabulary: the classes that the run was trained with.
-        classes: names out of it; with no prompts either, all of it.
-        prompts: any words instead.
+        classes: names from it; without classes and prompts, all of it.
+        prompts: any words to use instead of classes.
 
     Raises:
-        UsageError: both were typed, a class is unknown, something is named twice or empty.
+        UsageError: both were given, a class is unknown, a name occurs twice or is empty.
     """
     if classes and prompts:
-        raise UsageError("--classes and --prompts exclude each other.", "Give known classes as prompts, too.")
+        raise UsageError("--classes and --prompts cannot be combined.", "Give known classes as prompts, too.")
     known = {name.casefold(): name for name in vocabulary}
     if not classes and not prompts:
         if not known:
-            raise UsageError("The run's network has no vocabulary of its own.", "Say what to look for: --prompts a,b")
+            raise UsageError("The run's network has no vocabulary of its own.", "Name what to look for: --prompts a,b")
         return Words(vocabulary, whole=True)
     asked = tuple(known.get(clean_prompt(name).casefold(), clean_prompt(name)) for name in (*classes, *prompts))
     for number, name in enumerate(asked):
         if name in asked[:number]:
-            raise UsageError(f"{name!r} is named twice.", "Take one of them out.")
+            raise UsageError(f"{name!r} is named twice.", "Name it once.")
         if classes and name.casefold() not in known:
             hint = f"{did_you_mean(name, vocabulary)} Any other words: --prompts"
             raise UsageError(f"{name!r} is not a class of this run.", hint)
     if len(asked) >= NO_LABEL:
-        raise UsageError(f"{len(asked):,} prompts are more than 16-bit labels can number.", "Ask for fewer.")
+        raise UsageError(f"{len(asked):,} prompts are too many for 16-bit labels.", "Use fewer.")
     outside = tuple(name for name in asked if name.casefold() not in known)
     return Words(asked, outside, whole=not outside and len(asked) == len(known))
 
@@ -70,13 +70,13 @@ def words_of(vocabulary: tuple[str, ...], classes: Sequence[str], prompts: Seque
 def word_vectors(
     card: EncoderCard, words: Words, *, device: str = "auto", say: Callable[[str], None] = lambda line: None
 ) -> Float32[Array, "k d"]:
-    """Unit vectors of words: classes as they were trained with, other words as `ov3d query` takes them.
+    """Unit vectors of words: classes encoded as in training, other words as in `ov3d query`.
 
     Args:
         card: of the encoder whose space the run's vectors are in.
         words: from `words_of`.
-        device: where the text encoder runs if a word is not in the text cache.
-        say: hears what the text cache has to say, and which parts of a prompt the encoder ignores.
+        device: device of the text encoder, if a word is not in the text cache.
+        say: receives messages of the text cache, and which words of a prompt the encoder ignores.
     """
 
     def make_encoder() -> TextEncoder:
@@ -94,5 +94,5 @@ def word_vectors(
         if name in words.outside:
             vectors[number], ignored = text_vector(card, name, device=device, say=say)
             if ignored:
-                say(f"Ignored, the encoder {card.spec} cannot see it: {', '.join(ignored)}.")
+                say(f"Ignored, because the encoder {card.spec} cannot see it: {', '.join(ignored)}.")
     return vectors

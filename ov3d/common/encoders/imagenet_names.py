@@ -1,12 +1,12 @@
-"""What the 1000 ImageNet classes are called, and the vector of each.
+"""The names of the 1000 ImageNet classes, and the vector of each class.
 
 A class has several names ("ashcan, trash can, …"), some of them rare or with another meaning ("painter" for a cougar),
 and WordNet's definition of it. Its vector is the mean of two unit vectors, scaled to unit length: the mean over its names
-("a trash can"), and its first name with its definition ("a tabby, a cat with a grey or tawny coat …"). The definition tells
-what kind of thing a class is. Measured on 65 everyday words against the classes they stand for, the Bhattacharyya
-coefficient between a word's weights and those classes was 0.78; 0.70 with all names alone, and 0.69 with the first.
+("a trash can"), and its first name with its definition ("a tabby, a cat with a grey or tawny coat …"). The definition says
+what kind of thing a class is. Measured on 65 everyday words against the classes they refer to, the Bhattacharyya
+coefficient between a word's weights and those classes was 0.78; 0.70 with only the names, and 0.69 with only the first.
 
-Reading 2,900 sentences takes a while, so the vectors are kept in the cache: a machine makes them once.
+Encoding 2,900 sentences takes a while, so each machine computes the vectors once and caches them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ImageNetClass:
 
 @runtime_checkable
 class SentenceEncoder(Protocol):
-    """Sentences into unit vectors."""
+    """Encodes sentences as unit vectors."""
 
     def encode(self, sentences: Sequence[str]) -> Tensor: ...
 
@@ -83,25 +83,25 @@ def embed_classes(classes: Sequence[ImageNetClass], language: SentenceEncoder) -
 
 @cache
 def class_texts_hash() -> str:
-    """What the names and definitions of all classes hash to."""
+    """The hash of the names and definitions of all classes."""
     return hash_text(*(text for entry in imagenet_classes() for text in (*entry.names, entry.definition)))
 
 
 def class_vectors(language: SentenceEncoder, language_key: str) -> Float[Tensor, "1000 e"]:
-    """The unit vector of each class, in the order of a classifier's outputs, on the CPU; from the cache where it has them.
+    """The unit vector of each class, in the order of a classifier's outputs, on the CPU; from the cache if possible.
 
     Args:
-        language: makes them where the cache does not have them.
-        language_key: names its weights.
+        language: encodes names if the cache has no vectors.
+        language_key: identifies its weights.
     """
     if language_key in _made:
         return _made[language_key]
     path = cache_root() / "text" / f"class-vectors-{hash_text(language_key, class_texts_hash())}.safetensors"
     try:
         stored = torch.from_numpy(read_tensors(path, kind=_KIND, version=_VERSION).tensors["vectors"])
-    except (DataError, CorruptFileError, NewerFormatError):  # never made here, or damaged
+    except (DataError, CorruptFileError, NewerFormatError):  # not cached yet, or damaged
         stored = embed_classes(imagenet_classes(), language).half()
-        with contextlib.suppress(StorageError):  # a cache that cannot be written costs time, not the answer
+        with contextlib.suppress(StorageError):  # an unwritable cache costs only time
             write_tensors(path, {"vectors": stored.numpy()}, kind=_KIND, version=_VERSION)
     _made[language_key] = F.normalize(stored.float(), dim=1)
     return _made[language_key]

@@ -27,7 +27,7 @@ TOKENIZER = PackagedFile(
 
 DIM = 384
 MAX_TOKENS = 256
-"""The length it was trained for, the two tokens that mark start and end included."""
+"""The length it was trained for, including the start and end tokens."""
 
 _NUM_HEADS = 12
 _LAYER_NORM_EPS = 1e-12
@@ -36,14 +36,14 @@ _BATCH = 64
 
 
 class MiniLM:
-    """Sentences into unit vectors.
+    """Encodes sentences as unit vectors.
 
     Args:
-        device: where it runs.
+        device: device of the encoder.
 
     Raises:
         MissingModelError: the weights' package or `tokenizers` is not installed.
-        CorruptFileError: a file is not the one that ov3d knows.
+        CorruptFileError: a file does not match its known hash.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -64,7 +64,7 @@ class MiniLM:
         self._tokenizer.no_truncation()
 
     def num_tokens(self, sentence: str) -> int:
-        """How many tokens a sentence has, the marks of start and end included."""
+        """The number of tokens of a sentence, including the start and end tokens."""
         return len(self._tokenizer.encode(sentence).ids)
 
     @torch.inference_mode()
@@ -72,7 +72,7 @@ class MiniLM:
         """Unit vectors of sentences; tokens beyond `MAX_TOKENS` are dropped."""
         tokens = [self._truncated(encoding.ids) for encoding in self._tokenizer.encode_batch(list(sentences))]
         vectors = torch.empty(len(tokens), DIM, device=self._device)
-        # Sentences of like length share a batch, so that little is computed on padding.
+        # Sentences of similar length share a batch, to waste little on padding.
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
         for start in range(0, len(order), _BATCH):
             rows = order[start : start + _BATCH]

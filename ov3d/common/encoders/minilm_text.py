@@ -1,7 +1,7 @@
-"""`minilm`: prompts into plain sentence vectors, for names that are compared with names.
+"""`minilm`: plain sentence vectors of prompts, for comparing names with names.
 
 The vector of a prompt is all-MiniLM-L6-v2's own, without templates and without an article, so that "a chair", "the chair" and
-the class name "chair" are one vector. It has no image side: label maps and other words are what it is compared with.
+the class name "chair" have the same vector. It has no image side: it is compared with label maps and other words.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ LOGIT_SCALE = 20.0
 """The factor on the cosine that the sentence encoder was trained with."""
 
 PRESENCE_THRESHOLD = 0.53
-"""99 of 100 pairs of different everyday words lie below it (see `ov3d.common.teachers.words`); sofa and couch have 0.86."""
+"""99 of 100 pairs of different everyday words are below it (see `ov3d.common.teachers.words`); sofa and couch have 0.86."""
 
 
 class MiniLMText:
-    """Prompts into the 384 numbers of a sentence encoder.
+    """Encodes prompts as the 384 numbers of a sentence encoder.
 
     Args:
-        device: where it runs.
+        device: device of the encoder.
 
     Raises:
         MissingModelError: a package of the `offline` extra is not installed.
-        CorruptFileError: a file is not the one that ov3d knows.
+        CorruptFileError: a file does not match its known hash.
     """
 
     def __init__(self, *, device: torch.device) -> None:
         self._device = device
-        for file in (minilm.WEIGHTS, minilm.TOKENIZER):  # what is missing or changed is said now
+        for file in (minilm.WEIGHTS, minilm.TOKENIZER):  # report missing or changed files now
             file.verified()
 
     @property
     def card(self) -> EncoderCard:
-        """What the encoder declares about itself."""
+        """The encoder's card."""
         text = Identity(
             model="all-MiniLM-L6-v2",
             weights=f"{minilm.WEIGHTS.sha256} {minilm.TOKENIZER.sha256}",
@@ -58,7 +58,7 @@ class MiniLMText:
         return self._language.encode([_words(prompt) for prompt in prompts]).float().cpu().numpy()
 
     def num_tokens_lost(self, prompt: str) -> int:
-        """How many tokens of the prompt lie beyond what MiniLM reads."""
+        """The number of tokens of the prompt beyond MiniLM's limit."""
         return max(self._language.num_tokens(_words(prompt)) - minilm.MAX_TOKENS, 0)
 
     @cached_property

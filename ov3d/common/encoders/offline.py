@@ -1,4 +1,4 @@
-"""`offline`: a true dual encoder from packages alone, with no hub and no network.
+"""`offline`: a true dual encoder whose weights ship in packages, so it needs no hub and no network.
 
 Both sides are unit vectors over the K = 1000 ImageNet classes:
 
@@ -8,9 +8,9 @@ Both sides are unit vectors over the K = 1000 ImageNet classes:
 with n_k the MiniLM vector of class k (of its names and definition, see imagenet_names.py), m their mean over the classes
 and e the prompt's MiniLM vector. Then u . t = sum_k sqrt(p_k w_k / sum w) is the Bhattacharyya coefficient (1943) of two
 distributions over classes: 1 where they agree, 0 where they share no class. A bare wall has a flat posterior, so it
-scores low for every prompt by itself.
+scores low for every prompt.
 
-It sees kinds of things, not their colour, size or material: those words have no class to point to.
+It sees kinds of things, not their colour, size or material: no class corresponds to such words.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ from ov3d.common.language.cards import EncoderCard, Identity
 DEFAULT_VARIANT = "lite0"
 
 SHARPNESS = 6
-"""The power that turns cosines between words into weights of classes."""
+"""The exponent that turns cosines between words into weights of classes."""
 
 LOGIT_SCALE = 40.0
-"""Scores of what is there and of what is not lie about 0.1 apart: a softmax at this scale makes that odds of e^4."""
+"""Scores of present and absent things differ by about 0.1: a softmax at this scale turns that into odds of e^4."""
 
 PRESENCE_THRESHOLD = 0.25
 """Midway between the highest 99.5th percentile of the fused scores of twelve absent things (0.24, a clock) and the lowest of
 four present ones (0.27), on generated rooms with seeds 100 to 104, Lite0, features refined with DINOv2."""
 
-_CPU_BATCH = 8  # activations of so many crops stay in the processor's cache: twice the speed of a batch of 32
+_CPU_BATCH = 8  # activations of 8 crops stay in the processor's cache: twice as fast as a batch of 32
 
 
 class OfflineEncoder:
-    """Crops and prompts into distributions over ImageNet's classes.
+    """Encodes crops and prompts as distributions over ImageNet's classes.
 
     Args:
         variant: `lite0`, or the larger and slower `lite2`; empty for the default.
-        device: where it runs.
-        dtype: of the image network; see `pick_dtype`.
+        device: device of the encoder.
+        dtype: type of the image network; see `pick_dtype`.
 
     Raises:
         UsageError: no such variant or type.
         MissingModelError: a package of the `offline` extra is not installed.
-        CorruptFileError: a weight file is not the one that ov3d knows.
+        CorruptFileError: a weight file does not match its known hash.
     """
 
     def __init__(self, variant: str, *, device: torch.device, dtype: str = "auto") -> None:
@@ -77,7 +77,7 @@ class OfflineEncoder:
         self._variant: Variant = VARIANTS[name]
         self._device = device
         self._dtype = pick_dtype(dtype, device)
-        # Loading waits until a side is needed, but what is missing or changed is said now.
+        # A side is loaded when it is needed, but missing or changed files are reported now.
         for file in (self._variant.file, minilm.WEIGHTS, minilm.TOKENIZER):
             file.verified()
         self._card = EncoderCard(
@@ -92,27 +92,27 @@ class OfflineEncoder:
 
     @property
     def card(self) -> EncoderCard:
-        """What the encoder declares about itself."""
+        """The encoder's card."""
         return self._card
 
     @torch.inference_mode()
     def encode_crops(self, crops: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """The square root of the classes' posterior, a unit vector a crop."""
+        """The square root of the classes' posterior, one unit vector per crop."""
         if self._device.type != "cpu":
             return self._posterior(crops.to(self._device), self._network).sqrt_()
-        network = self._network  # loaded once, before threads ask for it
+        network = self._network  # load it once, before threads use it
         batches = torch.split(crops.cpu(), _CPU_BATCH)
         return torch.cat(map_batches(lambda batch: self._posterior(batch, network), batches)).sqrt_()
 
     def encode_text(self, prompts: Sequence[str]) -> Float32[Array, "k d"]:
-        """The square root of the classes' weights for each prompt, a unit vector each."""
+        """The square root of the classes' weights, one unit vector per prompt."""
         centre, names = self._centred_names
         embedded = self._language.encode([noun_phrase(prompt) for prompt in prompts])
         cosine = (F.normalize(embedded - centre, dim=1) @ names.T).double()
         return weights_from_cosines(cosine).sqrt().float().cpu().numpy()
 
     def num_tokens_lost(self, prompt: str) -> int:
-        """How many tokens of the prompt lie beyond what MiniLM reads."""
+        """The number of tokens of the prompt beyond MiniLM's limit."""
         return max(self._language.num_tokens(noun_phrase(prompt)) - minilm.MAX_TOKENS, 0)
 
     def _posterior(self, crops: UInt8[Tensor, "b 3 h w"], network: EfficientNetLite) -> Float[Tensor, "b d"]:
@@ -161,8 +161,8 @@ def _language_key() -> str:
 def weights_from_cosines(cosine: Float[Tensor, "k c"]) -> Float[Tensor, "k c"]:
     """Distributions over classes: relu(cos)^6, scaled to sum 1.
 
-    A prompt with no positive cosine at all, or none whose sixth power is a normal number, gets its nearest class alone, so
-    that no row is empty.
+    A prompt without a positive cosine whose sixth power is a normal number gets only its nearest class, so that no row is
+    empty.
     """
     weights = cosine.clamp(min=0) ** SHARPNESS
     total = weights.sum(1, keepdim=True)

@@ -1,7 +1,7 @@
-"""Weights out of an ONNX file, without the onnx package.
+"""Reads weights from an ONNX file without the onnx package.
 
-ONNX is a Protocol Buffers message. Only what is needed of its wire format is read here: a message is a row of fields, each a
-tag (number and type) and a value; type 2 has a length and holds bytes, text or another message. Field numbers are those of
+ONNX is a Protocol Buffers message. Only the needed parts of its wire format are read: a message is a sequence of fields, each
+a tag (number and type) and a value; type 2 has a length and holds bytes, text or another message. Field numbers are those of
 onnx.proto: ModelProto.graph 7; GraphProto.node 1, initializer 5; NodeProto.input 1, output 2, name 3, op_type 4;
 TensorProto.dims 1, data_type 2, float_data 4, name 8, raw_data 9.
 """
@@ -26,7 +26,7 @@ class OnnxNode:
     """One operation of the graph.
 
     Attributes:
-        name: with the path of the module it came from.
+        name: includes the path of its module.
         operation: for example `MatMul`.
         inputs: names of tensors, initialisers among them.
         outputs: names of tensors.
@@ -40,11 +40,11 @@ class OnnxNode:
 
 @dataclass(frozen=True, slots=True)
 class OnnxGraph:
-    """What is read of a file.
+    """The parts read from a file.
 
     Attributes:
         nodes: the operations by name.
-        initialisers: fp32 weights by name; those of other types are left out.
+        initialisers: fp32 weights by name; other types are skipped.
     """
 
     nodes: dict[str, OnnxNode]
@@ -55,7 +55,7 @@ def read_onnx(path: Path) -> OnnxGraph:
     """The operations and fp32 weights of an ONNX file.
 
     Raises:
-        CorruptFileError: it is no complete ONNX file.
+        CorruptFileError: it is not a complete ONNX file.
     """
     try:
         model = memoryview(path.read_bytes())
@@ -69,7 +69,7 @@ def read_onnx(path: Path) -> OnnxGraph:
             elif number == 5 and isinstance(value, memoryview):
                 weights.update(_tensor(value))
     except (IndexError, ValueError, StopIteration) as error:
-        raise CorruptFileError(f"{path} is no complete ONNX file: {error}.", "Install its package again.") from error
+        raise CorruptFileError(f"{path} is not a complete ONNX file: {error}.", "Reinstall its package.") from error
     return OnnxGraph(nodes, weights)
 
 
@@ -90,7 +90,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         else:
             raise ValueError(f"a field of wire type {kind}")
         if position + length > len(message):
-            raise ValueError("a field ends beyond its message")
+            raise ValueError("a field extends beyond its message")
         yield number, message[position : position + length]
         position += length
 
@@ -116,7 +116,7 @@ def _node(message: memoryview) -> OnnxNode:
 
 
 def _tensor(message: memoryview) -> dict[str, Float32[Array, ...]]:
-    """The tensor by its name; nothing where it is not fp32."""
+    """The tensor by its name; empty if it is not fp32."""
     dims: list[int] = []
     name, data_type = "", 0
     data: memoryview | None = None

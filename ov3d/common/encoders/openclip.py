@@ -1,8 +1,8 @@
-"""`openclip:`: CLIP, SigLIP and their kin through open_clip: one vector a crop, and text with templates.
+"""`openclip:`: CLIP, SigLIP and similar models through open_clip: one vector per crop, and text with templates.
 
-Text runs in fp32 whatever the images run in, so that cached text fits on every device. Neither presence threshold below is
-calibrated on fused scenes, as the offline encoder's is: cosines of present things differ between models and tags, so
-give `--threshold` where it matters.
+Text always runs in fp32, so that cached text vectors are valid on every device. Unlike the offline encoder's, the presence
+thresholds below are not calibrated on fused scenes: cosines of present things differ between models and tags, so set
+`--threshold` if it matters.
 """
 
 from __future__ import annotations
@@ -37,31 +37,32 @@ from ov3d.common.encoders.weights import sha256_of
 from ov3d.common.language.cards import EncoderCard, Identity
 
 SOFTMAX_PRESENCE_THRESHOLD = 0.24
-"""For models trained with a softmax (CLIP): matching pairs lie about 0.25 to 0.35, others mostly below 0.22."""
+"""For models trained with a softmax (CLIP): matching pairs score about 0.25 to 0.35, others mostly below 0.22."""
 
 SIGMOID_PRESENCE_PROBABILITY = 0.1
-"""For models trained with a sigmoid (SigLIP): the threshold is the cosine that their own scale and bias make this likely."""
+"""For models trained with a sigmoid (SigLIP): the threshold is the cosine whose probability under their scale and bias is
+this."""
 
 
 class OpenClipEncoder:
-    """Whole crops and templated prompts into a model's joint space.
+    """Encodes whole crops and templated prompts in a model's joint space.
 
     Args:
-        rest: what stands behind `openclip:`; see openclip_weights.py.
-        device: where it runs.
-        dtype: of the image tower; see `pick_dtype`.
+        rest: the spec after `openclip:`; see openclip_weights.py.
+        device: device of the encoder.
+        dtype: type of the image tower; see `pick_dtype`.
 
     Raises:
         UsageError: no such model, tag or type.
         MissingModelError: open_clip or the weights are not on this machine.
-        DataError: a checkpoint that is not there, or does not fit the model.
+        DataError: a checkpoint is missing, or does not fit the model.
     """
 
     def __init__(self, rest: str, *, device: torch.device, dtype: str = "auto") -> None:
         open_clip = import_open_clip()
         spec = parse_openclip(rest, open_clip)
         self._device, self._dtype = device, pick_dtype(dtype, device)
-        if spec.hub is not None:  # the repository's configuration says which tokenizer
+        if spec.hub is not None:  # the repository's configuration names the tokenizer
             find_weights(spec, open_clip)
         self._tokenizer = _tokenizer(spec, open_clip)
         model, weights = _load(spec, open_clip)
@@ -72,13 +73,13 @@ class OpenClipEncoder:
         self._mean = torch.tensor(preprocess["mean"], device=device).view(3, 1, 1) * 255
         self._std = torch.tensor(preprocess["std"], device=device).view(3, 1, 1) * 255
         dim = self.encode_text(["a thing"]).shape[1]
-        # Only now: text stays fp32, and the image tower alone runs in the smaller type.
+        # Converted last: text stays fp32, and only the image tower runs in the smaller type.
         self._model.visual.to(self._dtype)
         self._card = self._make_card(spec, weights, preprocess, dim)
 
     @property
     def card(self) -> EncoderCard:
-        """What the encoder declares about itself."""
+        """The encoder's card."""
         return self._card
 
     @torch.inference_mode()
@@ -90,7 +91,7 @@ class OpenClipEncoder:
 
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str]) -> Float32[Array, "k d"]:
-        """For each prompt the mean of its templates' unit vectors, scaled to unit length."""
+        """For each prompt the normalised mean of its templates' unit vectors."""
         rows = []
         for prompt in prompts:
             tokens = self._tokenizer(fill(CLIP_TEMPLATES, prompt)).to(self._device)
@@ -98,9 +99,11 @@ class OpenClipEncoder:
         return F.normalize(torch.stack(rows), dim=-1).cpu().numpy()
 
     def num_tokens_lost(self, prompt: str) -> int:
-        """How many tokens of the prompt's longest templated sentence lie beyond the model's context."""
+        """The number of tokens of the prompt's longest templated sentence beyond the model's context."""
         sentences = fill(CLIP_TEMPLATES, prompt)
-        inner = getattr(self._tokenizer, "tokenizer", None)  # a Hugging Face tokenizer adds its marks by itself
+        inner = getattr(
+            self._tokenizer, "tokenizer", None
+        )  # Hugging Face tokenizers add start and end tokens themselves
         if inner is not None:
             lengths = [len(inner(sentence)["input_ids"]) for sentence in sentences]
         else:
@@ -132,7 +135,7 @@ def import_open_clip() -> Any:
     """open_clip, with torchvision made importable first.
 
     Raises:
-        MissingModelError: it is not installed, or what it needs does not import.
+        MissingModelError: it is not installed, or one of its dependencies cannot be imported.
     """
     import_torchvision()
     try:
@@ -143,17 +146,17 @@ def import_open_clip() -> Any:
 
 
 def _load(spec: OpenClipSpec, open_clip: Any) -> tuple[Any, str]:
-    """The model in fp32 on the CPU, and what its weights are."""
+    """The model in fp32 on the CPU, and the identity of its weights."""
     if spec.seed is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
             return _create(spec, open_clip, pretrained_text=False), f"seed:{spec.seed}"
     path = find_weights(spec, open_clip)
     options: dict[str, Any] = {"require_pretrained": True}
-    if spec.hub is None and not spec.model.startswith(LOCAL_DIR):  # those say by themselves which file
+    if spec.hub is None and not spec.model.startswith(LOCAL_DIR):  # local folders name their file
         options["pretrained"] = str(path)
     if spec.tag is not None:
-        # By path, open_clip knows neither the activation nor the normalisation that a tag was trained with.
+        # Given a path, open_clip does not know the activation and normalisation that a tag was trained with.
         config = open_clip.get_pretrained_cfg(spec.model, spec.tag)
         kept = ("mean", "std", "interpolation", "resize_mode")
         options["force_preprocess_cfg"] = {name: config[name] for name in kept if name in config}
@@ -168,9 +171,11 @@ def _create(spec: OpenClipSpec, open_clip: Any, **options: Any) -> Any:
             return open_clip.create_model(spec.model, precision="fp32", weights_only=True, **options)
         except OSError as error:
             raise _not_here(f"The text tower of {spec.spec}", reason, error) from error
-        except Exception as error:  # a file that is cut, or of another model, fails in many ways
+        except Exception as error:  # truncated files and files of other models fail in many ways
             first = first_line(error)
-            raise DataError(f"The weights of {spec.spec} do not load: {first}.", "Check model and file.") from error
+            raise DataError(
+                f"Cannot load the weights of {spec.spec}: {first}.", "Check the model and the file."
+            ) from error
 
 
 def _tokenizer(spec: OpenClipSpec, open_clip: Any) -> Any:
@@ -178,7 +183,7 @@ def _tokenizer(spec: OpenClipSpec, open_clip: Any) -> Any:
     with hub_from_cache(hub) as reason, _quiet():
         try:
             return open_clip.get_tokenizer(spec.model)
-        except Exception as error:  # whatever a hub's client raises, the tokenizer is not here
+        except Exception as error:  # hub clients raise many types
             raise _not_here(f"The tokenizer of {spec.spec}", reason, error) from error
 
 
@@ -194,7 +199,7 @@ def _not_here(what: str, reason: str, error: Exception) -> MissingModelError:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without open_clip's log lines: what matters of them is an error here."""
+    """Silence open_clip's log; the important messages are errors here."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,14 +1,13 @@
-"""`openclip-dense:`: a vector for every patch, in the space of the same model's text.
+"""`openclip-dense:`: one vector per patch, in the space of the same model's text.
 
-A CLIP-like vision transformer is trained through its class token alone, but the value of each patch in the last block already
-lies in the same space: where attention is the identity, a patch keeps to itself what it would hand to the class token. So the
-last block is run without mixing,
+A CLIP-like vision transformer is trained only through its class token, but the value of each patch in the last block is
+already in the same space: if attention is the identity, a patch keeps what it would pass to the class token. So the last
+block runs without mixing,
 
     y = x + g1 (W_o (W_v LN1(x) + b_v) + b_o),    z = y + g2 MLP(LN2(y)),    t = LN_post(z) P,
 
 with x the patch tokens after all blocks but the last, g1 and g2 its layer scales (1 where it has none) and P the projection
-into the joint space; t at unit length is the patch's vector. Everything before is the model as it is, at the size it was
-trained on.
+into the joint space; the normalised t is the patch's vector. All earlier layers are unchanged, and run at the training size.
 Source: Zhou, Loy and Dai, *Extract Free Dense Labels from CLIP*, ECCV 2022 (MaskCLIP), section 3.2 and its ViT code, which
 keeps the residual and the MLP.
 """
@@ -30,15 +29,15 @@ ALGORITHM = "value tokens of the last block, residual and MLP kept"
 
 
 class OpenClipDense(OpenClipEncoder):
-    """Windows of an image into patch vectors, and templated prompts into the same space.
+    """Encodes windows of an image as patch vectors, and templated prompts in the same space.
 
     Args:
-        rest: what stands behind `openclip-dense:`; as for `openclip:`.
-        device: where it runs.
-        dtype: of the image tower; see `pick_dtype`.
+        rest: the spec after `openclip-dense:`; as for `openclip:`.
+        device: device of the encoder.
+        dtype: type of the image tower; see `pick_dtype`.
 
     Raises:
-        UsageError: no such model, tag or type, or its image tower is no vision transformer of open_clip's own.
+        UsageError: no such model, tag or type, or its image tower is not one of open_clip's own vision transformers.
         MissingModelError, DataError: as `OpenClipEncoder`.
     """
 
@@ -57,7 +56,7 @@ class OpenClipDense(OpenClipEncoder):
 
     @property
     def window(self) -> tuple[int, int]:
-        """(height, width) that the model was trained on, in pixels."""
+        """(height, width) of the training images, in pixels."""
         return self._size
 
     @property
@@ -75,7 +74,7 @@ class OpenClipDense(OpenClipEncoder):
 
 
 def value_tokens(tower: Any, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b t d"]:
-    """Patch vectors of normalised images by the value path of a tower's last block, before they are brought to unit length."""
+    """Patch vectors of preprocessed images through the value path of a tower's last block, not normalised."""
     x = tower._embeds(images)
     blocks = tower.transformer.resblocks
     batch_first = tower.transformer.batch_first
@@ -103,6 +102,6 @@ def _refuse_other_towers(tower: Any, rest: str) -> None:
     )
     if not plain:
         raise UsageError(
-            f"openclip-dense:{rest} has no patch tokens in the text's space: its image tower is no plain vision transformer.",
-            "Use openclip: with it, or a ViT such as openclip-dense:ViT-B-16/openai.",
+            f"openclip-dense:{rest} has no patch tokens in the text's space: its image tower is not a plain ViT.",
+            "Use it with openclip:, or use a ViT such as openclip-dense:ViT-B-16/openai.",
         )

@@ -1,12 +1,12 @@
-"""What an `openclip:` spec names, and where its weights are.
+"""The model that an `openclip:` spec names, and its weights.
 
     openclip:MODEL/TAG            a pretrained tag of open_clip, from its local caches or downloaded
     openclip:MODEL/PATH           a checkpoint: .safetensors, or a .pt or .bin that torch loads with weights_only
     openclip:local-dir:FOLDER     a folder with open_clip_config.json and a checkpoint
     openclip:hf-hub:OWNER/NAME    a repository of the Hugging Face hub with the same two, cached or downloaded
-    openclip:MODEL/random:SEED    seeded random weights, to test with
+    openclip:MODEL/random:SEED    seeded random weights, for tests
 
-A tag that is neither cached nor to be had is an error with its reason. Nothing else is ever taken in its place.
+A tag that is neither cached nor downloadable is an error with the reason. No other weights are ever used instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from ov3d.common.base.errors import DataError, MissingModelError, UsageError, did_you_mean
 
-OFFLINE_HINT = "Use --encoder offline, which needs no download, or give the path of a checkpoint in place of the tag."
+OFFLINE_HINT = "Use --encoder offline, which needs no download, or replace the tag with the path of a checkpoint."
 LOCAL_DIR = "local-dir:"
 HF_HUB = "hf-hub:"
 CONFIG_NAME = "open_clip_config.json"
@@ -40,7 +40,7 @@ class OpenClipSpec:
         model: an architecture of open_clip, `local-dir:FOLDER` or `hf-hub:OWNER/NAME`.
         tag: a pretrained tag.
         path: a checkpoint, or the folder.
-        seed: of random weights.
+        seed: seed of random weights.
         hub: OWNER/NAME of a repository of the hub.
     """
 
@@ -52,7 +52,7 @@ class OpenClipSpec:
 
     @property
     def spec(self) -> str:
-        """What a user types to get it again, from any folder."""
+        """The spec that works from any folder."""
         if self.model.startswith(LOCAL_DIR):
             return f"openclip:{LOCAL_DIR}{self.path}"
         if self.hub is not None:
@@ -61,16 +61,16 @@ class OpenClipSpec:
 
 
 def parse_openclip(rest: str, open_clip: Any) -> OpenClipSpec:
-    """The parts of what stands behind `openclip:`.
+    """Parse the spec after `openclip:`.
 
     Raises:
-        UsageError: no such model or tag; the nearest are named.
-        DataError: a path that is not there.
+        UsageError: no such model or tag; the message suggests the nearest.
+        DataError: a path does not exist.
     """
     if rest.startswith(LOCAL_DIR):
         folder = Path(rest.removeprefix(LOCAL_DIR)).expanduser().resolve()
         if not (folder / CONFIG_NAME).is_file():
-            raise DataError(f"{folder} holds no {CONFIG_NAME}.", "Give a folder that open_clip saved.")
+            raise DataError(f"No {CONFIG_NAME} in {folder}.", "Name a folder saved by open_clip.")
         return OpenClipSpec(f"{LOCAL_DIR}{folder}", path=folder)
     if rest.startswith(HF_HUB):
         hub = rest.removeprefix(HF_HUB)
@@ -94,22 +94,22 @@ def parse_openclip(rest: str, open_clip: Any) -> OpenClipSpec:
     if path.is_file():
         return OpenClipSpec(model, path=path.resolve())
     if "/" in weights or path.suffix in _CHECKPOINT_SUFFIXES:
-        raise DataError(f"There is no checkpoint {path}.", "Check the path.")
+        raise DataError(f"No checkpoint {path}.", "Check the path.")
     raise UsageError(f"open_clip's {model} has no weights {weights!r}.", did_you_mean(weights, tags))
 
 
 def find_weights(spec: OpenClipSpec, open_clip: Any) -> Path:
-    """The checkpoint that a spec names, downloaded where it must be.
+    """The checkpoint that a spec names, downloaded if necessary.
 
     Raises:
-        MissingModelError: a tag whose weights are neither cached nor to be had, with the reason.
+        MissingModelError: the weights of a tag are neither cached nor downloadable, with the reason.
         DataError: a folder without a checkpoint.
     """
     if spec.path is not None and spec.path.is_dir():
         found = sorted(file for file in spec.path.iterdir() if file.suffix in _CHECKPOINT_SUFFIXES)
         found.sort(key=lambda file: file.suffix != ".safetensors")
         if not found:
-            raise DataError(f"{spec.path} holds no checkpoint.", f"Known endings: {', '.join(_CHECKPOINT_SUFFIXES)}.")
+            raise DataError(f"No checkpoint in {spec.path}.", f"Known endings: {', '.join(_CHECKPOINT_SUFFIXES)}.")
         return found[0]
     if spec.path is not None:
         return spec.path
@@ -124,17 +124,17 @@ def find_weights(spec: OpenClipSpec, open_clip: Any) -> Path:
         raise _not_here(spec, reason)
     try:
         return Path(open_clip.download_pretrained(config))
-    except Exception as error:  # whatever a hub's client raises, the weights are not here
+    except Exception as error:  # hub clients raise many types
         raise _not_here(spec, first_line(error)) from error
 
 
 def why_no_download(config: dict[str, Any]) -> str:
-    """Why a download is not worth trying; empty where it is. Answers within seconds, where clients would retry for minutes."""
+    """Why a download cannot work, or empty. Takes seconds, whereas clients would retry for minutes."""
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(variable, "").casefold() in _TRUE:
             return f"{variable} forbids downloads"
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return ""  # only the proxy knows
+        return ""  # only the proxy can tell
     host = "huggingface.co" if config.get("hf_hub") else str(config.get("url", "")).split("/")[2:3]
     host = os.environ.get("HF_ENDPOINT", host).split("//")[-1].split("/")[0] if isinstance(host, str) else host[0]
     name, _, port = host.partition(":")
@@ -147,10 +147,10 @@ def why_no_download(config: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def hub_from_cache(hub: str | None) -> Iterator[str]:
-    """Let hub clients in the block look into their caches only, where a download cannot work; gives the reason or nothing.
+    """Restrict hub clients in the block to their caches if a download cannot work; yields the reason, or empty.
 
     Args:
-        hub: the repository that the block may want; nothing is done without one.
+        hub: the repository that the block may need; None does nothing.
     """
     reason = why_no_download({"hf_hub": hub}) if hub else ""
     if not reason:
@@ -167,7 +167,7 @@ def hub_from_cache(hub: str | None) -> Iterator[str]:
 
 
 def _cached(config: dict[str, Any]) -> Path | None:
-    """The checkpoint of a tag where open_clip has kept it, looked for without the network."""
+    """The checkpoint of a tag in open_clip's cache, without using the network."""
     if config.get("file"):
         return Path(config["file"])
     if hub := config.get("hf_hub"):
@@ -203,7 +203,7 @@ def _from_hub(spec: OpenClipSpec, open_clip: Any) -> Path:
     try:
         download(spec.hub, filename=CONFIG_NAME)
         return Path(download(spec.hub))
-    except Exception as error:  # whatever a hub's client raises, the weights are not here
+    except Exception as error:  # hub clients raise many types
         raise _not_here(spec, first_line(error)) from error
 
 
@@ -214,12 +214,12 @@ def _not_here(spec: OpenClipSpec, reason: str) -> MissingModelError:
 def _seed(weights: str) -> int:
     text = weights.removeprefix(_RANDOM)
     if not text.isdigit():
-        raise UsageError(f"{text!r} is no seed of random weights.", "Write random:0.")
+        raise UsageError(f"The seed of random weights must be an integer, got {text!r}.", "Write random:0.")
     return int(text)
 
 
 def _some(model: str, tags: list[str]) -> str:
-    return ", ".join(tags[:8]) if tags else f"{model} has none; give the path of a checkpoint"
+    return ", ".join(tags[:8]) if tags else f"{model} has no tags; give the path of a checkpoint"
 
 
 def first_line(error: Exception) -> str:

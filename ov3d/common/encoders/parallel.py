@@ -1,8 +1,8 @@
-"""Small batches side by side on a CPU.
+"""Small batches in parallel on a CPU.
 
 torch splits each operation over its threads and waits for all of them before the next: a network of a hundred small operations
-waits a hundred times a batch, and on a machine that others use too each wait lasts until the slowest thread was
-scheduled. Here each thread takes whole batches and waits for nobody.
+waits a hundred times per batch, and on a shared machine each wait lasts until the slowest thread is scheduled. Here each
+thread processes whole batches without waiting.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def map_batches(compute: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> list[Tensor]:
-    """What `compute` gives for each batch, in order, without gradients; as many at a time as torch has threads."""
+    """The results of `compute` for each batch, in order, without gradients; as many at a time as torch has threads."""
 
     def without_gradients(batch: Tensor) -> Tensor:
         with torch.inference_mode():  # each thread has its own
@@ -29,4 +29,4 @@ def map_batches(compute: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) 
         with ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(without_gradients, batches))
     finally:
-        torch.set_num_threads(num_threads)  # threads started later take the number that was set last
+        torch.set_num_threads(num_threads)  # threads started later use the number set last

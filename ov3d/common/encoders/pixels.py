@@ -1,4 +1,4 @@
-"""Images as encoders want them: resized bytes."""
+"""Resizing images for encoders."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ov3d.common.base.shapes import UInt8
 def resize(images: UInt8[Tensor, "b 3 h w"], size: tuple[int, int]) -> UInt8[Tensor, "b 3 y x"]:
     """Images resized to (height, width), bicubic with antialiasing.
 
-    On the CPU bytes are resized as bytes with the channels last: 40 times faster than through floats, and equal to
-    within a grey level. Other devices resize floats and round.
+    On the CPU bytes are resized as bytes, channels last: 40 times faster than through floats, and equal to within one grey
+    level. Other devices resize floats and round.
     """
     if images.shape[-2:] == size:
         return images

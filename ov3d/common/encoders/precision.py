@@ -1,4 +1,4 @@
-"""Which floating type an image network runs in."""
+"""The floating-point type of image networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from ov3d.common.base.errors import UsageError
 
 AUTO_VARIABLE = "OV3D_DTYPE"
-"""The environment variable that decides what `auto` means, so that machines with different processors share features."""
+"""The environment variable that sets the meaning of `auto`, so that machines with different processors share features."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -17,8 +17,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def pick_dtype(choice: str, device: torch.device) -> torch.dtype:
     """The type for `choice` on a device.
 
-    `auto` is what OV3D_DTYPE names. Where that is unset, `auto` is fp16 on CUDA; on a CPU it is bf16 if the processor
-    multiplies bf16 itself (AMX or AVX512-BF16), and fp32 if not, because emulated bf16 is slower.
+    `auto` means the value of OV3D_DTYPE. If that is unset, `auto` is fp16 on CUDA; on a CPU it is bf16 if the processor has
+    bf16 instructions (AMX or AVX512-BF16), else fp32, because emulated bf16 is slower.
 
     Raises:
         UsageError: no such type, or fp16 on a CPU.
@@ -39,11 +39,11 @@ def pick_dtype(choice: str, device: torch.device) -> torch.dtype:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The name that identities carry: `float32`, `bfloat16` or `float16`."""
+    """The name used in identities: `float32`, `bfloat16` or `float16`."""
     return str(dtype).removeprefix("torch.")
 
 
 def cpu_multiplies_bf16() -> bool:
-    """Whether this processor has instructions for bf16 products, as far as this torch can tell."""
+    """Whether this processor has bf16 instructions, as far as this torch version can tell."""
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(bool(getattr(torch.cpu, name, bool)()) for name in checks)

@@ -1,4 +1,4 @@
-"""Sentences that a prompt is put into before a text encoder reads it, and the noun phrase that goes in."""
+"""Sentence templates that a prompt is inserted into for a text encoder, and the noun phrase to insert."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _NOT_PLURAL = ("ss", "us", "is")
 def noun_phrase(prompt: str) -> str:
     """The prompt with an article where a single countable thing lacks one: `cat` → `a cat`, `two cats` as it is."""
     words = prompt.strip().rstrip(".!?").split()
-    if not words:  # nothing but full stops
+    if not words:  # only full stops
         return prompt.strip()
     phrase = " ".join(words)
     last = words[-1].lower()
@@ -54,7 +54,7 @@ def noun_phrase(prompt: str) -> str:
 
 
 def bare_noun(prompt: str) -> str:
-    """The prompt without a leading article: `a cat` → `cat`; an article alone stays."""
+    """The prompt without a leading article: `a cat` → `cat`; a lone article is kept."""
     words = prompt.strip().rstrip(".!?").split()
     if len(words) > 1 and words[0].lower() in ("a", "an", "the"):
         words = words[1:]
@@ -62,6 +62,6 @@ def bare_noun(prompt: str) -> str:
 
 
 def fill(templates: Sequence[str], prompt: str) -> list[str]:
-    """The sentences of a prompt, one a template."""
+    """The sentences of a prompt, one per template."""
     phrase = noun_phrase(prompt)
     return [template.format(phrase) if "{}" in template else template for template in templates]

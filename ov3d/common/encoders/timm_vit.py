@@ -2,10 +2,10 @@
 
     timm:NAME                  weights by timm's name, from its hub cache or downloaded
     timm:NAME/PATH             a checkpoint on disk: .safetensors, or a .pth that torch loads with weights_only
-    timm:NAME/random:SEED      seeded random weights, to test with
+    timm:NAME/random:SEED      seeded random weights, for tests
 
-For example `vit_small_patch14_dinov2.lvd142m` or `vit_small_patch16_224.dino`. Position embeddings are resized to the grid
-that is asked for.
+For example `vit_small_patch14_dinov2.lvd142m` or `vit_small_patch16_224.dino`. Position embeddings are resized to the
+requested grid.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from ov3d.common.language.cards import Identity
 
 _RANDOM = "random:"
 _WRAPPERS = ("state_dict", "model", "teacher", "student")
-"""Names under which training code keeps a network's tensors in a checkpoint."""
+"""Keys under which training code stores a network's tensors in a checkpoint."""
 _FILES = ("model.safetensors", "pytorch_model.bin")
-_HINT = "Give the path of a checkpoint (timm:NAME/PATH), or use --refine dino, which needs no download."
+_HINT = "Use the path of a checkpoint (timm:NAME/PATH), or use --refine dino, which needs no download."
 
 
 class TimmPatches:
-    """Images into unit patch tokens of a vision transformer.
+    """Encodes images as unit patch tokens of a vision transformer.
 
     Args:
-        rest: what stands behind `timm:`.
-        device: where it runs.
+        rest: the spec after `timm:`.
+        device: device of the encoder.
         dtype: see `pick_dtype`.
 
     Raises:
         UsageError: no such model, one without patch tokens, or no such type.
         MissingModelError: timm or the weights are not on this machine.
-        DataError: a checkpoint that is not there, or does not fit the model.
+        DataError: a checkpoint is missing, or does not fit the model.
     """
 
     def __init__(self, rest: str, *, device: torch.device, dtype: str = "auto") -> None:
@@ -62,7 +62,7 @@ class TimmPatches:
 
     @property
     def identity(self) -> Identity:
-        """What decides the tokens."""
+        """Everything that determines the tokens."""
         config = self._model.pretrained_cfg
         mean, std = ([round(float(value), 5) for value in config[key]] for key in ("mean", "std"))
         return Identity(
@@ -85,7 +85,7 @@ class TimmPatches:
             UsageError: a side of the grid is below 1.
         """
         if min(grid) < 1:
-            raise UsageError(f"A grid of {grid[0]} x {grid[1]} patches holds none.", "Ask for at least 1 x 1.")
+            raise UsageError(f"The grid must have at least 1 x 1 patches, got {grid[0]} x {grid[1]}.")
         size = (grid[0] * self._patch[0], grid[1] * self._patch[1])
         pixels = (resize(image[None].to(self._device), size).float() - self._shift) * self._scale
         tokens = self._model.forward_features(pixels.to(self._dtype))[0, self._model.num_prefix_tokens :]
@@ -115,18 +115,18 @@ def _refuse_unknown(timm: Any, name: str) -> None:
 
 
 def _load(timm: Any, name: str, given: str) -> tuple[Any, str]:
-    """The model in fp32 on the CPU, and what its weights are."""
+    """The model in fp32 on the CPU, and the identity of its weights."""
     if given.startswith(_RANDOM):
         seed = given.removeprefix(_RANDOM)
         if not (seed.isascii() and seed.isdigit()):
-            raise UsageError(f"{seed!r} is no seed of random weights.", "Write random:0.")
+            raise UsageError(f"The seed of random weights must be an integer, got {seed!r}.", "Write random:0.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(seed))
             return _create(timm, name), f"seed:{seed}"
     model = _create(timm, name)
     path = Path(given).expanduser() if given else _hub_file(model.pretrained_cfg, name)
     if not path.is_file():
-        raise DataError(f"There is no checkpoint {path}.", "Check the path.")
+        raise DataError(f"No checkpoint {path}.", "Check the path.")
     _read_into(model, path, name)
     return model, sha256_of(path.resolve())
 
@@ -143,12 +143,12 @@ def _create(timm: Any, name: str) -> Any:
 
 def _no_tokens(name: str) -> UsageError:
     return UsageError(
-        f"timm's {name} has no patch tokens: it is no vision transformer.", "Name a ViT, such as a DINOv2 one."
+        f"timm's {name} has no patch tokens: it is not a vision transformer.", "Use a ViT, for example a DINOv2 model."
     )
 
 
 def _read_into(model: Any, path: Path, name: str) -> None:
-    """Load a checkpoint; the names that the DINO papers' own files have are understood."""
+    """Load a checkpoint; the key names of the DINO papers' own files are supported."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -163,14 +163,14 @@ def _read_into(model: Any, path: Path, name: str) -> None:
 
         state = checkpoint_filter_fn(state, model)
         result = model.load_state_dict(state, strict=False)
-    except Exception as error:  # a file that is cut, or of another model, fails in many ways
+    except Exception as error:  # truncated files and files of other models fail in many ways
         raise _does_not_load(path, name, first_line(error)) from error
-    if result.missing_keys:  # heads that are left over do not matter, weights that lack do
+    if result.missing_keys:  # extra heads are harmless, missing weights are not
         raise _does_not_load(path, name, f"it lacks {result.missing_keys[0]}")
 
 
 def _does_not_load(path: Path, name: str, reason: str) -> DataError:
-    return DataError(f"The checkpoint {path} does not load into {name}: {reason}.", "Check model and file.")
+    return DataError(f"Cannot load the checkpoint {path} into {name}: {reason}.", "Check the model and the file.")
 
 
 def _hub_file(config: dict[str, Any], name: str) -> Path:
@@ -191,6 +191,6 @@ def _hub_file(config: dict[str, Any], name: str) -> Path:
         for file in files:
             try:
                 return Path(hf_hub_download(repository, file))
-            except Exception as error:  # whatever a hub's client raises, the weights are not here
+            except Exception as error:  # hub clients raise many types
                 reason = first_line(error)
     raise MissingModelError(f"The weights of timm:{name} are not on this machine, and {reason}.", _HINT)

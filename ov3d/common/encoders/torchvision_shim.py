@@ -1,9 +1,9 @@
-"""Make `import torchvision` work where its build does not fit torch's.
+"""Make `import torchvision` work if its build does not match torch's.
 
-A registry may give a CUDA build of torchvision beside a CPU build of torch. Its compiled operators do not load, and its import
-dies at registering a rule for `torchvision::nms`, which does not exist. open_clip and timm need nothing of those operators,
-only the Python parts. Saying what the missing operators look like is enough for the import; calling one still fails.
-Where torchvision imports properly, nothing is done.
+A registry may provide a CUDA build of torchvision with a CPU build of torch. Its compiled operators do not load, and its
+import fails when registering a rule for `torchvision::nms`, which does not exist. open_clip and timm need none of those
+operators, only the Python parts. Declaring the missing operators is enough for the import; calling one still fails.
+If torchvision imports properly, nothing is done.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ov3d.common.base.errors import MissingModelError
 _MISSING_OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
-# A library's operators vanish with the object that defined them.
+# A library's operators are removed with the object that defined them.
 _definitions: list[Any] = []
 
 
 def import_torchvision() -> bool:
-    """Import torchvision, defining the operators that its build lacks.
+    """Import torchvision, declaring the operators that its build lacks.
 
     Returns:
-        Whether operators had to be defined.
+        Whether operators had to be declared.
 
     Raises:
         MissingModelError: torchvision is not installed, or fails for another reason.
@@ -58,6 +58,6 @@ def import_torchvision() -> bool:
 def _broken(error: Exception) -> MissingModelError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return MissingModelError(
-        f"torchvision cannot be imported beside torch {torch.__version__}: {reason}.",
-        "Install the torchvision that belongs to this torch.",
+        f"torchvision cannot be imported with torch {torch.__version__}: {reason}.",
+        "Install the torchvision version that matches torch.",
     )

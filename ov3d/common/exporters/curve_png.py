@@ -16,13 +16,13 @@ INK, FAINT, LINE = (30, 30, 34), (220, 220, 224), (32, 96, 176)
 
 
 def write_curve(path: Path, curves: Path, title: str, value: str = "loss") -> Path:
-    """Draw a value of a JSONL file of curves over its steps.
+    """Draw one value of a JSONL file of curves against its steps.
 
     Args:
         path: the PNG.
         curves: lines of `step` and values, as `ov3d.common.learning.curves` writes them.
         title: written above.
-        value: which one is drawn; lines without it are left out.
+        value: the value to draw; lines without it are skipped.
     """
     from PIL import Image, ImageDraw
 

@@ -1,4 +1,4 @@
-"""What is drawn over pictures of answers: outlines and numbers of objects, a legend with the range of scores, a scale bar."""
+"""Annotations on pictures of answers: outlines and numbers of objects, a legend with the range of scores, a scale bar."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ INK = (245, 245, 245)
 SHADE = (16, 16, 20)
 DIMMED = 0.8
 COLOURFUL = 0.35
-"""How bright and how colourful the picture stays under the heat: enough to know the place, too little to be taken for heat."""
+"""Brightness and saturation of the picture under the heat: enough to recognise the scene, too little to look like heat."""
 HEAT_ALPHA = 0.7
 SHADING = 0.45
-"""How much of the picture's light and dark the heat takes on, so that one still sees what it lies on."""
+"""How much the picture's brightness modulates the heat, so that what is below stays visible."""
 
 
 def blend_heat(rgb: UInt8[Array, "h w 3"], heat: Float[Array, "h w"]) -> UInt8[Array, "h w 3"]:
-    """Lay heat in [0, 1] over a picture; where it is cold, the picture shows, dimmed and greyed."""
+    """Overlay heat in [0, 1] on a picture; cold areas show the picture dimmed and greyed."""
     base = rgb.astype(np.float32)
     grey = base.mean(axis=2, keepdims=True)
     base = DIMMED * (grey + COLOURFUL * (base - grey))
@@ -40,7 +40,7 @@ def blend_heat(rgb: UInt8[Array, "h w 3"], heat: Float[Array, "h w"]) -> UInt8[A
 
 
 def soften(values: Float[Array, "h w"], radius: float) -> Float[Array, "h w"]:
-    """A Gaussian blur of values in [0, 1] (to 8 bits), so that the squares of points do not show."""
+    """Gaussian blur of values in [0, 1] (in 8 bits), to hide the squares of painted points."""
     from PIL import Image, ImageFilter
 
     picture = Image.fromarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
@@ -48,7 +48,7 @@ def soften(values: Float[Array, "h w"], radius: float) -> Float[Array, "h w"]:
 
 
 def tidied(ranks: Int32[Array, "h w"], radius: float) -> Int32[Array, "h w"]:
-    """A map of object ranks (-1: none) with its ragged edges evened out: each object blurred, then cut at one half."""
+    """A map of object ranks (-1: none) with ragged edges smoothed: each object is blurred, then thresholded at one half."""
     result = np.full(ranks.shape, -1, np.int32)
     for rank in np.unique(ranks[ranks > 0]).tolist():
         result[soften((ranks == rank).astype(np.float32), radius) > 0.5] = rank
@@ -56,7 +56,7 @@ def tidied(ranks: Int32[Array, "h w"], radius: float) -> Int32[Array, "h w"]:
 
 
 def draw_outlines(rgb: UInt8[Array, "h w 3"], ranks: Int32[Array, "h w"], thickness: int) -> UInt8[Array, "h w 3"]:
-    """Outline the objects of a map of ranks (-1: none): light inside, dark around it, so that it shows on any ground."""
+    """Outline the objects of a map of ranks (-1: none): light with a dark border, visible on any background."""
     result = rgb.copy()
     inner, outer = _shrunk(ranks, thickness), _shrunk(ranks, -thickness)
     result[(outer != ranks) & (ranks < 0)] = SHADE
@@ -65,7 +65,7 @@ def draw_outlines(rgb: UInt8[Array, "h w 3"], ranks: Int32[Array, "h w"], thickn
 
 
 def _shrunk(ranks: Int32[Array, "h w"], steps: int) -> Int32[Array, "h w"]:
-    """The map after `steps` pixels are taken from every object's edge, or given to it where `steps` is negative."""
+    """The map with every object's edge shrunk by `steps` pixels, or grown if `steps` is negative."""
     grown = ranks.copy()
     for _ in range(abs(steps)):
         padded = np.pad(grown, 1, mode="edge")
@@ -92,7 +92,7 @@ def badge_place(mask: Bool[Array, "h w"]) -> tuple[float, float]:
 
 
 def with_legend(picture: Image, answer: Answer, caption: str) -> Image:
-    """The picture over a strip that says what was asked, where, and which colour is which score."""
+    """The picture above a strip with the prompt, the place, and the colour scale of scores."""
     from PIL import Image, ImageDraw
 
     width, height = picture.size
@@ -135,7 +135,7 @@ def draw_scale_bar(draw: ImageDraw, pixels_per_unit: float, unit: str, x: float,
 
 
 def round_length(most: float) -> float:
-    """The largest of 1, 2 and 5 times a power of ten that is not above `most` > 0."""
+    """The largest of 1, 2 and 5 times a power of ten that is at most `most` > 0."""
     power = 10.0 ** math.floor(math.log10(most))
     return max((step * power for step in (1.0, 2.0, 5.0) if step * power <= most), default=power)
 

@@ -78,7 +78,7 @@ def write_sweep_labels(
         root: folder of the results.
         sweep: which one, and which rows of its file the points are.
         labels: class ids of a scene of that data set, `IGNORE` for points of no class.
-        instances: ids of objects, negative for points of none; None: there are no objects. Ids of `object_ids` keep their
+        instances: ids of objects, negative for points without one; None means no objects. Ids of `object_ids` keep their
             numbers where the format holds them; any others are numbered anew, from 1 within each class.
         split: of nuScenes; names a folder.
 

@@ -1,6 +1,6 @@
-"""An answer as a moving picture: the scene from a path round it, with the heat of the prompt on it.
+"""An answer as an animation: the scene from a path around it, overlaid with the prompt's heat.
 
-Who renders the frames is handed in: a backend whose field can be looked at from anywhere, or `PaintedPoints`, which paints the
+The renderer is an argument: a backend whose field can be rendered from anywhere, or `PaintedPoints`, which paints the
 index's own points and works for every run.
 """
 
@@ -31,16 +31,16 @@ RING_FOCAL = 1.1
 """Focal length of the camera on a ring, in widths."""
 
 ViewRenderer = Callable[[Camera, Array], tuple[Array, Array]]
-"""Renders a view: (camera, world_from_camera [4, 4]) to RGB [h, w, 3] and raw scores of the prompt [h, w], -inf where nothing
-is seen."""
+"""Renders a view: (camera, world_from_camera [4, 4]) to RGB [h, w, 3] and raw scores of the prompt [h, w], -inf where the
+view is empty."""
 
 
 class PaintedPoints:
-    """A `ViewRenderer` of an index' points.
+    """A `ViewRenderer` of an index's points.
 
     Args:
         index: the points.
-        answer: of this index.
+        answer: for this index.
     """
 
     def __init__(self, index: LanguageIndex, answer: Answer) -> None:
@@ -60,11 +60,11 @@ class PaintedPoints:
 def path_round(
     index: LanguageIndex, views: ViewSet | None, num_frames: int, long_side: int
 ) -> tuple[Camera, Float64[Array, "n 4 4"]]:
-    """A camera and its poses round a scene: among its photographs, or on a ring where there are none.
+    """A camera and its poses around a scene: among its photographs, or on a ring without photographs.
 
     Args:
         index: the points.
-        views: the photographs, or none.
+        views: the photographs, or None.
         num_frames: n.
         long_side: of a frame, pixels.
 
@@ -98,16 +98,16 @@ def write_orbit(
     Args:
         path: ends in .png or .mp4.
         index: the points.
-        answer: of this index.
-        views: the photographs, or none.
-        renderer: makes the frames.
-        num_frames: how many.
+        answer: for this index.
+        views: the photographs, or None.
+        renderer: renders the frames.
+        num_frames: number of frames.
         long_side: of a frame, pixels.
-        progress: hears how far it is.
+        progress: receives progress.
 
     Raises:
-        UsageError: the path is of no known kind, or an MP4 and there is no ffmpeg.
-        DataError: there is nothing to go round.
+        UsageError: the extension is unknown, or it is .mp4 and ffmpeg is not installed.
+        DataError: the index has neither photographs nor points.
         StorageError: it cannot be written.
     """
     check_animation(path)

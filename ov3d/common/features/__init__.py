@@ -2,5 +2,5 @@
 
     CropPlan (crops.py) -> extract_features (extract.py) -> FeatureStore (store.py) -> features at pixels (views.py)
 
-This layer is handed an encoder; it imports none.
+This layer is given an encoder and imports none itself.
 """

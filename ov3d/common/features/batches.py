@@ -1,7 +1,7 @@
-"""Crops of several images in one batch.
+"""Batches crops of several images.
 
-Crops of one pixel size go to the encoder together, wherever they come from. An image waits with its last crops until the
-next one fills the batch; where too many images wait, the batches are sent as they are, so that memory stays bounded.
+Crops of one pixel size are encoded together, even from different images. The last crops of an image wait until the next
+image fills the batch; if too many images wait, incomplete batches are encoded, so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ov3d.common.language.cards import ImageTextEncoder
 from ov3d.common.scenes.scene import Frame
 
 MAX_WAITING = 8
-"""Images that may wait for their last crops."""
+"""Maximum number of images waiting for their last crops."""
 
 MAX_BATCH_BYTES = 1 << 27
 """Size of a batch of crops, 8 bits a channel; the encoder's resized copy comes on top."""
@@ -30,8 +30,8 @@ class PendingImage:
     """An image whose crops are being encoded.
 
     Attributes:
-        frame: where it is from.
-        vectors: the crops' unit vectors, one array a scale, filled as batches come back.
+        frame: its frame.
+        vectors: the crops' unit vectors, one array per scale, filled as batches come back.
     """
 
     def __init__(self, frame: Frame, image: UInt8[Tensor, "3 h w"], grids: list[CropGrid], dim: int) -> None:
@@ -47,9 +47,9 @@ class Batcher:
     """Collects crops and encodes them in batches.
 
     Args:
-        encoder: the image side is used.
-        batch_size: the most crops a batch.
-        finished: called with each image when its last vector is there.
+        encoder: its image side is used.
+        batch_size: maximum number of crops per batch.
+        finished: called with each image after its last crop.
         advance: called with the number of crops of each batch.
     """
 
@@ -68,7 +68,7 @@ class Batcher:
         self._waiting: list[PendingImage] = []
 
     def add(self, pending: PendingImage) -> None:
-        """Take an image in, and encode every batch that is full."""
+        """Add an image, and encode every full batch."""
         self._waiting.append(pending)
         for scale, grid in enumerate(pending.grids):
             self._queues.setdefault(grid.size, deque()).append((pending, scale, 0, len(grid)))
@@ -81,7 +81,7 @@ class Batcher:
                     self._encode(grid.size)
 
     def flush(self) -> None:
-        """Encode what is left."""
+        """Encode the remaining crops."""
         for size in list(self._queues):
             while self._num_queued(size):
                 self._encode(size)
@@ -124,5 +124,5 @@ class Batcher:
 
 
 def not_finite(spec: str, images: str) -> DataError:
-    """What an encoder that gives NaN or infinity for some images is refused with."""
-    return DataError(f"Encoder {spec} gives vectors that are not finite, for {images}.", "Try another encoder.")
+    """The error for an encoder that returns NaN or infinity for some images."""
+    return DataError(f"Encoder {spec} returned NaN or infinity for {images}.", "Try another encoder.")

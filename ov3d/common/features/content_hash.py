@@ -1,7 +1,7 @@
-"""The content hash of an image file, remembered by its path, size and time of change.
+"""The content hash of an image file, cached by its path, size and modification time.
 
-The memory is an SQLite file beside the features. It can only save time: a row that does not match its own check value, a
-damaged file or a locked one count as "not known", and the image is hashed again.
+The cache is an SQLite file next to the features. It only saves time: if a row does not match its own check value, or the file
+is damaged or locked, the image is hashed again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ov3d.common.base.errors import DataError
 from ov3d.common.base.files import hash_file, hash_text
 
 SETTLED_NS = 2_000_000_000
-"""A file that was changed less than this ago is hashed but not remembered: it could change again within the tick of its
-file system's clock, and then look the same."""
+"""Hashes of files changed more recently than this are not cached: the file could change again within one tick of its file
+system's clock, without a visible change of time."""
 
 
 _TABLE = """CREATE TABLE IF NOT EXISTS images
@@ -28,10 +28,10 @@ _TABLE = """CREATE TABLE IF NOT EXISTS images
 
 
 class ContentHasher:
-    """Hashes image files, once a file and change.
+    """Hashes image files, once per change.
 
     Args:
-        memo_path: the SQLite file to remember in.
+        memo_path: the SQLite file of the cache.
     """
 
     def __init__(self, memo_path: Path) -> None:
@@ -46,7 +46,7 @@ class ContentHasher:
 
         Args:
             path: the image.
-            refresh: read the file even where its hash is remembered.
+            refresh: read the file even if its hash is cached.
 
         Raises:
             DataError: there is no such file, or it cannot be read.
@@ -61,7 +61,7 @@ class ContentHasher:
                     return known[2]
             digest = hash_file(path)
         except FileNotFoundError:
-            raise DataError(f"There is no image at {path}.", "Put it back, or take its pose out.") from None
+            raise DataError(f"No image at {path}.", "Restore it, or remove its pose.") from None
         except OSError as error:
             raise DataError(f"Image {path} cannot be read: {error.strerror or error}.", "Replace the file.") from None
         if time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
@@ -81,7 +81,7 @@ class ContentHasher:
         self._with_memo(lambda memo: memo.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", row))
 
     def _with_memo(self, use: Callable[[sqlite3.Connection], Any]) -> Any:
-        """What `use` gives within a transaction, or nothing where the memory cannot be used; a damaged file is removed."""
+        """The result of `use` in a transaction, or None if the cache is unusable; a damaged file is removed."""
         with self._lock:
             try:
                 memo = self._opened()
@@ -89,7 +89,7 @@ class ContentHasher:
                     return use(memo)
             except (sqlite3.OperationalError, OSError):
                 self._close()
-                return None  # locked by a slow process, a full disk, a folder that cannot be written
+                return None  # locked by a slow process, full disk, unwritable folder
             except sqlite3.DatabaseError:
                 self._close()
                 with contextlib.suppress(OSError):
@@ -97,14 +97,14 @@ class ContentHasher:
                 return None
 
     def _opened(self) -> sqlite3.Connection:
-        """The connection, kept open: opening one takes longer than asking it."""
+        """The connection, kept open because opening takes longer than a query."""
         if self._memo is None or self._owner != os.getpid():
             self._memo_path.parent.mkdir(parents=True, exist_ok=True)
             self._memo, self._owner = (
                 sqlite3.connect(self._memo_path, timeout=5.0, check_same_thread=False),
                 os.getpid(),
             )
-            # What a power cut loses is hashed again; what a kill interrupts, SQLite's journal rolls back.
+            # Rows lost in a power cut are hashed again; SQLite's journal rolls back interrupted writes.
             self._memo.execute("PRAGMA synchronous = OFF")
             self._memo.execute(_TABLE)
         return self._memo

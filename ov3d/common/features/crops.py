@@ -1,8 +1,8 @@
-"""Which crops of an image are encoded, and how they are cut.
+"""The crops of an image to encode, and how they are cut.
 
 A plan is a few square crop sizes, each on a regular grid that covers the image. Sizes are fractions of the image's long
-side, so that a plan means the same for every resolution: with the default plan a 640x480 view has 24 x 17 crops of 96 px
-and 13 x 9 crops of 160 px, 525 in all.
+side, so a plan works the same at every resolution: with the default plan a 640x480 view has 24 x 17 crops of 96 px and
+13 x 9 crops of 160 px, 525 in all.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Int32, UInt8
 
 ALGORITHM = "crops-1"
-"""Part of every plan's key: raised when the same plan would give other numbers."""
+"""Part of every plan's key: increased when the same plan would give other numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CropGrid:
-    """Crops of one size: one at every pair of a column and a row.
+    """Crops of one size, one per column and row.
 
     Attributes:
         xs: left edges of the columns, ascending, in pixels of the working image.
@@ -49,14 +49,14 @@ class CropGrid:
 
 @dataclass(frozen=True, slots=True)
 class CropPlan:
-    """Which crops of an image are encoded, and how pixels average them.
+    """The crops of an image to encode, and how pixels average them.
 
     Attributes:
-        fractions: side of the crops over the image's long side, one a scale.
-        stride: distance between neighbouring crops over their side.
-        sigma: standard deviation of the Gaussian weight of a crop around its centre, over its side.
-        working_side: images with a longer side are reduced to it before cutting: with the default the smallest crop is
-            then 288 px, which is more than the encoders look at.
+        fractions: side of the crops divided by the image's long side, one per scale.
+        stride: distance between neighbouring crops divided by their side.
+        sigma: standard deviation of a crop's Gaussian weight around its centre, divided by its side.
+        working_side: larger images are reduced to this long side before cutting: with the default the smallest crop is then
+            288 px, which exceeds the encoders' input size.
     """
 
     fractions: tuple[float, ...] = (96 / 640, 160 / 640)
@@ -67,18 +67,17 @@ class CropPlan:
     def __post_init__(self) -> None:
         if not self.fractions or not all(0 < fraction <= 1 for fraction in self.fractions):
             raise UsageError(
-                f"Crop fractions {list(self.fractions)} are not within (0, 1].", "Give at least one, like 0.15."
+                f"Crop fractions must be within (0, 1], got {list(self.fractions)}.", "Give at least one, such as 0.15."
             )
         if not (0 < self.stride <= 1 and self.sigma > 0 and self.working_side >= 1):
             raise UsageError(
-                f"A crop plan of stride {self.stride}, sigma {self.sigma} and working side {self.working_side} "
-                "covers no image.",
-                "The stride is within (0, 1], the others are positive.",
+                f"Invalid crop plan: stride {self.stride}, sigma {self.sigma}, working side {self.working_side}.",
+                "The stride must be within (0, 1], the others positive.",
             )
 
     @property
     def key(self) -> str:
-        """32 hexadecimal digits that name this plan in caches."""
+        """32 hexadecimal digits that identify it in caches."""
         return hash_text(ALGORITHM, json.dumps(self.to_json(), sort_keys=True))
 
     def to_json(self) -> dict[str, Any]:
@@ -91,11 +90,11 @@ class CropPlan:
         return cls(**{**data, "fractions": tuple(data["fractions"])})
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) at which crops are cut from an image of that size."""
+        """(width, height) to which an image of that size is reduced before cutting crops."""
         return bounded_size(width, height, self.working_side)
 
     def boxes(self, width: int, height: int) -> list[CropGrid]:
-        """The grids of an image of `width` x `height` pixels, one a scale, in pixels of the working image."""
+        """The grids of an image of `width` x `height` pixels, one per scale, in pixels of the working image."""
         width, height = self.working_size(width, height)
         grids = []
         for fraction in self.fractions:
@@ -105,11 +104,11 @@ class CropPlan:
         return grids
 
     def num_crops(self, width: int, height: int) -> int:
-        """How many crops an image of that size has."""
+        """Number of crops of an image of that size."""
         return sum(len(grid) for grid in self.boxes(width, height))
 
     def estimated_bytes(self, width: int, height: int, dim: int) -> int:
-        """About how large the stored crops of an image of that size are."""
+        """Approximate bytes of the stored crops of an image of that size."""
         return self.num_crops(width, height) * (2 * dim + 6)
 
 
@@ -122,7 +121,7 @@ def bounded_size(width: int, height: int, long_side: int) -> tuple[int, int]:
 
 
 def resized(image: UInt8[Array, "h w 3"], size: tuple[int, int]) -> UInt8[Array, "h2 w2 3"]:
-    """The image at (width, height) by Pillow's antialiased bicubic filter; the same array where nothing changes."""
+    """The image at (width, height) by Pillow's antialiased bicubic filter; the same array if the size is unchanged."""
     if (image.shape[1], image.shape[0]) == size:
         return image
     from PIL import Image
@@ -138,8 +137,8 @@ def channels_first(image: UInt8[Array, "h w 3"], device: torch.device) -> UInt8[
 def cut(image: UInt8[Tensor, "3 h w"], corners: Int32[Array, "m 2"], size: int, out: UInt8[Tensor, "m 3 s s"]) -> None:
     """Copy the crops at `corners` (x, y) into `out`, on the image's device.
 
-    Both ways index a view in which every position of the window is an element: nothing but the crops is copied. NumPy's
-    copy of such a view is 15 times faster than torch's on the CPU; on other devices the image is there already.
+    Both ways index a sliding-window view, so only the crops are copied. NumPy's copy of such a view is 15 times faster than
+    torch's on the CPU; on other devices the image is already there.
     """
     xs, ys = corners[:, 0], corners[:, 1]
     if image.device.type == "cpu":
@@ -152,7 +151,7 @@ def cut(image: UInt8[Tensor, "3 h w"], corners: Int32[Array, "m 2"], size: int, 
 
 
 def window_starts(length: int, size: int, step: int) -> Int32[Array, " k"]:
-    """Starts of windows every `step`, the last one moved back to the border so that nothing is left uncovered."""
+    """Starts of windows every `step`, the last moved back to the border so that everything is covered."""
     starts = list(range(0, length - size + 1, step))
     if starts[-1] + size < length:
         starts.append(length - size)

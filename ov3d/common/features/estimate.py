@@ -1,7 +1,7 @@
-"""What an extraction will take, before it is started: bytes on the disk, memory, and time measured on a few crops.
+"""Estimates the cost of an extraction: bytes on disk, memory, and time measured on a few crops.
 
-Time is that of one small batch through the encoder, scaled to all crops, and of one photograph's decoding: right within a
-factor of about two while the machine stays as busy as it is.
+Time is extrapolated from one small batch of crops and the decoding of one photograph: right within a factor of about two if
+the load of the machine does not change.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from ov3d.common.scenes.scene import Frame
 
 PROBE_CROPS, PROBE_WINDOWS = 16, 2
 DECODED_COPIES = 3
-"""A photograph while it is decoded: the decoder's pixels, the array, and one more where it is turned or straightened."""
+"""Copies of a photograph during decoding: the decoder's, the array, and one more if it is rotated or undistorted."""
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held so far, in bytes; 0 where the system does not say."""
+    """The peak memory of this process so far, in bytes; 0 if unknown."""
     return peak_bytes() or 0
 
 
 def estimate_extraction(
     plan: ExtractPlan, store: FeatureStore, encoder: ImageTextEncoder | DenseEncoder, device: torch.device
 ) -> Mapping[str, Any]:
-    """What encoding the images of a plan would take.
+    """Estimate the cost of encoding the images of a plan.
 
     Args:
         plan: from `plan_extraction`.
-        store: it was planned for.
-        encoder: is run once, on a small batch.
-        device: where it runs.
+        store: the store of the plan.
+        encoder: run on a small batch.
+        device: device of the encoder.
 
     Returns:
         `bytes` on the disk, `peak_bytes` of this process's memory, `seconds`.
@@ -62,7 +62,7 @@ def estimate_extraction(
 def _seconds_a_crop(
     frame: Frame, plan: CropPlan | TokenPlan, encoder: ImageTextEncoder | DenseEncoder, device: torch.device
 ) -> float:
-    """Encode a small batch twice; the first time only warms up."""
+    """Encode a small batch twice; the first time is a warm-up."""
     run: Callable[[Tensor], Tensor]
     if isinstance(plan, CropPlan):
         assert isinstance(encoder, ImageTextEncoder)
@@ -83,6 +83,6 @@ def _decoding(frame: Frame) -> float:
     start = time.perf_counter()
     try:
         frame.load_image()
-    except DataError:  # it will be left out, and said
+    except DataError:  # it will be skipped and reported
         return 0.0
     return time.perf_counter() - start

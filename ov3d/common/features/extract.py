@@ -1,7 +1,7 @@
 """Extraction: encode the crops (or the patches) of images and store them, image by image.
 
-What is stored is skipped, a damaged file is made anew (and said), and each image is written when its last crop is
-encoded, so that a killed run goes on where it stopped. An image that cannot be read does not stop the others.
+Stored images are skipped, damaged files are reported and recomputed, and each image is written after its last crop, so that a
+killed run resumes where it stopped. Unreadable images do not stop the others.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from ov3d.common.scenes.scene import Frame
 
 @dataclass(frozen=True, slots=True)
 class ExtractReport:
-    """What an extraction did.
+    """The results of an extraction.
 
     Attributes:
-        images: how many were stored now.
-        skipped: how many were stored before, or are copies of one that was.
-        failed: (name, reason) of images that cannot be read.
-        crops: how many were encoded; windows, where the encoder gives patches.
-        bytes: size of the files that were written.
-        seconds: how long it took.
+        images: number of newly stored images.
+        skipped: number of images that were already stored, or are copies of a stored one.
+        failed: (name, reason) of unreadable images.
+        crops: number of encoded crops, or windows for encoders of patches.
+        bytes: size of the written files.
+        seconds: time taken.
     """
 
     images: int
@@ -49,17 +49,17 @@ class ExtractReport:
 
 @dataclass(slots=True)
 class ExtractPlan:
-    """What an extraction would do.
+    """A plan of an extraction.
 
     Attributes:
-        images: how many there are.
+        images: total number of images.
         crops_of: images whose crops must be encoded.
         refinement_of: images that must be refined.
-        copies: an image of the same content as an earlier one that has something to do, and that one.
-        failed: (name, reason) of images that cannot be read.
-        damaged: (name, what is wrong) of stored files that must be made anew.
-        crops: how many must be encoded; windows, where the encoder gives patches.
-        bytes: about how much will be written.
+        copies: pairs of an image and an earlier image to process with the same content.
+        failed: (name, reason) of unreadable images.
+        damaged: (name, reason) of stored files that must be recomputed.
+        crops: number of crops to encode, or windows for encoders of patches.
+        bytes: approximate size of the files to write.
     """
 
     images: int
@@ -73,7 +73,7 @@ class ExtractPlan:
 
     @property
     def missing(self) -> int:
-        """How many images have something to do."""
+        """Number of images to process."""
         return len({id(frame) for frame in (*self.crops_of, *self.refinement_of)})
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class ExtractPlan:
 
 
 def plan_extraction(frames: Sequence[Frame], store: FeatureStore) -> ExtractPlan:
-    """What `extract_features` would do, without an encoder; images are hashed, not decoded."""
+    """Plan `extract_features`, without an encoder; images are hashed, not decoded."""
     plan, unrefined, seen = ExtractPlan(len(frames)), store.unrefined(), dict[str, Frame]()
     for frame in frames:
         try:
@@ -132,17 +132,17 @@ def extract_features(
 
     Args:
         frames: posed photographs.
-        store: where features go; what is in it already is left.
-        encoder: must be the one of the store's card.
-        device: where crops are cut; the encoder's own device.
-        patch_encoder: gives the tokens of the refinement; needed where the store refines.
-        progress: told about crops, and of damaged files and images that cannot be read.
-        batch_size: the most crops or windows a batch; it changes no number.
+        store: receives the features; stored ones are kept.
+        encoder: must match the store's card.
+        device: where crops are cut; the encoder's device.
+        patch_encoder: provides the tokens of the refinement; required if the store refines.
+        progress: receives progress, and reports of damaged files and unreadable images.
+        batch_size: maximum number of crops or windows per batch; does not affect results.
 
     Raises:
-        UsageError: encoder and store do not fit each other.
-        DataError: no image can be read, or the encoder gives values that are not finite.
-        StorageError: a file cannot be written; what was written stays.
+        UsageError: encoder and store do not match.
+        DataError: no image can be read, or the encoder returns NaN or infinity.
+        StorageError: a file cannot be written; files already written are kept.
     """
     start, listener, device = time.perf_counter(), progress or Silent(), torch.device(device)
     _check_fit(store, encoder, patch_encoder)
@@ -168,7 +168,7 @@ def _failures(plan: ExtractPlan, encoding: Encoding, listener: Progress) -> tupl
             unreadable[id(copy)] = copy, unreadable[id(original)][1]
     failed = (*plan.failed, *((frame.name, reason) for frame, reason in unreadable.values()))
     for name, reason in failed:
-        listener.say(f"Image {name} is left out: {reason}")
+        listener.say(f"Image {name} is skipped: {reason}")
     if failed and len(failed) == plan.images:
         name, reason = failed[0]
         raise DataError(f"None of {plan.images} images can be read; the first, {name}: {reason}", "Check the files.")
@@ -186,9 +186,9 @@ def _check_fit(
         )
     kind, needed = ("crops", ImageTextEncoder) if isinstance(store.plan, CropPlan) else ("patches", DenseEncoder)
     if not isinstance(encoder, needed):
-        raise UsageError(f"The store is of {kind}, and {encoder.card.spec} encodes none.", "Give it the plan it fits.")
+        raise UsageError(f"The store holds {kind}, which {encoder.card.spec} does not encode.", "Use a matching plan.")
     if store.refiner is not None and (patch_encoder is None or patch_encoder.identity != store.refiner.patches):
         raise UsageError(
-            f"The store refines with {store.refiner.patches.model}, and that patch encoder was not given.",
+            f"The store refines with {store.refiner.patches.model}, but that patch encoder was not given.",
             "Make the refiner from the patch encoder's own identity.",
         )

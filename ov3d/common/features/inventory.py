@@ -1,7 +1,7 @@
-"""What the cache of 2D features holds, by encoder, and what may be taken out of it.
+"""The contents of the feature cache by encoder, and what may be deleted.
 
-Files are judged by folder, size and the time they were written; none is opened. A run that is not finished still needs the
-features of its photographs. A finished one has lifted features of its own: it answers, and training from it goes on, without.
+Files are selected by folder, size and modification time, without opening them. Unfinished runs still need the features of
+their photographs. Finished runs have their own lifted features for queries and further training.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HOURS = {"h": 1, "d": 24, "w": 168}
 
 @dataclass(frozen=True, slots=True)
 class CachedFile:
-    """One file of the cache: its place, bytes and when it was written (seconds since 1970)."""
+    """One file of the cache: path, size in bytes and modification time (seconds since 1970)."""
 
     path: Path
     size: int
@@ -35,11 +35,11 @@ class CachedFile:
 
 @dataclass(frozen=True, slots=True)
 class EncoderFolder:
-    """The features by one encoder.
+    """The features of one encoder.
 
     Attributes:
-        name: of the folder: the encoder's spec and the first digits of its identity.
-        files: in the order they were written.
+        name: name of the folder: the encoder's spec and the first digits of its identity.
+        files: files, oldest first.
     """
 
     name: str
@@ -64,13 +64,13 @@ class EncoderFolder:
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What pruning would delete.
+    """The files that pruning deletes.
 
     Attributes:
         root: the folder of features.
-        files: what would go.
-        unfinished: runs without a manifest whose encoder loses files: going on with them encodes photographs again.
-        finished: runs by such an encoder: they answer without, but `ov3d eval` has no rows of their photographs any more.
+        files: the files to delete.
+        unfinished: runs without a manifest whose encoder loses files: resuming them encodes photographs again.
+        finished: finished runs of such an encoder: they can be queried, but `ov3d eval` can no longer score photographs.
     """
 
     root: Path
@@ -95,13 +95,13 @@ class PrunePlan:
 
 
 def list_cache(root: Path | None = None) -> list[EncoderFolder]:
-    """The folders of the cache, an encoder each, by name; `root` is `features` in ov3d's cache by default."""
+    """The folders of the cache, one per encoder, by name; `root` is `features` in ov3d's cache by default."""
     root = root if root is not None else default_root()
     folders = []
     for folder in sorted(path for path in root.glob("*") if path.is_dir()):
         files = []
         for path in (*folder.glob("??/*.safetensors"), *folder.glob(f"{FOLDER_NAME}/*{ENDING}")):
-            with contextlib.suppress(FileNotFoundError):  # another process prunes as well
+            with contextlib.suppress(FileNotFoundError):  # another process may be pruning
                 stat = path.stat()
                 files.append(CachedFile(path, stat.st_size, stat.st_mtime))
         folders.append(EncoderFolder(folder.name, tuple(sorted(files, key=lambda file: (file.written, file.path)))))
@@ -117,28 +117,28 @@ def plan_prune(
     outputs: Path | None = None,
     now: float | None = None,
 ) -> PrunePlan:
-    """What to delete: files of an encoder, older than so many seconds, and the oldest ones until the rest is small enough.
+    """Select files to delete: by encoder, by age, and the oldest until the rest is small enough.
 
     Args:
         root: the folder of features.
-        older_than: seconds since a file was written; none does not ask.
-        max_bytes: what may stay of the encoder's files, or of all; none does not ask.
-        encoder: an encoder's spec or folder; none means all.
-        outputs: where runs are looked for.
-        now: seconds since 1970; none is now.
+        older_than: minimum age in seconds; None for any age.
+        max_bytes: maximum remaining size of the encoder's files, or of all files; None for no limit.
+        encoder: an encoder's spec or folder; None for all.
+        outputs: folder of runs.
+        now: current time, seconds since 1970; None uses the clock.
 
     Raises:
-        UsageError: nothing says what to delete, or there is no such encoder.
+        UsageError: no filter was given, or there is no such encoder.
     """
     if older_than is None and max_bytes is None and encoder is None:
-        raise UsageError("Nothing says what to delete.", "Give --encoder, --older-than or --max-size.")
+        raise UsageError("Nothing to delete was specified.", "Add --encoder, --older-than or --max-size.")
     root = root if root is not None else default_root()
     folders = list_cache(root)
     if encoder is not None:
         names = [folder.name for folder in folders]
         folders = [one for one in folders if encoder == one.name or one.name.rpartition("-")[0] == family_name(encoder)]
         if not folders:
-            raise UsageError(f"The cache has no features by {encoder!r}.", did_you_mean(encoder, names))
+            raise UsageError(f"The cache has no features of {encoder!r}.", did_you_mean(encoder, names))
     files = sorted((file for folder in folders for file in folder.files), key=lambda file: (file.written, file.path))
     before = (time.time() if now is None else now) - (older_than or 0)
     chosen = files if max_bytes is None else files[: _surplus(files, max_bytes)]
@@ -150,47 +150,47 @@ def plan_prune(
 
 
 def prune(plan: PrunePlan, *, force: bool = False) -> None:
-    """Delete what a plan names.
+    """Delete the files of a plan.
 
     Raises:
-        DataError: unfinished runs need some of it, and nobody insisted.
+        DataError: unfinished runs need some of them, and `force` is false.
         StorageError: a file cannot be deleted.
     """
     if plan.unfinished and not force:
         runs = ", ".join(map(str, plan.unfinished[:3])) + (", ..." if len(plan.unfinished) > 3 else "")
         raise DataError(
-            f"{len(plan.unfinished)} unfinished runs may need features that would be deleted: {runs}.",
-            "Finish them (ov3d train ... --resume RUN), or insist with --force.",
+            f"{len(plan.unfinished)} unfinished runs may need the features to be deleted: {runs}.",
+            "Finish them (ov3d train ... --resume RUN), or delete anyway with --force.",
         )
     for file in plan.files:
         try:
             file.path.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
-                f"{file.path} cannot be deleted: {error.strerror}.", "Check its folder's rights."
+                f"Cannot delete {file.path}: {error.strerror}.", "Check the permissions of its folder."
             ) from None
-        with contextlib.suppress(OSError):  # others are left in it
+        with contextlib.suppress(OSError):  # it still has files
             file.path.parent.rmdir()
 
 
 def parse_size(text: str) -> int:
-    """Bytes that a text like `500MB` or `2.5 GB` means (powers of 1000)."""
+    """Parse a size like `500MB` or `2.5 GB` (powers of 1000) into bytes."""
     found = _SIZE.fullmatch(text.strip())
     if found is None:
-        raise UsageError(f"{text!r} is no size.", "Write for example 500MB or 20GB.")
+        raise UsageError(f"--max-size must be a size such as 500MB or 20GB, got {text!r}.")
     return int(float(found[1]) * 1000 ** " kmgt".index(found[2].lower() or " "))
 
 
 def parse_age(text: str) -> float:
-    """Seconds that a text like `12h`, `30d` or `2w` means."""
+    """Parse an age like `12h`, `30d` or `2w` into seconds."""
     found = _AGE.fullmatch(text.strip())
     if found is None:
-        raise UsageError(f"{text!r} is no age.", "Write for example 12h, 30d or 2w.")
+        raise UsageError(f"--older-than must be an age such as 12h, 30d or 2w, got {text!r}.")
     return float(found[1]) * 3600 * _HOURS[found[2].lower()]
 
 
 def _surplus(files: Sequence[CachedFile], max_bytes: int) -> int:
-    """How many of the first files must go for the rest to fit."""
+    """Number of leading files to delete for the rest to fit."""
     total = sum(file.size for file in files)
     for number, file in enumerate(files):
         if total <= max_bytes:
@@ -209,7 +209,7 @@ def _runs_of(families: set[str], outputs: Path | None) -> tuple[tuple[Path, ...]
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
             encoder = str(settings["encoder"])
         except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
-            continue  # no run of ours
+            continue  # not a run
         if any(family.startswith(family_name(encoder)) for family in families):
             runs[(path.parent / MANIFEST_NAME).is_file()].append(path.parent)
     return tuple(runs[0]), tuple(runs[1])

@@ -1,4 +1,4 @@
-"""How the folder of feature stores is laid out: what its files are called and what they are."""
+"""The layout of the folder of feature stores: file names and kinds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def default_root() -> Path:
 
 
 def encoder_folder(root: Path, spec: str, image_identity: str) -> Path:
-    """Where the files of one encoder are."""
+    """The folder of one encoder."""
     return root / f"{family_name(spec)}-{image_identity[:8]}"
 
 
@@ -27,5 +27,5 @@ def entry_in(folder: Path, key: str) -> Path:
 
 
 def family_name(spec: str) -> str:
-    """The part of an encoder's folder that a person can read."""
+    """The human-readable part of the name of an encoder's folder."""
     return "".join(c if c.isalnum() else "-" for c in spec)[:40].strip("-")

@@ -1,10 +1,11 @@
-"""Refinement `dino`: features spread along what a self-supervised encoder finds alike, then averaged over superpixels.
+"""Refinement `dino`: features spread between regions that a self-supervised encoder finds similar, then averaged over
+superpixels.
 
 Symbols: f_i unit patch token of grid cell i (DINOv2; 48 x 64 cells at 4:3); x_i feature of the cell, gathered from the
 crops; A_ij = max(f_i . f_j, 0), zero below `affinity_floor`, to the power `affinity_power`; y = (A / rows' sums) x, the
 spread features; a superpixel's feature is the mean of y, bilinear between cell centres, over its pixels, at unit length.
 
-Crops give smooth features that know no edge; tokens know which cells belong together, superpixels know where they end.
+Features from crops are smooth and blur edges; tokens show which cells belong together, superpixels where they end.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from ov3d.common.features.views import ViewFeatures
 from ov3d.common.language.cards import Identity, PatchEncoder
 
 ALGORITHM = "dino-1"
-"""Part of every refiner's key: raised when the same parameters would give other numbers."""
+"""Part of every refiner's key: increased when the same parameters would give other numbers."""
 
 _BLOCK = 1024
 
 _TINY = 1e-12
-"""Guards divisions by a sum or a norm that can be zero."""
+"""Guards divisions by sums or norms that can be zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefineConfig:
-    """The numbers of the refinement.
+    """Parameters of the refinement.
 
     Attributes:
         grid_side: cells along the image's long side; the short side follows the aspect.
-        affinity_floor: cosine of two tokens below which cells are strangers.
-        affinity_power: exponent that sharpens what is left.
-        superpixels: how many SLIC superpixels are asked for.
-        compactness: SLIC's weight of position against colour.
+        affinity_floor: cosine of two tokens below which their cells are unrelated.
+        affinity_power: exponent that sharpens the remaining affinities.
+        superpixels: requested number of SLIC superpixels.
+        compactness: SLIC's weight of position relative to colour.
         image_side: superpixels are computed on the image reduced to this long side.
     """
 
@@ -57,15 +58,14 @@ class RefineConfig:
     def __post_init__(self) -> None:
         if min(self.grid_side, self.superpixels, self.image_side) < 1 or self.superpixels > 60_000:
             raise UsageError(
-                f"Refinement with a grid of {self.grid_side}, {self.superpixels} superpixels at {self.image_side} px "
-                "cannot be computed.",
-                "All are positive; superpixels at most 60000.",
+                f"Invalid refinement: grid side {self.grid_side}, {self.superpixels} superpixels at {self.image_side} px.",
+                "All must be positive, with at most 60000 superpixels.",
             )
         if not (0 <= self.affinity_floor < 1 and self.affinity_power > 0 and self.compactness > 0):
             raise UsageError(
-                f"Refinement with floor {self.affinity_floor}, power {self.affinity_power}, compactness "
-                f"{self.compactness} cannot be computed.",
-                "The floor is within [0, 1), the others are positive.",
+                f"Invalid refinement: floor {self.affinity_floor}, power {self.affinity_power}, compactness "
+                f"{self.compactness}.",
+                "The floor must be within [0, 1), the others positive.",
             )
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
@@ -82,14 +82,14 @@ class RefineConfig:
 
 @dataclass(frozen=True, slots=True)
 class Refiner:
-    """What decides a refinement: its numbers and the patch encoder."""
+    """Everything that determines a refinement: its parameters and the patch encoder."""
 
     config: RefineConfig
     patches: Identity
 
     @property
     def key(self) -> str:
-        """32 hexadecimal digits that name this refinement in caches."""
+        """32 hexadecimal digits that identify it in caches."""
         return hash_text(ALGORITHM, json.dumps(asdict(self.config), sort_keys=True), self.patches.key)
 
     def to_json(self) -> dict[str, Any]:
@@ -117,12 +117,12 @@ def refine(
         view: its crops' features.
         image: the photograph, RGB; it may be smaller than the frame.
         size: (width, height) of the frame.
-        patch_encoder: gives the tokens.
-        config: the numbers.
+        patch_encoder: provides the tokens.
+        config: the parameters.
         device: where tokens are computed and spread.
 
     Returns:
-        the id of each pixel's superpixel, at the frame's size or at most `image_side` long; a unit vector a superpixel.
+        The id of each pixel's superpixel, at the frame's size or at most `image_side` long; one unit vector per superpixel.
 
     Raises:
         MissingModelError: scikit-image is not installed.
@@ -147,7 +147,7 @@ def propagate(
     for start in range(0, len(tokens), _BLOCK):
         affinity = tokens[start : start + _BLOCK] @ tokens.T
         affinity = torch.where(affinity >= config.affinity_floor, affinity.clamp_min(0), 0).pow_(config.affinity_power)
-        # A token of zero length has no neighbour, not even itself.
+        # A token of zero length has no neighbours, not even itself.
         total = affinity.sum(1, keepdim=True).clamp_min_(_TINY)
         spread[start : start + _BLOCK] = (affinity @ features).div_(total)
     return spread
@@ -171,9 +171,9 @@ def superpixels(image: UInt8[Array, "h w 3"], config: RefineConfig) -> UInt16[Ar
 
 
 def cell_shares(segments: UInt16[Array, "h w"], grid: tuple[int, int]) -> Float64[Array, "m g"]:
-    """How much each grid cell counts in the mean of a bilinear map over each segment; rows sum to 1.
+    """The weight of each grid cell in the mean of a bilinear map over each segment; rows sum to 1.
 
-    The mean over a segment of an interpolated map is linear in the cells, so the map itself is never made.
+    The mean of an interpolated map over a segment is linear in the cells, so the map itself is never computed.
     """
     rows, columns = grid
     num_segments = int(segments.max()) + 1

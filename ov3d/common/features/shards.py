@@ -1,12 +1,12 @@
-"""Many small files of one encoder packed into few: a shard holds up to 64 MiB of them, each found without reading the others.
+"""Packs many small files of one encoder into shards of up to 64 MiB, each entry readable without the others.
 
-Features are written one file an image, so that a killed run loses one image at most. Once enough files have gathered, they are
-packed: the shard is written whole under a temporary name and renamed, and only then the files go. Whoever dies between leaves
-an entry twice, never none; the single file wins. Entries are the files byte for byte, so each keeps its own checksum.
+Features are written one file per image, so that a killed run loses at most one image. Once there are enough files, they are
+packed: the shard is written under a temporary name and renamed, and only then are the files deleted. A crash in between
+duplicates an entry but never loses it; the single file wins. Entries are the files byte for byte, with their own checksums.
 
 Layout: 8 bytes magic, 8 bytes length of the head (little endian), the head as JSON {"xxh3_128", "entries": {key: [offset,
-length]}}, offsets counted from the end of the head. An entry that proves damaged is named in a `.damaged` file beside its
-shard and is not found any more, so that its image is encoded again.
+length]}}, offsets counted from the end of the head. Damaged entries are listed in a `.damaged` file next to their shard and
+no longer found, so that their images are encoded again.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ MAGIC = b"OV3DSH01"
 FOLDER_NAME, ENDING, DAMAGED_ENDING = "shards", ".shard", ".damaged"
 
 SHARD_BYTES = 64 << 20
-"""A shard is closed before it would grow beyond this: packing holds no more than one file in memory."""
+"""Maximum size of a shard; packing holds only one file in memory."""
 SHARD_ENTRIES = 8192
 SMALL_BYTES = 4 << 20
-"""Larger files are not packed: they gain nothing."""
+"""Larger files are not packed, because they would not benefit."""
 PACK_FILES = 512
-"""So many single files, or `SHARD_BYTES` of them, are left alone."""
+"""Up to this many single files, and up to `SHARD_BYTES` of them, are not packed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardEntry:
-    """Where the bytes of one file are: in which shard, from which byte, how many."""
+    """The location of one packed file: shard, offset and size."""
 
     shard: Path
     offset: int
@@ -46,13 +46,13 @@ class ShardEntry:
         """The bytes of the file that was packed.
 
         Raises:
-            CorruptFileError: the shard was cut short.
+            CorruptFileError: the shard is truncated.
         """
         with self.shard.open("rb") as stream:
             stream.seek(self.offset)
             data = stream.read(self.length)
         if len(data) != self.length:
-            raise CorruptFileError(f"The shard {self.shard} is cut short.", "Run: ov3d cache verify")
+            raise CorruptFileError(f"The shard {self.shard} is truncated.", "Run: ov3d cache verify")
         return data
 
 
@@ -60,7 +60,7 @@ class Shards:
     """The shards of one encoder's folder.
 
     Args:
-        folder: of the encoder; shards lie in `shards` within it.
+        folder: the encoder's folder; shards are in its subfolder `shards`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,7 +70,7 @@ class Shards:
         self._entries: dict[str, ShardEntry] = {}
 
     def find(self, key: str) -> ShardEntry | None:
-        """The entry of a key; shards that another process has added are noticed."""
+        """The entry of a key; includes shards added by other processes."""
         self._refresh()
         return self._entries.get(key)
 
@@ -80,7 +80,7 @@ class Shards:
         yield from sorted(self._entries.items())
 
     def reject(self, key: str) -> None:
-        """Never find the entry of a key again: it is damaged."""
+        """Mark the entry of a key as damaged, so that it is no longer found."""
         entry = self.find(key)
         if entry is not None:
             del self._entries[key]
@@ -91,10 +91,10 @@ class Shards:
                 stream.write(f"{key}\n")
 
     def pack(self, *, everything: bool = False) -> int:
-        """Pack single files, where there are enough; returns how many were packed.
+        """Pack single files if there are enough; returns the number packed.
 
         Args:
-            everything: pack however few there are.
+            everything: pack even a few files.
 
         Raises:
             StorageError: a shard cannot be written; the single files stay.
@@ -115,12 +115,12 @@ class Shards:
         return packed
 
     def _write(self, paths: list[Path]) -> int:
-        """One shard of files that are whole; the files are deleted once it is on the disk."""
+        """Write one shard of intact files; the files are deleted once it is on disk."""
         whole, sizes = [], []
         for path in paths:
             with contextlib.suppress(FileNotFoundError, CorruptFileError, DataError, NewerFormatError):
                 data = path.read_bytes()
-                parse_tensors(data, path)  # damage must not be packed: a single file is made again, and said
+                parse_tensors(data, path)  # damaged files must not be packed: they are reported and recomputed
                 whole.append(path)
                 sizes.append(len(data))
         if not whole:

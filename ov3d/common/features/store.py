@@ -1,7 +1,7 @@
-"""The feature store: what an encoder saw in an image, kept by content.
+"""The feature store: an encoder's features of images, keyed by content.
 
-One file an image and encoder (and refinement). Its name is a hash of everything that decides its numbers: the image's
-bytes, the encoder's identity, the crop plan, the refinement. So nothing is ever stale, the same image under two paths is
+One file per image and encoder (and refinement). Its name is a hash of everything that determines its numbers: the image's
+bytes, the encoder's identity, the crop plan, the refinement. So no entry is ever stale, the same image at two paths is
 stored once, and two processes that write the same entry write the same bytes.
 """
 
@@ -46,7 +46,7 @@ __all__ = ["FeatureStore", "VerifyReport", "verify_cache"]
 
 @dataclass(frozen=True, slots=True)
 class _Signature:
-    """By what a file is taken to be the one that was verified."""
+    """Signature by which a file is recognised as already verified."""
 
     size: int
     mtime_ns: int
@@ -65,11 +65,11 @@ class FeatureStore:
     """Features of images by one encoder and plan, refined or not.
 
     Args:
-        root: the folder of all stores; none is `features` in ov3d's cache.
+        root: the folder of all stores; None uses `features` in ov3d's cache.
         card: the encoder.
-        plan: which crops, or which windows of patches, are encoded.
-        refiner: how features are refined; none keeps the encoder's own.
-        keep: how many views stay loaded.
+        plan: the crops, or windows of patches, to encode.
+        refiner: how features are refined; None keeps the encoder's own.
+        keep: number of views kept loaded.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class FeatureStore:
         self._lock = threading.Lock()
         self._loaded: OrderedDict[Path, tuple[_Signature, ViewFeatures]] = OrderedDict()
         self._verified: dict[Path, _Signature] = {}
-        # What does not depend on the frame: a data set asks for the key of a hundred thousand of them.
+        # The part that does not depend on the frame: a data set needs the keys of a hundred thousand frames.
         self._folder = encoder_folder(self.root, card.spec, card.image.key)
         self._decides = (card.image.key, self.plan.key, refiner.key if refiner else "")
         self._shards = Shards(self._folder)
 
     def unrefined(self) -> FeatureStore:
-        """The store of what the refined entries of this one are made from; itself where nothing is refined."""
+        """The store of the unrefined features; itself if it does not refine."""
         if self.refiner is None:
             return self
         store = FeatureStore(self.root, self.card, self.plan, keep=self._keep)
@@ -106,7 +106,7 @@ class FeatureStore:
     # ------------------------------------------------------------------------------------------------------- names
 
     def key(self, frame: Frame) -> str:
-        """32 hexadecimal digits that name the frame's features: equal keys, equal numbers.
+        """32 hexadecimal digits that identify the frame's features: equal keys, equal numbers.
 
         Raises:
             DataError: the image cannot be read.
@@ -115,26 +115,26 @@ class FeatureStore:
         return hash_text(f"features-{VERSION}", image, *self._decides)
 
     def path(self, frame: Frame) -> Path:
-        """Where the frame's features are, or would be."""
+        """The path of the frame's features."""
         return entry_in(self._folder, self.key(frame))
 
     # ------------------------------------------------------------------------------------------------- what is there
 
     def has(self, frame: Frame) -> bool:
-        """Whether the frame's features are stored and whole; a damaged file counts as none."""
+        """Whether the frame's features are stored and intact."""
         return self.fault(frame) == ""
 
     def fault(self, frame: Frame) -> str:
-        """Why the frame's features cannot be used: `missing`, what is wrong with their file, or nothing.
+        """Why the frame's features are unusable: `missing`, what is wrong with their file, or empty.
 
-        A file's content is verified once in a process, and again when its size or time of change differ.
+        A file is verified once per process, and again if its size or modification time changes.
         """
         path = self.path(frame)
         signature, entry = self._find(path)
         if signature is None:
             return "missing"
         if entry is not None or self._verified.get(path) == signature:
-            return ""  # a shard's entries were verified when it was packed, and are again whenever they are read
+            return ""  # a shard's entries were verified when packed, and are verified on every read
         try:
             self._read(path)
         except CorruptFileError as error:
@@ -147,14 +147,14 @@ class FeatureStore:
         return [frame for frame in frames if not self.has(frame)]
 
     def require(self, frames: Sequence[Frame], scene: str) -> None:
-        """Make sure that all frames have features.
+        """Check that all frames have features.
 
         Args:
             frames: posed photographs.
-            scene: what to type after `ov3d extract-features`.
+            scene: argument of `ov3d extract-features`, for the message.
 
         Raises:
-            DataError: some have none; it says how many and what to run.
+            DataError: some have no features; the message says how many, and what to run.
         """
         missing = self.missing(frames)
         if missing:
@@ -170,7 +170,7 @@ class FeatureStore:
 
         Args:
             frame: a stored frame.
-            uv: image coordinates in pixels of the frame's camera, centres at +0.5; a pixel's feature is its centre's.
+            uv: image coordinates in pixels of the frame's camera, centres at +0.5; features are those of pixel centres.
 
         Raises:
             DataError: the frame has no features, or a pixel is outside the image.
@@ -179,15 +179,15 @@ class FeatureStore:
         return of_distinct_pixels(self.load(frame).features_at, frame, uv)
 
     def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float32[Array, "n d"]:
-        """Unit features at pixels: the mean of the scales' unit features, brought to unit length; else as `features_at`."""
+        """Unit features at pixels: the mean of the scales' unit features, normalised; else as `features_at`."""
         return of_distinct_pixels(self.load(frame).pixel_features, frame, uv)
 
     def relevancy(self, frame: Frame, text: Float32[Array, " d"], step: int = 8) -> Float32[Array, "rows columns"]:
-        """Raw cosine of a text vector with the features of every `step`-th pixel, as `Camera.pixel_centres` orders them."""
+        """Raw cosine of a text vector with the features of every `step`-th pixel, in the order of `Camera.pixel_centres`."""
         return self.load(frame).relevancy(text, step)
 
     def load(self, frame: Frame) -> ViewFeatures:
-        """The frame's features, verified; a few views stay loaded.
+        """The frame's features, verified; a few views are kept loaded.
 
         Raises:
             DataError: the frame has no features.
@@ -216,9 +216,9 @@ class FeatureStore:
     # ------------------------------------------------------------------------------------------------------- writing
 
     def write_crops(self, frame: Frame, vectors: Sequence[Float32[Array, "_ d"]]) -> Path:
-        """Store the unit vectors of a frame's crops, one array a scale, each in the order of `CropGrid.corners`."""
+        """Store the unit vectors of a frame's crops, one array per scale, each in the order of `CropGrid.corners`."""
         if self.refiner is not None or not isinstance(self.plan, CropPlan):
-            raise UsageError("A store that is refined, or of patches, keeps no crops.", "Write to its unrefined().")
+            raise UsageError("A refined store, or one of patches, cannot store crops.", "Write to its unrefined().")
         width, height = frame.camera.width, frame.camera.height
         grids = self.plan.boxes(width, height)
         boxes = [np.column_stack([grid.corners(), np.full(len(grid), grid.size)]) for grid in grids]
@@ -239,7 +239,7 @@ class FeatureStore:
     def write_tokens(self, frame: Frame, tokens: Float32[Array, "gh gw d"]) -> Path:
         """Store the unit vectors of a frame's patches."""
         if self.refiner is not None or not isinstance(self.plan, TokenPlan):
-            raise UsageError("A store that is refined, or of crops, keeps no patches.", "Write to its unrefined().")
+            raise UsageError("A refined store, or one of crops, cannot store patches.", "Write to its unrefined().")
         metadata = {**self._metadata(frame), "plan": self.plan.to_json()}
         tensors = {"tokens": tokens.astype(np.float16)}
         return tensor_files.write_tensors(
@@ -249,7 +249,7 @@ class FeatureStore:
     def write_segments(self, frame: Frame, segments: UInt16[Array, "sh sw"], vectors: Float16[Array, "m d"]) -> Path:
         """Store the superpixels of a frame and their unit vectors."""
         if self.refiner is None:
-            raise UsageError("A store without a refiner keeps no superpixels.", "Write crops to it.")
+            raise UsageError("A store without a refiner cannot store superpixels.", "Write crops to it.")
         metadata = {**self._metadata(frame), "refiner": self.refiner.to_json()}
         tensors = {"segments": segments, "vectors": vectors}
         return tensor_files.write_tensors(
@@ -265,7 +265,7 @@ class FeatureStore:
         }
 
     def pack(self) -> int:
-        """Pack the encoder's small files into shards where there are many; returns how many were packed."""
+        """Pack the encoder's small files into shards if there are many; returns the number packed."""
         return self._shards.pack()
 
     @property
@@ -274,7 +274,7 @@ class FeatureStore:
         return own if self.refiner is None else SEGMENTS_KIND
 
     def _find(self, path: Path) -> tuple[_Signature | None, ShardEntry | None]:
-        """What a file is known by; where it was packed, its shard's signature and the entry."""
+        """The signature of a file; for a packed file, its shard's signature and the entry."""
         signature = _Signature.of(path)
         if signature is not None:
             return signature, None
@@ -288,7 +288,7 @@ class FeatureStore:
             entry = None if path.exists() else self._shards.find(path.stem)
             if entry is None:
                 raise
-            return self._read_entry(path.stem, entry)  # another process has packed it just now
+            return self._read_entry(path.stem, entry)  # another process has just packed it
 
     def _read_entry(self, key: str, entry: ShardEntry) -> tensor_files.TensorFile:
         try:
@@ -296,7 +296,7 @@ class FeatureStore:
         except CorruptFileError as error:
             self._shards.reject(key)
             raise CorruptFileError(
-                error.message, "Run ov3d extract-features again: it encodes the image anew."
+                error.message, "Run ov3d extract-features again to encode the image again."
             ) from error
 
     def _view(self, frame: Frame, file: tensor_files.TensorFile) -> ViewFeatures:

@@ -1,8 +1,8 @@
-"""Grids of vectors over an image: which windows make one, and a pixel's feature in it.
+"""Grids of vectors over an image: their windows, and the features of pixels.
 
 Symbols: t_ij vector of cell (i, j) of a grid of gh x gw cells that covers the image. A pixel's centre lies between the centres
-of at most four cells, with bilinear weights b_ij; its feature is the unit vector of sum b_ij t_ij / |t_ij|. A cell of zeros is
-one without a feature and counts for nothing.
+of at most four cells, with bilinear weights b_ij; its feature is the unit vector of sum b_ij t_ij / |t_ij|. A cell of zeros
+has no feature and is ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ov3d.common.base.shapes import Array, Bool, Float, Float32, Int32, Int64
 from ov3d.common.features.crops import window_starts
 
 ALGORITHM = "tokens-1"
-"""Part of every plan's key: raised when the same plan would give other numbers."""
+"""Part of every plan's key: increased when the same plan would give other numbers."""
 
 BLOCK = 4096
 """Pixels gathered at once."""
@@ -30,16 +30,16 @@ _TINY = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class TokenPlan:
-    """Which windows of an image are encoded into patches.
+    """The windows of an image to encode into patches.
 
-    A window is what the model was trained on, so nothing of it is resized or interpolated. Larger images are reduced until
-    their long side is `long_side` windows; an image smaller than one window is enlarged to it.
+    A window has the model's training size, so nothing in the model is resized or interpolated. Larger images are reduced to a
+    long side of `long_side` windows; images smaller than one window are enlarged.
 
     Attributes:
         window: (height, width) of a window in pixels of the working image.
         patch: (height, width) of a patch.
-        long_side: the longest that a working image is, in windows.
-        overlap: share of a window that the next one covers again, at least.
+        long_side: maximum long side of the working image, in windows.
+        overlap: minimum overlap of neighbouring windows, as a share of a window.
     """
 
     window: tuple[int, int]
@@ -51,14 +51,14 @@ class TokenPlan:
         divides = all(p >= 1 and w >= p and w % p == 0 for w, p in zip(self.window, self.patch, strict=True))
         if not (divides and self.long_side >= 1 and 0 <= self.overlap < 1):
             raise UsageError(
-                f"Windows of {self.window} px with patches of {self.patch} px, {self.long_side} along an image, overlap "
-                f"{self.overlap}, make no grid.",
-                "Patches divide a window, images are at least one window long, the overlap is within [0, 1).",
+                f"Invalid windows: {self.window} px with patches of {self.patch} px, {self.long_side} along an image, overlap "
+                f"{self.overlap}.",
+                "Patches must divide a window, images must be at least one window long, the overlap within [0, 1).",
             )
 
     @property
     def key(self) -> str:
-        """32 hexadecimal digits that name this plan in caches."""
+        """32 hexadecimal digits that identify it in caches."""
         return hash_text(ALGORITHM, json.dumps(self.to_json(), sort_keys=True))
 
     def to_json(self) -> dict[str, Any]:
@@ -111,8 +111,8 @@ class TokenFeatures:
     """A grid of vectors over one view, and its pixels' features.
 
     Args:
-        tokens: one vector a cell, of any length; zeros where there is none. It may be mapped from a file: only cells that
-            are asked for are read.
+        tokens: one vector per cell, of any length; zeros for cells without one. It may be mapped from a file: only the
+            requested cells are read.
         size: (width, height) of the frame.
     """
 
@@ -135,7 +135,7 @@ class TokenFeatures:
         return self.pixel_features(pixels)[:, None]
 
     def pixel_features(self, pixels: Int64[Array, "n 2"]) -> Float32[Array, "n d"]:
-        """Unit features at (column, row) pixels; zeros where no cell around has a vector."""
+        """Unit features at (column, row) pixels; zeros if no surrounding cell has a vector."""
         out = np.empty((len(pixels), self.dim), np.float32)
         for start in range(0, len(pixels), BLOCK):
             out[start : start + BLOCK] = self._gather(pixels[start : start + BLOCK])
@@ -170,7 +170,7 @@ class TokenFeatures:
     def _corners(
         self, pixels: Int64[Array, "n 2"]
     ) -> list[tuple[Float32[Array, " n"], Int64[Array, " n"], Int64[Array, " n"]]]:
-        """Weight, row and column of the cells around pixels; those that no pixel needs are left out."""
+        """Weight, row and column of the cells around pixels; unused cells are omitted."""
         corners = []
         for lower_row in (True, False):
             row, row_weight = self._down.side(pixels[:, 1], lower_row)
@@ -202,6 +202,6 @@ def _between(cells: int, length: int) -> _Between:
 
 
 def _unit(rows: Float32[Array, "n d"]) -> Float32[Array, "n d"]:
-    """Rows at unit length; zeros stay zeros."""
+    """Normalised rows; zeros stay zero."""
     norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
     return rows / np.maximum(norms, np.float32(_TINY))

@@ -1,4 +1,4 @@
-"""Does the feature cache still hold what was written to it, and are its images still those it was made from?"""
+"""Checks the feature cache for damaged files, and for images that have changed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ov3d.common.features.shards import ENDING, FOLDER_NAME, ShardEntry, Shards,
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What `verify_cache` found.
+    """The results of `verify_cache`.
 
     Attributes:
-        root: the folder that was looked through.
-        num_files, num_bytes: how many feature files there are, and their size.
-        damaged: files that were cut or changed; SHARD/KEY for one that is packed, which is not found any more from now on.
-        outdated: files whose image has other content now: they are not used for it any more.
-        orphaned: files whose image is gone from where it was.
+        root: the folder that was checked.
+        num_files, num_bytes: number and total size of feature files.
+        damaged: truncated or changed files; SHARD/KEY for a packed entry, which is no longer found from now on.
+        outdated: files whose image has changed: they are no longer used for it.
+        orphaned: files whose image no longer exists.
     """
 
     root: Path
@@ -42,13 +42,13 @@ class VerifyReport:
 
 
 def verify_cache(root: Path | None = None, *, progress: Progress | None = None) -> VerifyReport:
-    """Check every feature file's checksum, and hash again every image that one names.
+    """Check the checksum of every feature file, and hash its image again.
 
-    Hashing again also corrects the memory of image hashes, where an image was changed without a trace in size and time.
+    This also corrects cached image hashes if an image changed without a change of size and time.
 
     Args:
-        root: the folder of all stores; none is `features` in ov3d's cache.
-        progress: told about each file.
+        root: the folder of all stores; None uses `features` in ov3d's cache.
+        progress: advanced once per file.
 
     Raises:
         NewerFormatError: a file was written by a newer ov3d.
@@ -96,7 +96,7 @@ def _packed_metadata(entry: ShardEntry) -> dict[str, Any]:
 def _fault(read: Callable[[], dict[str, Any]], hasher: ContentHasher, hashes: dict[Path, str]) -> str:
     try:
         metadata = read()
-    except (CorruptFileError, DataError):  # a header that names no kind of ours is damage as well
+    except (CorruptFileError, DataError):  # an unknown kind in the header is damage, too
         return "damaged"
     image = Path(metadata["image"])
     if image not in hashes:

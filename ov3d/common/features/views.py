@@ -1,11 +1,11 @@
-"""Features of one view, gathered at pixels from its stored crops (or segments) without ever building a dense map.
+"""Features of one view at pixels, computed from its stored crops (or segments) without building a dense map.
 
 Crops sit on a regular grid and their Gaussian weight is separable, so a pixel is touched by about 4 columns times 4 rows
-of crops a scale, and everything about it factors into one table a column of pixels and one a row.
+of crops per scale, and everything about it factors into one table per column of pixels and one per row.
 
 Symbols, for one scale: v_c unit vector of crop c; w_c(p) = exp(-|p - centre_c|^2 / 2 sigma^2) where crop c covers pixel p,
-else 0; f(p) = sum_c w_c(p) v_c, of which a consumer sees the unit vector. Scales are combined as the mean of their unit
-vectors, brought to unit length again: g = sum_s f_s / |f_s|.
+else 0; f(p) = sum_c w_c(p) v_c, normalised for the consumer. Scales are combined as the mean of their unit
+vectors, normalised again: g = sum_s f_s / |f_s|.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from ov3d.common.base.shapes import Array, Float16, Float32, Float64, Int32, Int
 from ov3d.common.features.crops import CropGrid
 
 BLOCK = 1024
-"""Pixels gathered at once: their sums stay in the second-level cache until they are brought to unit length."""
+"""Pixels processed at once, so that their sums stay in the second-level cache until they are normalised."""
 
 TINY = 1e-24
-"""Least squared norm that is divided by: a sum of zero vectors stays zero."""
+"""Smallest squared norm to divide by, so that a sum of zero vectors stays zero."""
 
 
 @runtime_checkable
 class ViewFeatures(Protocol):
-    """What the store gives for a frame, whether it was refined or not."""
+    """The features of a frame in the store, refined or not."""
 
     @property
     def dim(self) -> int: ...
@@ -55,12 +55,12 @@ class ViewFeatures(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AxisWeights:
-    """How the crops of one axis weigh on each pixel of it.
+    """The weights of the crops along one axis at each of its pixels.
 
     Attributes:
         first: first column (or row) of crops that covers the pixel.
         weights: Gaussian weights of it and the next ones, 0 where a crop does not cover the pixel.
-        num_starts: how many columns (or rows) there are.
+        num_starts: number of columns (or rows).
     """
 
     first: Int32[Array, " l"]
@@ -72,7 +72,7 @@ class AxisWeights:
         first, weights = self.first[::step], self.weights[::step]
         dense = np.zeros((len(first), self.num_starts + weights.shape[1]))
         np.put_along_axis(dense, first[:, None].astype(np.int64) + np.arange(weights.shape[1]), weights, axis=1)
-        return dense[:, : self.num_starts]  # beyond it are only the zeros of the last pixels
+        return dense[:, : self.num_starts]  # only zeros of the last pixels are beyond it
 
 
 def axis_weights(starts: Int32[Array, " r"], size: int, length: int, working_length: int, sigma: float) -> AxisWeights:
@@ -99,8 +99,8 @@ class CropFeatures:
     """The crops of one view, and its pixels' features.
 
     Args:
-        grids: one a scale.
-        vectors: unit vectors of all crops, the scales one after the other, each row by row.
+        grids: one per scale.
+        vectors: unit vectors of all crops, scale by scale, each row by row.
         size: (width, height) of the frame.
         working_size: (width, height) of the image the crops were cut from.
         sigma: standard deviation of the weights over a crop's side.
@@ -129,7 +129,7 @@ class CropFeatures:
 
     @property
     def num_scales(self) -> int:
-        """How many crop sizes there are."""
+        """Number of crop sizes."""
         return len(self._grids)
 
     def features_at(self, pixels: Int64[Array, "n 2"]) -> Float32[Array, "n s d"]:
@@ -258,10 +258,10 @@ def _inverse_norms(rows: Float32[Array, "n d"]) -> Float32[Array, "n 1"]:
 
 
 def _in_blocks(fill: Callable[[slice], None], num_pixels: int) -> None:
-    """Call `fill` on blocks of pixels, on every core where there are many.
+    """Call `fill` on blocks of pixels, on all cores if there are many.
 
-    Blocks are handed to threads, each computing alone: torch's and BLAS's own threads meet after every operation, and on
-    a machine that is busy with something else such a meeting waits for the slowest: 20 times slower was measured.
+    Each thread processes whole blocks alone: torch's and BLAS's own threads synchronise after every operation, and on a busy
+    machine each synchronisation waits for the slowest thread, which was measured to be 20 times slower.
     """
     parts = [slice(start, min(start + BLOCK, num_pixels)) for start in range(0, num_pixels, BLOCK)]
     if len(parts) < 8:

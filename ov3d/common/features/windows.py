@@ -1,7 +1,7 @@
-"""From an image to its grid of patch vectors, through overlapping windows.
+"""The grid of patch vectors of an image, from overlapping windows.
 
-A patch in the middle of a window has seen more of its surroundings than one at the border, so windows are averaged with
-weights that fall linearly to the border: w(i) = min(i + 1, n - i) for patch i of n along an axis, the product of both axes. A
+A patch in the middle of a window sees more context than one at the border, so windows are averaged with weights that fall
+linearly to the border: w(i) = min(i + 1, n - i) for patch i of n along an axis, the product of both axes. A
 cell's vector is the unit vector of sum_w w t_w over the windows that cover it.
 """
 
@@ -29,9 +29,9 @@ def encode_tokens(
 
     Args:
         image: at the plan's working size.
-        plan: which windows.
+        plan: the windows.
         encode: unit vectors of the patches of windows.
-        batch_size: how many windows are encoded at once; it changes no number.
+        batch_size: number of windows encoded at once; does not affect results.
         advance: called with the number of windows of each batch.
     """
     (cell_rows, cell_columns), (patch_h, patch_w) = plan.cells, plan.patch

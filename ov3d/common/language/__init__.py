@@ -1,1 +1,1 @@
-"""How text is encoded: what an encoder declares, specs, attributes, and the cache of text vectors."""
+"""Text encoding: encoder cards, specs, attributes, and the cache of text vectors."""

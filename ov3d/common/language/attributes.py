@@ -1,8 +1,8 @@
-"""Words for colour, size, material, shape and state: told apart from the thing they describe.
+"""Separates words for colour, size, material, shape and state from the thing they describe.
 
-An encoder that knows kinds of things only (`EncoderCard.knows_attributes` is false) cannot tell a red chair from a blue
-one. Such words are taken out of its prompts and named to the user as ignored, rather than passed over in silence. They stay
-where they are part of a thing's name (`red panda`, `stone wall`) or are the thing (`an orange`, `a glass of water`).
+An encoder that only knows kinds of things (`EncoderCard.knows_attributes` is false) cannot distinguish a red chair from a
+blue one. Such words are removed from its prompts and reported to the user as ignored. They are kept if they are part of a
+thing's name (`red panda`, `stone wall`) or are the thing (`an orange`, `a glass of water`).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _STATES = _words(
     "old new shiny striped spotted dotted checkered checked plain smooth rough soft transparent clean dirty"
 )
 ATTRIBUTES = _COLOURS | _SIZES | _MATERIALS | _SHAPES | _STATES
-"""Words that are attributes wherever they stand before a thing; shades (`dark`, `light`) are only before a colour."""
+"""Words that are attributes before any thing; shades (`dark`, `light`) only before a colour."""
 
-# Attributes that are things too, when nothing follows for them to describe.
+# Attributes that are also things, if nothing follows for them to describe.
 _ALSO_THINGS = _words(
     "orange gold silver violet ivory wood metal plastic glass leather steel iron stone concrete brick marble paper "
     "cardboard fabric cotton wool silk rubber velvet bronze brass copper square"
 )
 
-# Names of kinds of things that begin with an attribute: those among ImageNet's classes, then some of everyday life.
+# Names of kinds of things that begin with an attribute: from ImageNet's classes, then some everyday ones.
 _COMPOUNDS_BY_LINE = (
     "american black bear, black and gold garden spider, black bear, black grouse, black stork, black swan, black widow",
     "blue jean, brown bear, dark glasses, giant lizard, giant panda, giant schnauzer, golden retriever, gray fox",
@@ -70,14 +70,14 @@ _AFTER_A_THING = _COPULAS | _RELATIVES | _PREPOSITIONS
 
 
 def split_attributes(prompt: str) -> tuple[str, tuple[str, ...]]:
-    """The prompt without the words that a kinds-only encoder cannot see, and those words.
+    """Remove the words that an encoder of kinds only cannot see.
 
     Args:
         prompt: a noun phrase or a short sentence.
 
     Returns:
-        What is left, `a chair` of `a red chair`, and the ignored words in order, lower case. A prompt that has none, or
-        that would have no thing left, comes back as it is with no words.
+        The remaining prompt, `a chair` for `a red chair`, and the removed words in order, lower case. A prompt without such
+        words, or that would have no thing left, is returned unchanged with no words.
     """
     words = prompt.split()
     bare = [_bare(word) for word in words]
@@ -148,7 +148,7 @@ def _predicates(bare: Sequence[str]) -> set[int]:
 
 
 def _before_a_thing(bare: Sequence[str], untouchable: set[int]) -> set[int]:
-    """Positions of attributes, and of the words that join them, before the thing that they describe."""
+    """Positions of attributes, and of the words that join them, before the thing they describe."""
     dropped: set[int] = set()
     chain: list[int] = []
     for index in range(len(bare) + 1):
@@ -164,7 +164,7 @@ def _before_a_thing(bare: Sequence[str], untouchable: set[int]) -> set[int]:
 
 
 def _before_the_last(bare: Sequence[str], chain: list[int]) -> list[int]:
-    """Of attributes that nothing follows, those that describe the last one: `red` in `a red orange`."""
+    """Of attributes that nothing follows, the ones that describe the last: `red` in `a red orange`."""
     if not chain or bare[chain[-1]] not in _ALSO_THINGS or any(bare[index] in _JOINERS for index in chain):
         return []
     return chain[:-1]

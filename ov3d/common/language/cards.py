@@ -1,6 +1,6 @@
-"""What an encoder is: protocols that the feature layer is handed, and the card every encoder declares about itself.
+"""What an encoder is: the protocols that the feature layer uses, and the card that every encoder provides.
 
-Image-text encoders give unit vectors on both sides, so cosine is the one similarity everywhere.
+Image-text encoders produce unit vectors on both sides, so cosine is the only similarity used.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What decides every number an encoder gives; two encoders with equal identities give equal vectors.
+    """Everything that determines an encoder's output; encoders with equal identities produce equal vectors.
 
     Attributes:
         model: architecture and variant.
         weights: hash of the weight files (or `seed:N` for random weights).
         preprocessing: size, interpolation and normalisation, or templates, in words.
-        dtype: the floating type that ran.
+        dtype: the floating-point type used.
     """
 
     model: str
@@ -36,22 +36,22 @@ class Identity:
 
     @property
     def key(self) -> str:
-        """32 hexadecimal digits that name this identity in caches."""
+        """32 hexadecimal digits that identify it in caches."""
         return hash_text(self.model, self.weights, self.preprocessing, self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderCard:
-    """Facts an image-text encoder declares; stored in every index that was made with it.
+    """Facts about an image-text encoder; stored in every index made with it.
 
     Attributes:
-        spec: what a user types after `--encoder` to get it again.
+        spec: the value of `--encoder` that names it.
         image: identity of the image side.
         text: identity of the text side.
         dim: width of both sides.
         logit_scale: factor on the cosine before a softmax.
-        presence_threshold: raw cosine of a fused point from which a prompt counts as present.
-        knows_attributes: whether words for colour, size or material change its text vectors in a way images can match.
+        presence_threshold: lowest raw cosine of a fused point at which a prompt counts as present.
+        knows_attributes: whether words for colour, size or material change its text vectors in ways that images match.
     """
 
     spec: str
@@ -74,12 +74,12 @@ class EncoderCard:
 
 
 NO_IMAGE = Identity("none", "none", "none", "none")
-"""The image side of an encoder that has none."""
+"""The image side of a text-only encoder."""
 
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Prompts into unit vectors: the side of an encoder that questions need."""
+    """Encodes prompts as unit vectors: the side of an encoder that queries need."""
 
     @property
     def card(self) -> EncoderCard: ...
@@ -89,25 +89,25 @@ class TextEncoder(Protocol):
         ...
 
     def num_tokens_lost(self, prompt: str) -> int:
-        """How many tokens of the prompt the text side cannot take in (0: it is read whole)."""
+        """The number of tokens of the prompt beyond the text side's limit (0: it is read whole)."""
         ...
 
 
 @runtime_checkable
 class ImageTextEncoder(TextEncoder, Protocol):
-    """A dual encoder: image crops and prompts into one space of unit vectors."""
+    """A dual encoder: encodes image crops and prompts as unit vectors in one space."""
 
     def encode_crops(self, crops: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """Unit vectors of square RGB crops; resizing and normalising are the encoder's own. fp32, on its device."""
+        """Unit vectors of square RGB crops; the encoder resizes and normalises them. fp32, on its device."""
         ...
 
 
 @runtime_checkable
 class DenseEncoder(TextEncoder, Protocol):
-    """A dual encoder that gives a vector for every patch of an image.
+    """A dual encoder that produces one vector per image patch.
 
     Attributes:
-        window: (height, width) in pixels of the images it takes.
+        window: (height, width) in pixels of its input images.
         patch: (height, width) in pixels of a patch.
     """
 

@@ -1,7 +1,7 @@
-"""Vectors of prompts, kept on disk so that asking again needs no text encoder: NumPy alone reads them.
+"""Vectors of prompts, cached on disk so that repeated queries need no text encoder, only NumPy.
 
-One file per text encoder and prompt. Writing is a rename, so any number of processes may write the same one at once; a damaged
-file counts as missing, is reported, and is made again.
+One file per text encoder and prompt. Files are written by renaming, so any number of processes may write the same one at
+once; a damaged file counts as missing, is reported, and is written again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CachedText:
 
     Attributes:
         vector: the unit vector.
-        tokens_lost: how many tokens of the prompt the encoder could not take in.
+        tokens_lost: number of tokens of the prompt beyond the encoder's limit.
     """
 
     vector: Float32[Array, " d"]
@@ -40,8 +40,8 @@ class TextCache:
     """Vectors by text identity and prompt.
 
     Args:
-        root: the folder; none for `text` under the cache's root.
-        say: told in one line of each file that is damaged or cannot be written.
+        root: the folder; None uses `text` under the cache root.
+        say: receives one line for each file that is damaged or cannot be written.
     """
 
     def __init__(self, root: str | Path | None = None, *, say: Callable[[str], None] | None = None) -> None:
@@ -49,15 +49,15 @@ class TextCache:
         self._say = say or (lambda _: None)
 
     def path(self, identity: Identity, prompt: str) -> Path:
-        """Where the vector of a prompt is or would be."""
+        """The path of a prompt's vector."""
         return self.root / identity.key / f"{hash_text(prompt)}.safetensors"
 
     def get(self, identity: Identity, prompts: Sequence[str]) -> dict[str, Float32[Array, " d"]]:
-        """The vectors that are here, by prompt."""
+        """The cached vectors, by prompt."""
         return {prompt: entry.vector for prompt, entry in self.entries(identity, prompts).items()}
 
     def entries(self, identity: Identity, prompts: Sequence[str]) -> dict[str, CachedText]:
-        """The entries that are here, by prompt."""
+        """The cached entries, by prompt."""
         found = {prompt: self._read(identity, prompt) for prompt in prompts}
         return {prompt: entry for prompt, entry in found.items() if entry is not None}
 
@@ -68,14 +68,14 @@ class TextCache:
         *,
         tokens_lost: Mapping[str, int] | None = None,
     ) -> None:
-        """Keep vectors by prompt. A cache that cannot be written is reported, not an error."""
+        """Store vectors by prompt. An unwritable cache is reported, not an error."""
         for prompt, vector in vectors.items():
             metadata = {"prompt": prompt, "tokens_lost": int((tokens_lost or {}).get(prompt, 0))}
             arrays = {"vector": np.asarray(vector, dtype=np.float32)}
             try:
                 write_tensors(self.path(identity, prompt), arrays, kind=KIND, version=VERSION, metadata=metadata)
             except StorageError as error:
-                self._say(f"{error.message} The prompt is encoded again next time.")
+                self._say(f"{error.message} The prompt will be encoded again next time.")
                 return
 
     def _read(self, identity: Identity, prompt: str) -> CachedText | None:
@@ -102,20 +102,20 @@ def encode_prompts(
     *,
     say: Callable[[str], None] | None = None,
 ) -> Float32[Array, "k d"]:
-    """Unit vectors of prompts, from the cache where they are there.
+    """Unit vectors of prompts, from the cache if possible.
 
     Args:
-        card: of the encoder that the vectors must fit, for example an index's.
-        prompts: from `ov3d.common.asking.prompt.clean_prompt`, or names as clean as that; they are not changed.
-        cache: where vectors are looked for and kept.
-        make_encoder: makes that encoder; called only when a prompt is not in the cache.
-        say: told in one line of each prompt that is longer than the encoder reads.
+        card: card of the encoder that the vectors must match, for example an index's.
+        prompts: from `ov3d.common.asking.prompt.clean_prompt`, or equally clean names; they are not changed.
+        cache: the cache to read and write.
+        make_encoder: makes that encoder; called only if a prompt is not in the cache.
+        say: receives one line for each prompt beyond the encoder's limit.
 
     Returns:
         One row per prompt, in order.
 
     Raises:
-        DataError: the encoder that was made has another text side than the card.
+        DataError: the encoder's text side differs from the card's.
     """
     entries = cache.entries(card.text, prompts)
     entries = {prompt: entry for prompt, entry in entries.items() if entry.vector.shape == (card.dim,)}
@@ -124,14 +124,14 @@ def encode_prompts(
         entries |= _encode_missing(card, missing, cache, make_encoder())
     for prompt in dict.fromkeys(prompts):
         if say and (lost := entries[prompt].tokens_lost):
-            say(f"The encoder does not read the last {lost} tokens of the prompt {shortened(prompt)!r}; shorten it.")
+            say(f"The encoder ignores the last {lost} tokens of the prompt {shortened(prompt)!r}; shorten it.")
     if not prompts:
         return np.empty((0, card.dim), np.float32)
     return np.stack([entries[prompt].vector for prompt in prompts])
 
 
 def shortened(prompt: str, length: int = 60) -> str:
-    """The prompt as messages show it."""
+    """The prompt, shortened for messages."""
     return prompt if len(prompt) <= length else f"{prompt[: length - 1]}…"
 
 
@@ -140,9 +140,9 @@ def _encode_missing(
 ) -> dict[str, CachedText]:
     if encoder.card.text != card.text:
         raise DataError(
-            f"The index was made with another text encoder ({card.text.model}, {card.text.key[:8]})"
+            f"The index was made with a different text encoder ({card.text.model}, {card.text.key[:8]})"
             f" than {encoder.card.spec} has here ({encoder.card.text.model}, {encoder.card.text.key[:8]}).",
-            "Train the scene again with this encoder, or install the ov3d that made the index.",
+            "Train the scene again with this encoder, or install the ov3d version that made the index.",
         )
     vectors = dict(zip(prompts, encoder.encode_text(prompts), strict=True))
     lost = {prompt: encoder.num_tokens_lost(prompt) for prompt in prompts}

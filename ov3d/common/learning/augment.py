@@ -1,7 +1,7 @@
-"""How a cloud is changed before a training step, so that the network does not learn rooms by heart.
+"""Augmentation of clouds before a training step, so that the network does not memorise rooms.
 
-Tilt, turn, size and mirror images of positions; contrast, tint and noise of colours: the recipe of sparse networks for rooms
-(Choy et al. 2019, arXiv 1904.08755), with the ranges of 3DSS-VLG. Everything comes from the generator that is handed in.
+Positions are tilted, rotated, scaled and mirrored; colours change in contrast, tint and noise: the recipe of sparse networks
+for rooms (Choy et al. 2019, arXiv 1904.08755), with the ranges of 3DSS-VLG. All randomness comes from the given generator.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from ov3d.common.base.config import Config
 from ov3d.common.base.shapes import Float, UInt8
 
 Turn = Literal["any", "quarter", "none"]
-"""How clouds are turned about the vertical, see `AugmentConfig.turn`."""
+"""How clouds are rotated about the vertical, see `AugmentConfig.turn`."""
 OFTEN = 0.95
 """Chance of tint and of noise."""
 
 
 class AugmentConfig(Config):
-    """How a cloud is changed before a step. A training of minutes has no time for much of it; the paper's is a preset's."""
+    """How a cloud is augmented before a step. Short trainings use little of it; the preset `paper` has the paper's values."""
 
     tilt: float = Field(default=0.0, ge=0)
     """Largest rotation about x and y, radians."""
     turn: Turn = "quarter"
-    """Angles that it is turned by about the vertical: any, or quarter turns, which keep straight walls straight in voxels."""
+    """Rotation about the vertical: by any angle, or by quarter turns, which keep walls aligned with the voxels."""
     scale: tuple[float, float] = (1.0, 1.0)
-    """Range of its size."""
+    """Range of the scale factor."""
     flip: float = Field(default=0.5, ge=0, le=1)
-    """Chance of a mirror image, for x and for y."""
+    """Probability of mirroring, for x and for y separately."""
     contrast: float = Field(default=0.0, ge=0, le=1)
-    """Chance that colours are stretched to the whole range, by any degree."""
+    """Probability that the contrast is stretched towards the full range, by a random degree."""
     tint: float = Field(default=0.03, ge=0, le=1)
-    """Largest shift of a colour channel, of the whole range; in 19 of 20 steps."""
+    """Largest shift of a colour channel, as a share of the full range; applied in 19 of 20 steps."""
     colour_noise: float = Field(default=0.02, ge=0, le=1)
-    """Standard deviation of noise on colours, of the whole range; in 19 of 20 steps."""
+    """Standard deviation of colour noise, as a share of the full range; applied in 19 of 20 steps."""
     drop_colours: float = Field(default=0.0, ge=0, le=1)
-    """Chance that all colours are grey, so that the network gets by without."""
+    """Probability that all colours are replaced by grey, so that the network works without colour."""
 
 
 def augment_positions(
     xyz: Float[Tensor, "n 3"], config: AugmentConfig, generator: torch.Generator
 ) -> Float[Tensor, "n 3"]:
-    """Turned, tilted, mirrored and resized about the cloud's middle; z is the vertical."""
+    """Positions rotated, tilted, mirrored and scaled about the cloud's centre; z is vertical."""
     angles = (torch.rand(3, generator=generator, dtype=torch.float64) * 2 - 1).tolist()
     turn = _turn(angles[2], config)
     matrix = _rotation(0, angles[0] * config.tilt) @ _rotation(1, angles[1] * config.tilt) @ _rotation(2, turn)
@@ -61,7 +61,7 @@ def augment_positions(
 def augment_colours(
     rgb: UInt8[Tensor, "n 3"], config: AugmentConfig, generator: torch.Generator
 ) -> Float[Tensor, "n 3"]:
-    """Colours in [-1, 1], changed in contrast, tint and noise."""
+    """Colours in [-1, 1], with changed contrast, tint and noise."""
     values = rgb.float() / 255
     contrast, blend, tinted, noisy, dropped = torch.rand(5, generator=generator).tolist()
     if contrast < config.contrast:
@@ -77,7 +77,7 @@ def augment_colours(
 
 
 def _turn(drawn: float, config: AugmentConfig) -> float:
-    """The angle about the vertical of a number drawn from [-1, 1), radians."""
+    """The rotation about the vertical, radians, for a random number in [-1, 1)."""
     if config.turn == "any":
         return drawn * math.pi
     return math.floor(2 * drawn) * math.pi / 2 if config.turn == "quarter" else 0.0

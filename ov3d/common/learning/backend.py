@@ -1,7 +1,7 @@
 """What a backend is: a way of learning where words live in 3D.
 
-A backend turns scenes into a run: a folder with `config.yaml`, `manifest.json` and one LanguageIndex per scene. Nobody who
-asks the run needs to know which backend made it; what only the backend can do with its run is behind the methods below.
+A backend turns scenes into a run: a folder with `config.yaml`, `manifest.json` and one LanguageIndex per scene. Queries do
+not depend on the backend that made the run; what only the backend can do with its run is behind the methods below.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run is carried out; none of it is a setting of the method.
+    """Options of a run that are not settings of the method.
 
     Attributes:
-        layout: how the scenes are stored; none detects it.
-        scale: metres per unit of the files; none leaves lengths as they are.
-        extract: whether missing features are extracted; otherwise they are an error.
-        resume: whether files that the run's folder already holds are used; otherwise everything is made again.
+        layout: layout of the scenes' files; None detects it.
+        scale: metres per unit in the files; None keeps lengths as they are.
+        extract: extract missing features; if False, missing features are an error.
+        resume: reuse files that are already in the run's folder; if False, everything is recomputed.
     """
 
     layout: str | None = None
@@ -47,14 +47,14 @@ class RunOptions:
 
 @runtime_checkable
 class Backend(Protocol):
-    """A way of learning. A backend derives from this class: what it does not define then works as said here.
+    """A way of learning. Backends derive from this class, which provides the defaults documented here.
 
     Attributes:
         name: what a user types after `ov3d train`.
-        stages: in order; any prefix of them can be run.
-        config_type: its configuration.
-        protocols: how its runs can be scored; the first one is the default.
-        can_ensemble: whether `evaluate` takes `ensemble=True`, to score a 3D network together with what photographs show.
+        stages: stages in order; any prefix of them can be run.
+        config_type: class of its configuration.
+        protocols: protocols that score its runs; the first one is the default.
+        can_ensemble: whether `evaluate` accepts `ensemble=True`, to score a 3D network combined with photographs' features.
     """
 
     name: str
@@ -79,22 +79,22 @@ class Backend(Protocol):
             source: the scenes.
             config: of `config_type`.
             run: the run's folder. An unfinished run is resumed and ends identical to an uninterrupted one.
-            device: where tensors live.
-            progress: hears how far it is.
-            options: how the scenes were read, and what may be used again.
+            device: device of all tensors.
+            progress: receives progress.
+            options: how the scenes are read, and what may be reused.
 
         Raises:
             UsageError: the folder holds a run with other settings.
-            DataError: there is no scene, or one that cannot be trained on.
+            DataError: there is no scene, or a scene cannot be trained on.
         """
         ...
 
     def estimate(self, source: SceneSource, config: Any, *, device: torch.device) -> list[Estimate]:
-        """About what `train` would take, one entry per scene, without making anything."""
+        """Estimate what `train` needs, one entry per scene, without writing anything."""
         ...
 
     def scores(self, run: Run, scene: str, text: Float[Array, "k d"]) -> Float32[Array, "n k"]:
-        """The backend's own scores of all points, without the index's basis: what the index must equal to 1e-3."""
+        """The backend's own scores of all points, without the index's basis; the index must agree to 1e-3."""
         ...
 
     def evaluate(
@@ -112,12 +112,12 @@ class Backend(Protocol):
 
         Args:
             run: a finished one.
-            scene: with truth.
-            device: where tensors live.
-            classes: prompted classes; empty takes those that the protocol scores.
-            threshold: raw cosine from which a class counts as present; none takes the protocol's own.
-            progress: hears how far it is.
-            protocol: one of `protocols`; none takes the first.
+            scene: with ground truth.
+            device: device of all tensors.
+            classes: prompted classes; if empty, those that the protocol scores.
+            threshold: lowest raw cosine at which a class counts as present; None uses the protocol's.
+            progress: receives progress.
+            protocol: one of `protocols`; None uses the first.
         """
         ...
 
@@ -131,22 +131,22 @@ class Backend(Protocol):
         device: torch.device,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """Label a scan that the run has never seen, and write it as a PLY; by default a backend cannot.
+        """Label a scan that the run has never seen, and write it as a PLY. Not supported by default.
 
         Args:
             run: a finished one.
-            scan: a point cloud's file, or a scene that has a cloud.
-            output: the PLY to write.
+            scan: a point cloud file, or a scene with a cloud.
+            output: the PLY file to write.
             request: what to look for, and how.
-            device: where tensors live.
-            progress: hears how far it is.
+            device: device of all tensors.
+            progress: receives progress.
 
         Returns:
-            What `ov3d predict --json` prints, among it `points`, `unlabelled`, `classes` (points per class), `output`,
-            `seconds` and `peak_bytes` (or none).
+            What `ov3d predict --json` prints, including `points`, `unlabelled`, `classes` (points per class), `output`,
+            `seconds` and `peak_bytes` (or None).
 
         Raises:
-            UsageError: the run cannot label scans, or the request makes no sense.
+            UsageError: the run cannot label scans, or the request is invalid.
             DataError: the scan cannot be read, or has no points.
         """
         raise UsageError(
@@ -155,15 +155,15 @@ class Backend(Protocol):
         )
 
     def renderer(self, folder: Path, index: LanguageIndex, answer: Answer, device: str) -> ViewRenderer | None:
-        """What shows a scene of a run from where no camera stood; none, the default, has its points painted instead.
+        """The renderer of novel views of a scene of a run; None, the default, draws the points instead.
 
         Args:
-            folder: of the scene in the run.
-            index: the scene's.
+            folder: the scene's folder in the run.
+            index: the scene's index.
             answer: to the prompt whose score is shown.
             device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
         Raises:
-            DataError: what the backend would render is missing or damaged.
+            DataError: a file that the backend renders from is missing or damaged.
         """
         return None

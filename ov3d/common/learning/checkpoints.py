@@ -1,7 +1,6 @@
 """Checkpoints: weights, the optimiser's state and everything else that the next step depends on, in one safetensors file.
 
-Random numbers are drawn from a generator that is seeded by (seed, stage, step), so a checkpoint needs no generator's state,
-and a run that goes on from one ends with the same bits as one that never stopped (on the CPU, with as many threads).
+Random numbers are drawn from a generator that is seeded by (seed, stage, step), so a checkpoint needs no generator's state.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def generator_for(seed: int, stage: str, step: int) -> torch.Generator:
 def write_checkpoint(
     path: Path,
     modules: Mapping[str, nn.Module],
-    optimiser: torch.optim.Adam | None,
+    optimiser: torch.optim.Optimizer | None,
     metadata: Mapping[str, Any],
     extra: Mapping[str, Shaped[Array, ...]] | None = None,
 ) -> Path:
@@ -49,9 +48,9 @@ def write_checkpoint(
 
     Args:
         path: the file.
-        modules: by name.
-        optimiser: its moments are kept; none keeps none (the end of a stage).
-        metadata: step, space and whatever builds the modules again; JSON-able.
+        modules: by prefix.
+        optimiser: Adam or AdamW, whose moments are kept; None at the end of a stage.
+        metadata: the step, and whatever rebuilds the modules; JSON-able.
         extra: further arrays.
     """
     tensors = {f"extra/{name}": array for name, array in (extra or {}).items()}
@@ -78,7 +77,7 @@ class Checkpoint:
         return self._tensors[f"extra/{name}"]
 
     def load_module(self, prefix: str, module: nn.Module) -> None:
-        """Put the weights of that name into a module of the same shapes."""
+        """Put the weights with that prefix into a module of the same shapes."""
         start = f"{prefix}/"
         state = {
             name[len(start) :]: torch.from_numpy(np.array(array))
@@ -87,7 +86,7 @@ class Checkpoint:
         }
         module.load_state_dict(state)
 
-    def load_optimiser(self, optimiser: torch.optim.Adam) -> None:
+    def load_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
         """Put the moments into an optimiser over the same parameters."""
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         for idx, parameter in enumerate(parameters):
@@ -98,5 +97,5 @@ class Checkpoint:
             optimiser.state[parameter] = {name: value.to(parameter.device) for name, value in moments.items()}
 
 
-def _states(optimiser: torch.optim.Adam) -> list[dict[str, torch.Tensor]]:
+def _states(optimiser: torch.optim.Optimizer) -> list[dict[str, torch.Tensor]]:
     return [optimiser.state.get(parameter, {}) for group in optimiser.param_groups for parameter in group["params"]]

@@ -1,7 +1,7 @@
-"""What training on scenes will take before anything is made: features of photographs, lifted features, an index.
+"""Estimates of disk, memory and time for training, before anything is written.
 
-Points, pixels and views are counted, encoding is timed on a few crops; the constants below were measured on one core and are
-meant to be right within a factor of two.
+Points, pixels and views are counted, and encoding is timed on a few crops; the constants below were measured on one core and
+should be right within a factor of two.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from ov3d.common.scenes.scene import Scene
 from ov3d.common.teachers.teacher import Teacher
 
 SHARE_SEEN = 0.8
-"""Of a cloud's points, by views that were taken to see it."""
+"""Share of a cloud's points that views taken to cover it see."""
 VIEWS_A_POINT = 0.25
 """Share of the views that see a point."""
 RANK_SHARE = 0.1
-"""Rank of a basis over the width."""
+"""Rank of a basis as a share of the width."""
 PIXELS_A_POINT = 12
-"""Depth pixels that fall into one voxel of a cloud made from depth, over all views."""
+"""Depth pixels per voxel of a cloud made from depth, over all views."""
 SECONDS_A_VALUE = 1.5e-8
-"""Gathering, adding and coding one number of one pixel's feature."""
+"""Seconds to gather, add and code one number of one pixel's feature."""
 SECONDS_A_POINT = 4e-6
-"""Making a cloud, testing views, writing an index."""
+"""Seconds for making a cloud, testing views and writing an index."""
 INDEX_BYTES = 3 * 4 + 3 + 4
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """About what training on a scene takes.
+    """Estimated cost of training on a scene.
 
     Attributes:
         scene: its name.
-        images: that must be encoded first.
-        points: of its cloud, or about of the one that will be made; 0 where there is neither.
-        bytes: on the disk.
-        peak_bytes: of memory.
-        seconds: of everything.
+        images: images that must be encoded first.
+        points: points of its cloud, or an estimate for the cloud made from depth; 0 without cloud and depth.
+        bytes: disk space.
+        peak_bytes: memory.
+        seconds: total time.
     """
 
     scene: str
@@ -58,10 +58,10 @@ class Estimate:
 
 
 def estimate_features(scene: Scene, teacher: Teacher | None) -> Estimate:
-    """About what the missing features of a scene's images take; nothing where no teacher looks at them.
+    """Estimate the cost of the missing features of a scene's images; zero without a teacher.
 
     Raises:
-        DataError: what the teacher was given does not fit the scene.
+        DataError: the teacher's inputs do not fit the scene.
     """
     num_points = 0 if scene.cloud is None else len(scene.cloud)
     if teacher is None or not teacher.needs_images(scene):
@@ -79,10 +79,10 @@ def estimate_features(scene: Scene, teacher: Teacher | None) -> Estimate:
 
 
 def estimate_fusing(scene: Scene, teacher: Teacher, lift: LiftConfig, basis: BasisConfig) -> Estimate:
-    """About what fusing a scene takes, its missing features included.
+    """Estimate the cost of fusing a scene, including its missing features.
 
     Raises:
-        DataError: there is neither a cloud nor depth to make one from.
+        DataError: the scene has neither a cloud nor depth to make one from.
     """
     features = estimate_features(scene, teacher)
     num_points, dim, num_views = _num_points(scene), teacher.card.dim, len(scene.frames)
@@ -103,7 +103,7 @@ def estimate_fusing(scene: Scene, teacher: Teacher, lift: LiftConfig, basis: Bas
 
 
 def _num_points(scene: Scene) -> int:
-    """Of the scene's cloud, or about of the one that its depth would make."""
+    """Number of points of the scene's cloud, or an estimate for the cloud made from its depth."""
     if scene.cloud is not None:
         return len(scene.cloud)
     cameras = [frame.depth.camera for frame in frames_with_depth(scene) if frame.depth is not None]

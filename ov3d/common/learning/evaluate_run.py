@@ -1,4 +1,4 @@
-"""Scoring a run: its scenes are read as they were for training, and the backend that made it compares answers with truth."""
+"""Scoring a run: scenes are read as for training, and the run's backend compares answers with the ground truth."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MANY = 20
 
 @dataclass(frozen=True, slots=True)
 class EvaluateRequest:
-    """What a run is asked for, and how its answers are scored.
+    """What to score in a run, and how.
 
     Attributes:
-        classes: prompted classes; empty takes those that the protocol scores.
-        threshold: raw cosine from which a class counts as present; None takes the protocol's own.
-        protocol: one of the backend's; None takes its first.
-        ensemble: whether a 3D network is also scored together with the photographs' features, where the backend can do it.
+        classes: prompted classes; if empty, those that the protocol scores.
+        threshold: lowest raw cosine at which a class counts as present; None uses the protocol's.
+        protocol: one of the backend's; None uses its first.
+        ensemble: also score a 3D network combined with the photographs' features, if the backend supports it.
     """
 
     classes: tuple[str, ...] = ()
@@ -46,23 +46,23 @@ def evaluate_run(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> list[RunReport]:
-    """Compare a run's answers with the truth of its scenes; what `ov3d eval RUN` does.
+    """Compare a run's answers with the ground truth of its scenes, like `ov3d eval RUN`.
 
     Args:
         backend: the one that made the run.
         run: a finished run.
-        request: what is asked, and how it is scored.
+        request: what to score, and how.
         scene: path of the one scene to score, where it has moved or the run has several, or of a data set that holds scenes of
             the run; None scores all of them, where they were when the run was made.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        progress: hears how far it is.
+        progress: receives progress.
 
     Returns:
         One report per scene, in the order of their names.
 
     Raises:
-        UsageError: the run has no such scene, or the backend no such protocol or no ensemble.
-        DataError: a scene cannot be read, or has no truth.
+        UsageError: the run has no such scene, or the backend has no such protocol or no ensemble.
+        DataError: a scene cannot be read, or has no ground truth.
     """
     _check(backend, request)
     place = None if scene is None else Path(scene)
@@ -76,15 +76,15 @@ def evaluate_run(
 
 
 def _check(backend: Backend, request: EvaluateRequest) -> None:
-    """See that the backend can be scored that way."""
+    """Check that the backend supports the request."""
     protocol = request.protocol
     if protocol is not None and protocol not in backend.protocols:
         raise UsageError(
-            f"A run of {backend.name} is scored by protocol {' or '.join(backend.protocols)}, not {protocol}.",
-            "Leave --protocol out.",
+            f"--protocol of a {backend.name} run must be {' or '.join(backend.protocols)}, got {protocol}.",
+            "Leave it out for the default.",
         )
     if request.ensemble and not backend.can_ensemble:
-        raise UsageError(f"--ensemble does not apply to a run of {backend.name}.", "Leave it out.")
+        raise UsageError(f"--ensemble does not apply to a {backend.name} run.", "Leave it out.")
 
 
 class _Scenes:

@@ -1,4 +1,4 @@
-"""What `ov3d predict` asks of a backend, whichever it is."""
+"""What `ov3d predict` asks of a backend."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
-    """How a scan is to be labelled.
+    """How scans are labelled.
 
     Attributes:
-        classes: names of the run's vocabulary; with no prompts either, all of it.
-        prompts: any words instead.
-        threshold: raw cosine below which a point gets no label; by default the network's own, or no threshold at all where
-            the whole vocabulary is asked for.
-        turns: how many copies of the scan, turned as in training and moved among the voxels, are averaged; one is the scan
-            itself.
-        seed: of the copies.
-        layout: how a scene is stored; by default that is detected.
-        scale: metres per unit of the file.
-        ensemble: whether features of photographs answer where they are surer than the network.
+        classes: names from the run's vocabulary; without classes and prompts, all of it.
+        prompts: any words to use instead of classes.
+        threshold: raw cosine below which a point gets no label; by default the network's own, or no threshold for the whole
+            vocabulary.
+        turns: number of copies of the scan, rotated as in training and shifted against the voxels, to average; 1 is only the
+            scan itself.
+        seed: seed of the copies.
+        layout: layout of the scene's files; detected by default.
+        scale: metres per unit in the file.
+        ensemble: use features of photographs where they are more confident than the network.
     """
 
     classes: tuple[str, ...] = ()

@@ -1,9 +1,9 @@
 """A run from its first file to its last: what every backend does before and after it learns.
 
-RUN/source.json     how the scenes are read, on which device and threads; the first file, written by `begin_run`
+RUN/source.json     how the scenes are read, device and threads; the first file, written by `begin_run`
 RUN/config.yaml     every setting, written by `begin_run`
-RUN/scenes/NNNN-NAME/...   what the backend makes
-RUN/manifest.json   what there is to ask; the last file, written by `finish_run`: a run without one is unfinished
+RUN/scenes/NNNN-NAME/...   the backend's files
+RUN/manifest.json   what can be queried; the last file, written by `finish_run`: a run without one is unfinished
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ov3d.common.base.runs import (
     CONFIG_NAME,
     MANIFEST_NAME,
     Run,
+    check_claim,
     claim_run,
     new_run,
     read_run,
@@ -36,6 +37,7 @@ from ov3d.common.base.runs import (
 from ov3d.common.learning.backend import Backend, RunOptions
 from ov3d.common.learning.estimate import Estimate
 from ov3d.common.learning.run_config import RunConfig
+from ov3d.common.learning.trainer import TrainerContext
 from ov3d.common.readers import open_source
 from ov3d.common.scenes.scene import SceneSource
 from ov3d.common.teachers import open_teacher
@@ -49,18 +51,18 @@ C = TypeVar("C", bound=RunConfig)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenRun(Generic[C]):
-    """A run that is being made, from `begin_run`.
+    """A run in progress, from `begin_run`.
 
     Attributes:
         backend: name of the backend.
         source: its scenes.
         config: its settings.
         path: its folder.
-        folders: one folder in it per scene, in the order of the source.
-        device: where tensors live.
-        progress: hears how far it is.
-        options: how it is carried out.
-        teacher: the 2D side, or none where no stage to run asks it.
+        folders: one subfolder per scene, in the order of the source.
+        device: device of all tensors.
+        progress: receives progress.
+        options: options of the run.
+        teacher: the 2D side; None if no stage to run needs it.
         facts: layout, scale, device and numbers of threads, for the manifest.
     """
 
@@ -75,17 +77,21 @@ class OpenRun(Generic[C]):
     teacher: Teacher | None
     facts: dict[str, Any]
 
+    def trainer_context(self, folder: Path) -> TrainerContext:
+        """What a trainer needs to know of the run; its files go into `folder`."""
+        return TrainerContext(folder, self.config.seed, self.device, self.progress, self.options.resume)
+
 
 @dataclass(slots=True)
 class Learnt:
-    """What a backend has made in a run, for its manifest.
+    """The results of a backend in a run, for its manifest.
 
     Attributes:
-        indexes: by scene, the file of its LanguageIndex; a scene without one cannot be asked yet.
-        facts: by scene, whatever a reader of the manifest should know.
+        indexes: by scene, the file of its LanguageIndex; a scene without one cannot be queried yet.
+        facts: by scene, anything a reader of the manifest should know.
         seconds: by stage.
         prompts: class names that were learnt.
-        more: further entries of the manifest, the backend's own.
+        more: further manifest entries, specific to the backend.
     """
 
     indexes: dict[str, Path] = field(default_factory=dict)
@@ -96,7 +102,7 @@ class Learnt:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Notes how long what is done within takes."""
+        """Record the time spent in the block."""
         start = time.perf_counter()
         yield
         self.seconds[stage] = round(time.perf_counter() - start, 3)
@@ -120,14 +126,15 @@ def begin_run(
     """
     listener: Progress = progress or Silent()
     if not len(source):
-        raise DataError("There is no scene to train on.", "Check the path and the split.")
+        raise DataError("No scene to train on.", "Check the path and the split.")
     folders = tuple(scene_folders(run, tuple(source.ids)))
     facts = {
         "layout": options.layout,
         "scale": options.scale,
         "device": str(device),
-        "threads": _threads(run, listener),
+        "threads": _threads(run, device, listener),
     }
+    check_claim(run, dump_config(config))
     write_json(run / SOURCE_NAME, facts, kind=SOURCE_KIND, version=SOURCE_VERSION)
     claim_run(run, dump_config(config))
     seed_everything(config.seed)
@@ -136,7 +143,7 @@ def begin_run(
 
 
 def finish_run(run: OpenRun[Any], learnt: Learnt) -> Run:
-    """Write the manifest, which ends a run."""
+    """Write the manifest, which completes the run."""
     config, teacher = run.config, run.teacher
     manifest = {
         "scenes": list(learnt.facts),
@@ -158,7 +165,7 @@ def finish_run(run: OpenRun[Any], learnt: Learnt) -> Run:
 
 
 def config_of(run: Run, config_type: type[C]) -> C:
-    """The settings that a run was made with."""
+    """The settings that a run was trained with."""
     return load_config(config_type, run.path / CONFIG_NAME)
 
 
@@ -178,28 +185,28 @@ def train_run(
     options: RunOptions = RunOptions(),
     progress: Progress | None = None,
 ) -> Run:
-    """Train a backend on a scene or a folder of scenes, in a new run or to the end of an unfinished one.
+    """Train a backend on a scene or a folder of scenes, as a new run or by resuming an unfinished one.
 
     Args:
         backend: from `ov3d.backends.get_backend`.
         path: a scene, or a folder of scenes.
         config: of the backend's `config_type`.
-        run: the folder of an unfinished run to resume; by default a new one is made.
-        outputs: where new runs go.
+        run: the folder of an unfinished run to resume; by default a new run is made.
+        outputs: folder of new runs.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        options: how the scenes are read, and what may be used again.
-        progress: hears how far it is.
+        options: how the scenes are read, and what may be reused.
+        progress: receives progress.
 
     Raises:
         UsageError: the device, the layout or the scale is wrong, or the run was started with other settings.
-        DataError: there is no scene, or one that cannot be trained on.
+        DataError: there is no scene, or a scene cannot be trained on.
     """
     chosen = pick_device(device)
     if run is not None:
         options = _as_started(run, options)
     source = _open(path, options, progress)
     if not len(source):
-        raise DataError(f"There is no scene in {path}.", "Check the path.")
+        raise DataError(f"No scene in {path}.", "Check the path.")
     name = source.ids[0] if len(source) == 1 else Path(path).resolve().name
     folder = run if run is not None else new_run(name, backend.name, outputs)
     return backend.train(source, config, run=folder, device=chosen, progress=progress, options=options)
@@ -214,7 +221,7 @@ def estimate_run(
     options: RunOptions = RunOptions(),
     progress: Progress | None = None,
 ) -> list[Estimate]:
-    """About what `train_run` would take, one entry per scene, without making anything; arguments and errors as there."""
+    """Estimate what `train_run` needs, one entry per scene, without writing anything; arguments and errors as there."""
     return backend.estimate(_open(path, options, progress), config, device=pick_device(device))
 
 
@@ -223,13 +230,18 @@ def _open(path: str | Path, options: RunOptions, progress: Progress | None) -> S
     return open_source(path, layout=options.layout, scale=options.scale, say=say)
 
 
-def _threads(run: Path, progress: Progress) -> list[int]:
-    """The number of torch's threads, after those that the run was trained with before, where they were others."""
-    now, before = torch.get_num_threads(), _source_facts(run).get("threads", [])
-    if not before or before[-1] == now:
-        return before or [now]
-    progress.say(f"This run was trained on {before[-1]} threads so far and now on {now}: its last bits will differ.")
-    return [*before, now]
+def _threads(run: Path, device: torch.device, progress: Progress) -> list[int]:
+    """The numbers of threads that the run was trained with, the present one last; reports a change of threads or device."""
+    started = _source_facts(run)
+    now, before = torch.get_num_threads(), started.get("threads", [])
+    then = {"threads": before[-1] if before else now, "device": started.get("device", str(device))}
+    if then != {"threads": now, "device": str(device)}:
+        progress.say(
+            f"This run was trained with {then['threads']} threads on {then['device']} so far, and continues with {now} on "
+            f"{device}: results may differ in the last digits (OMP_NUM_THREADS={then['threads']} and --device "
+            f"{then['device']} avoid that)."
+        )
+    return before or [now] if then["threads"] == now else [*before, now]
 
 
 def _source_facts(run: Path) -> dict[str, Any]:
@@ -238,10 +250,10 @@ def _source_facts(run: Path) -> dict[str, Any]:
 
 
 def _as_started(run: Path, options: RunOptions) -> RunOptions:
-    """The options with layout and scale as an unfinished run was started with.
+    """The options with the layout and scale that an unfinished run was started with.
 
     Raises:
-        UsageError: the options name others.
+        UsageError: the options name different ones.
     """
     started = _source_facts(run)
     if not started and (run / MANIFEST_NAME).is_file():

@@ -1,4 +1,4 @@
-"""What the configuration of every backend has in common: a preset, where 2D features come from, the stages, the seed."""
+"""Settings that every backend has: preset, source of 2D features, stages, seed."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from ov3d.common.language.specs import AUTO, known_refinement
 from ov3d.common.lifting.lift import LiftConfig
 
 Presets = Mapping[str, Mapping[str, Any]]
-"""Values by the name of a preset; nested mappings for the parts of a configuration."""
+"""Values by preset name; nested mappings for the parts of a configuration."""
 
 
 class RunConfig(Config):
     """The base of a backend's configuration.
 
-    A subclass names its stages and presets. A value comes from the user, else from the preset, else from the class; stages
-    that neither the user nor the preset names are all of them.
+    A subclass defines its stages and presets. A value comes from the user, else from the preset, else from the class. Stages
+    default to all of them.
     """
 
     STAGES: ClassVar[tuple[str, ...]] = ()
     PRESETS: ClassVar[Presets] = {"cpu": {}}
 
     preset: str = "cpu"
-    """Where the values come from that are not given."""
+    """Name of the default values for settings that are not given."""
     encoder: str = "offline"
-    """Where 2D features come from, as typed after `--encoder`."""
+    """Source of 2D features, as for `--encoder`."""
     refine: str = AUTO
-    """Refinement of the 2D features: none, dino or timm:NAME (affinities of a patch encoder, and superpixels); auto is dino
-    for the offline encoder and none for others."""
+    """Refinement of the 2D features: none, dino or timm:NAME (affinities of a patch encoder, and superpixels); auto means
+    dino for the offline encoder and none for others."""
     lift: LiftConfig = LiftConfig()
-    """How features get from images onto points."""
+    """How features are lifted from images onto points."""
     stages: tuple[str, ...] = ()
-    """Stages to run, in order; they can stop after any stage, but none can be left out before it."""
+    """Stages to run, in order: all of them, or any number starting with the first."""
     seed: int = Field(default=0, ge=0)
-    """Seed of everything random."""
+    """Random seed."""
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether a stage to run asks a 2D teacher."""
+        """Whether a stage to run needs a 2D teacher."""
         return True
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
-            return data  # for the model to refuse
+            return data  # rejected by the model's own validation
         filled = dict(data)
         preset = str(data.get("preset", cls.model_fields["preset"].default))
         for key, value in {"stages": cls.STAGES, **cls.PRESETS.get(preset, {})}.items():
@@ -72,5 +72,5 @@ class RunConfig(Config):
     @classmethod
     def _is_prefix(cls, stages: tuple[str, ...]) -> tuple[str, ...]:
         if not stages or stages != cls.STAGES[: len(stages)]:
-            raise ValueError(f"stages must be the first ones of {', '.join(cls.STAGES)}")
+            raise ValueError(f"stages must be a prefix of {', '.join(cls.STAGES)}")
         return stages

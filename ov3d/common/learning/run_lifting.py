@@ -1,9 +1,9 @@
-"""Lifted features of the scenes of a run, one file each, coded in a basis that they share.
+"""Lifted features of the scenes of a run, one file per scene, coded in a shared basis.
 
-Two passes. The first lifts an even sample of each scene's points; from all samples the shared basis is chosen
-(`ov3d.common.lifting.basis`). The second lifts every scene straight into codes, so that features of full rank are neither in
-memory nor on the disk whole. Points and LiDAR train from these files alone: once a scene has one, the features of its
-photographs may be dropped, and another run may take file and basis over (`take_over`).
+Two passes. The first lifts an even sample of each scene's points; the shared basis is chosen from all samples
+(`ov3d.common.lifting.basis`). The second lifts every scene directly into codes, so that full-rank features are never held
+whole in memory or on disk. Points and LiDAR train from these files alone: once a scene has one, the features of its
+photographs may be deleted, and another run may reuse the file and the basis (`take_over`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ BASIS_NAME = "lifted-basis.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """What a run uses of another one.
+    """What a run reuses from another one.
 
     Attributes:
-        files: its lifted features by scene, used where they are of the same cloud, features and settings.
-        basis: its shared basis: scenes it has never seen then share codes with those it was made from; None chooses one.
+        files: its lifted features by scene, used if cloud, features and settings are the same.
+        basis: its shared basis, so that new scenes share codes with the scenes it was made from; None chooses a new one.
     """
 
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -41,11 +41,11 @@ class TakenOver:
 
 
 def take_over(run: Run, config: BasisConfig) -> TakenOver:
-    """What another run offers.
+    """What can be reused from another run.
 
     Args:
-        run: finished.
-        config: of the run that wants it; features that are kept at full rank need no basis.
+        run: a finished run.
+        config: configuration of the new run; features kept at full rank need no basis.
 
     Raises:
         UsageError: a basis is needed and that run has none.
@@ -54,7 +54,7 @@ def take_over(run: Run, config: BasisConfig) -> TakenOver:
     if config.energy >= 1:
         return TakenOver(files)
     if not (run.path / BASIS_NAME).is_file():
-        raise UsageError(f"Run {run.path} has no {BASIS_NAME}.", "Name a finished run of the same teacher.")
+        raise UsageError(f"Run {run.path} has no {BASIS_NAME}.", "Name a finished run with the same teacher.")
     return TakenOver(files, read_basis(run.path / BASIS_NAME))
 
 
@@ -63,14 +63,14 @@ class SceneLifting:
     """Lifts the scenes of one run: `choose` once, then `lifted` scene by scene.
 
     Attributes:
-        teacher: where features come from.
+        teacher: source of features.
         config: visibility and memory.
-        basis_config: in how few numbers features are kept.
+        basis_config: how features are compressed.
         run: the run's folder, which holds the shared basis.
-        progress: hears how far it is.
-        extract: whether missing features of photographs are extracted.
-        resume: whether files that are there already are used.
-        taken: what is used of another run.
+        progress: receives progress.
+        extract: extract missing features of photographs.
+        resume: reuse existing files.
+        taken: what is reused from another run.
     """
 
     teacher: Teacher
@@ -85,11 +85,11 @@ class SceneLifting:
     _sampled: set[Path] = field(default_factory=set, init=False, repr=False)
 
     def choose(self, folders: Sequence[Path], scene_of: Callable[[int], Scene], texts: Float32[Array, "k d"]) -> None:
-        """The first pass: sample every scene and choose the basis they share, unless it is taken over.
+        """The first pass: sample every scene and choose the shared basis, unless it is reused from another run.
 
         Args:
-            folders: of the scenes in the run.
-            scene_of: a scene with its cloud, by number; asked for one after the other.
+            folders: the scenes' folders in the run.
+            scene_of: returns a scene with its cloud, by number; called for one scene after another.
             texts: unit text vectors whose scores matter most.
         """
         if self.taken.basis is not None:
@@ -110,7 +110,7 @@ class SceneLifting:
 
         def sample(idx: int) -> Float32[Array, "n d"]:
             path = folders[idx] / SAMPLE_NAME
-            if not path.is_file():  # it had fitted the basis that another scene's change has made void
+            if not path.is_file():  # a changed scene invalidated the basis that this file was coded in
                 scene = scene_of(idx)
                 self._sample(
                     scene, self.teacher.features_of(scene, extract=self.extract, progress=self.progress), folders[idx]
@@ -121,25 +121,25 @@ class SceneLifting:
         write_basis(self.run / BASIS_NAME, self._basis)
 
     def frames_of(self, scene: Scene, folder: Path) -> tuple[Frame, ...]:
-        """The frames to lift from; they have features, unless the scene is lifted already and needs none."""
+        """The frames to lift from; they have features, unless the scene has already been lifted."""
         self.teacher.bind(scene, progress=self.progress)
         try:
             key = self._key(scene, scene.frames)
-        except DataError:  # a photograph is missing: it is left out, and said
+        except DataError:  # a photograph is missing: it is skipped and reported
             key = ""
         if key and self._found(scene, folder, key) is not None:
             return scene.frames
         return self.teacher.features_of(scene, extract=self.extract, progress=self.progress)
 
     def lifted(self, scene: Scene, frames: tuple[Frame, ...], folder: Path) -> LiftedFeatures:
-        """The second pass for one scene: its lifted features, from a file where one holds what would be computed."""
+        """The second pass for one scene: its lifted features, from a file if it holds what would be computed."""
         path, key = folder / LIFTED_NAME, self._key(scene, frames)
         found = self._found(scene, folder, key)
         if found is not None:
             try:
                 lifted = read_lifted(found)
             except CorruptFileError as error:
-                self.progress.say(f"{error.message} Making it again.")
+                self.progress.say(f"{error.message} Recomputing it.")
                 frames = self.teacher.features_of(scene, extract=self.extract, progress=self.progress)
                 found = None
         if found is None:
@@ -155,11 +155,13 @@ class SceneLifting:
             self._sample(scene, frames, folder)
             coder = self._basis.coder(read_lifted(folder / SAMPLE_NAME).features())
             if coder is None:
-                self.progress.say(f"{scene.name}: half the numbers would not do, so features are kept at full rank")
+                self.progress.say(
+                    f"{scene.name}: compression needs more than half the numbers, so features are kept at full rank"
+                )
         return self.teacher.lift(scene, _cloud(scene), frames, self.config, progress=self.progress, coder=coder)
 
     def _sample(self, scene: Scene, frames: tuple[Frame, ...], folder: Path) -> None:
-        """Lift an even sample of the scene into its file, unless it is there."""
+        """Lift an even sample of the scene into its file, unless the file exists."""
         path, rows = folder / SAMPLE_NAME, self.basis_config.sample_rows
         facts = lifted_facts(path) if self.resume or folder in self._sampled else None
         if facts is not None and facts.get(SOURCE_KEY) == self._key(scene, frames):
@@ -169,11 +171,11 @@ class SceneLifting:
         write_lifted(path, sample)
 
     def _found(self, scene: Scene, folder: Path, key: str) -> Path | None:
-        """A file with the scene's lifted features: its own in this run, else one that may be taken over."""
+        """A file with the scene's lifted features: its own in this run, else a reusable one of another run."""
         own = folder / LIFTED_NAME
         facts = lifted_facts(own) if self.resume else None
         if self.resume and facts is None and own.is_file():
-            self.progress.say(f"The lifted features {own} are damaged, or of another version. Making them again.")
+            self.progress.say(f"The lifted features {own} are damaged or of another version. Recomputing them.")
             own.unlink()
         if facts is not None and facts.get(SOURCE_KEY) == key:
             fits = self._basis is None or facts.get(BASIS_KEY) in (None, self._basis.key)
@@ -190,7 +192,7 @@ class SceneLifting:
         try:
             basis = read_basis(path)
         except CorruptFileError as error:
-            self.progress.say(f"{error.message} Making it again.")
+            self.progress.say(f"{error.message} Recomputing it.")
             return None
         same = (
             basis.config == self.basis_config
@@ -205,5 +207,5 @@ class SceneLifting:
 
 def _cloud(scene: Scene) -> PointCloud:
     if scene.cloud is None or not len(scene.cloud):
-        raise DataError(f"Scene {scene.name} has no points.", "Give a cloud, or depth images to make one from.")
+        raise DataError(f"Scene {scene.name} has no points.", "Provide a cloud, or depth images to make one from.")
     return scene.cloud

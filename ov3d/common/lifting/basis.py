@@ -1,17 +1,16 @@
-"""A basis for lifted features that the scenes of a data set share, and that holds on scenes it has never seen.
+"""A basis for lifted features that the scenes of a data set share, and that also works for new scenes.
 
-A basis of a few scenes keeps those scenes and loses what only another one has. So a scene's basis has two parts: rows shared
-by the data set, in which codes of all scenes can be compared, and a few rows of the scene's own, as many as it takes to keep
-the stated share of its energy. What is kept is thus stated for every scene, seen or not.
+A basis of a few scenes loses features that occur only in other scenes. So a scene's basis has two parts: rows shared by the
+data set, in which codes of all scenes can be compared, and as many rows of its own as it takes to keep the stated share of
+its energy. The share kept is therefore known for every scene, old or new.
 
 Which directions come first is decided where it matters, in answers to text. With texts T [k, d] of unit rows and weight g, the
 metric is W = I + g (d / k) T'T: a change of all scores together weighs g times as much as a change of the feature itself.
-How many are taken is decided by the plain energy kept, 1 - |f - f'|^2 / |f|^2 over all rows: what is lost is about twice
-1 - cosine.
+Their number is chosen by the plain energy kept, 1 - |f - f'|^2 / |f|^2 over all rows: the loss is about twice 1 - cosine.
 
 Symbols: S = W^(1/2), symmetric; x = S f; rows of V [r, d] are leading right singular vectors of all x (shared), then of what
 they leave of the scene's own x. A code is c = V S f, and f ~ c (V S^-1): the nearest point of the span in the metric W.
-Only second moments [d, d] are summed, over an even sample of each scene's rows: no data set is ever in memory.
+Only second moments [d, d] are summed, over an even sample of each scene's rows, so a data set is never held in memory.
 
 Source: Eckart & Young, Psychometrika 1936, in a weighted norm.
 """
@@ -39,20 +38,20 @@ RANK_STEP = 8
 SMALL_DIM = 64
 """Features this narrow or narrower are kept as they are."""
 WORTHWHILE = 0.5
-"""A basis of more than this share of the width is not worth its loss: then features are kept as they are."""
+"""A basis of more than this share of the width is not worth its loss: features are then kept as they are."""
 
 
 class BasisConfig(Config):
-    """In how few numbers lifted features are kept."""
+    """How lifted features are compressed."""
 
     energy: float = Field(default=0.9995, gt=0, le=1)
     """Share of every scene's squared feature lengths that its codes keep; 1 keeps full rank."""
     shared_energy: float = Field(default=0.96, gt=0, le=1)
-    """Share that the rows common to the data set keep over all its scenes; a scene's own rows make up the rest."""
+    """Share of energy that the shared rows keep over all scenes of the data set; a scene's own rows add the rest."""
     text_weight: float = Field(default=1.5, ge=0)
-    """Weight of changes of scores over changes of features."""
+    """Weight of changes of scores relative to changes of features."""
     sample_rows: int = Field(default=16384, ge=64)
-    """Rows of a scene that are looked at to choose a basis."""
+    """Rows sampled per scene to choose a basis."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +60,7 @@ class TextMetric:
 
     Attributes:
         directions: rows of U', orthonormal.
-        stretch: by how much S lengthens each of them, at least 1.
+        stretch: factor by which S stretches each of them, at least 1.
     """
 
     directions: Float64[Array, "m d"]
@@ -69,7 +68,7 @@ class TextMetric:
 
     @classmethod
     def of(cls, texts: Float[Array, "k d"], weight: float) -> TextMetric:
-        """The metric of unit text vectors; none of them, or no weight, gives the plain one."""
+        """The metric of unit text vectors; the plain metric without vectors or weight."""
         count, dim = texts.shape
         if not count or not weight:
             return cls(np.zeros((0, dim)), np.zeros(0))
@@ -78,26 +77,26 @@ class TextMetric:
         return cls(directions[kept], np.sqrt(1 + weight * dim / count * lengths[kept] ** 2))
 
     def apply(self, rows: Float[Array, "n d"]) -> Float64[Array, "n d"]:
-        """Rows f into S f."""
+        """Map rows f to S f."""
         return rows + ((rows @ self.directions.T) * (self.stretch - 1)) @ self.directions
 
     def undo(self, rows: Float[Array, "n d"]) -> Float64[Array, "n d"]:
-        """Rows S f into f."""
+        """Map rows S f to f."""
         return rows + ((rows @ self.directions.T) * (1 / self.stretch - 1)) @ self.directions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coder:
-    """Features into codes and, by `codes @ basis`, back.
+    """Converts features to codes and, by `codes @ basis`, back.
 
     Attributes:
         encoder: a code is `encoder @ feature`.
-        basis: a feature is about `code @ basis`.
-        num_shared: the first so many numbers mean the same in every scene of the data set.
+        basis: a feature is approximately `code @ basis`.
+        num_shared: the first `num_shared` numbers mean the same in every scene of the data set.
         energy_kept: share of the scene's energy in the metric.
-        mean_cosine: of the scene's sampled features with what comes back.
-        key: names its numbers.
-        shared_key: names the shared basis.
+        mean_cosine: mean cosine of the scene's sampled features with their reconstructions.
+        key: identifies its numbers.
+        shared_key: identifies the shared basis.
     """
 
     encoder: Float32[Array, "r d"]
@@ -115,7 +114,7 @@ class Coder:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a file of codes says about its basis."""
+        """The facts about the basis stored with codes."""
         return {
             "rank": len(self.basis),
             "rank_shared": self.num_shared,
@@ -126,12 +125,12 @@ class Coder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedBasis:
-    """What the scenes of a data set have in common.
+    """The shared part of the scenes' bases.
 
     Attributes:
-        rows: V, orthonormal; none of them where full rank is kept.
+        rows: V, orthonormal; empty if full rank is kept.
         texts: unit text vectors that the metric weighs.
-        config: how it was chosen.
+        config: the settings it was chosen with.
         made_from: keys of the scenes it was made from, in order.
         energy_kept: share of those scenes' energy that the rows keep.
     """
@@ -148,15 +147,15 @@ class SharedBasis:
 
     @property
     def key(self) -> str:
-        """Names its numbers."""
+        """Identifies its numbers."""
         return hash_text(
             KIND, str(VERSION), self.rows.tobytes().hex(), self.texts.tobytes().hex(), self.config.model_dump_json()
         )
 
     def coder(self, sample: Float32[Array, "n d"]) -> Coder | None:
-        """The coder of one scene, from a sample of its features; none where full rank is kept.
+        """The coder of one scene, from a sample of its features; None if full rank is kept.
 
-        The shared rows come first. Where they keep too little of the sample, its own leading directions follow.
+        The shared rows come first. If they keep too little of the sample, its own leading directions follow.
         """
         dim = self.texts.shape[1]
         if not len(self.rows) or not len(sample):
@@ -182,10 +181,10 @@ class SharedBasis:
 def choose_basis(
     samples: Iterable[tuple[str, Float32[Array, "_ d"]]], texts: Float32[Array, "k d"], config: BasisConfig
 ) -> SharedBasis:
-    """The rows that scenes share: the fewest, in steps of `RANK_STEP`, that keep the stated energy of all of them.
+    """The shared rows: the fewest, in steps of `RANK_STEP`, that keep the stated energy of all scenes.
 
     Args:
-        samples: a scene's key and an even sample of its unit features; asked for one after the other, never held.
+        samples: per scene its key and an even sample of its unit features; consumed one by one, never held.
         texts: unit vectors of the prompts whose scores matter most: the classes, and everyday words for the rest.
         config: energies and the texts' weight.
     """
@@ -222,12 +221,15 @@ def read_basis(path: str | Path) -> SharedBasis:
     file = read_tensors(path, kind=KIND, version=VERSION)
     rows, texts, meta = file.tensors["rows"], file.tensors["texts"], file.metadata
     if rows.ndim != 2 or texts.ndim != 2 or rows.shape[1] != texts.shape[1]:
-        raise DataError(f"{path} holds rows {rows.shape} and texts {texts.shape}, which do not fit.", "Make it again.")
+        raise DataError(
+            f"{path} holds rows {rows.shape} and texts {texts.shape}, which do not match.",
+            "Delete it, and run the training again.",
+        )
     return SharedBasis(rows, texts, BasisConfig(**meta["config"]), tuple(meta["made_from"]), meta["energy_kept"])
 
 
 def _leading(moments: Float64[Array, "d d"]) -> Float64[Array, "d d"]:
-    """Eigenvectors as rows, the strongest first."""
+    """Eigenvectors as rows, strongest first."""
     _, vectors = np.linalg.eigh(moments)  # ascending
     rows = vectors[:, ::-1].T
     # The sign of an eigenvector is arbitrary: the largest entry is made positive, so that files do not depend on the library.
@@ -249,7 +251,7 @@ def _kept(moments: Float64[Array, "d d"], rows: Float64[Array, "r d"], metric: T
 
 
 def _first_rank(kept: Float64[Array, " n"], energy: float, least: int) -> int | None:
-    """The first of `least`, `least` + `RANK_STEP`, ... rows that keep `energy`; none where no number does."""
+    """The first of `least`, `least` + `RANK_STEP`, ... rows that keep `energy`; None if no number does."""
     return next((rank for rank in range(least, len(kept), RANK_STEP) if kept[rank] >= energy), None)
 
 

@@ -1,6 +1,6 @@
-"""Lifted features as a value and a file: what points and LiDAR train from, once the image features are dropped.
+"""Lifted features as a value and a file: the training data of points and LiDAR, which no longer need image features.
 
-Rows are kept for seen points only; each is a unit feature, or its code in a basis that the file carries.
+Only seen points have rows; each is a unit feature, or its code in a basis stored in the file.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ov3d.common.lifting.basis import Coder
 KIND = "lifted-features"
 VERSION = 2
 SOURCE_KEY = "source_key"
-"""The fact that names features whatever they are coded in: what `lifted_key` gives."""
+"""The key of the fact that identifies the features regardless of their coding, from `lifted_key`."""
 
 BASIS_KEY = "basis_key"
-"""The fact that names the shared basis of codes."""
+"""The key of the fact that identifies the shared basis of codes."""
 
 BLOCK_ROWS = 1 << 12
 
@@ -36,12 +36,12 @@ class LiftedFeatures:
     Attributes:
         code: unit features, or their coordinates in `basis`.
         point_row: the point of each row, ascending.
-        norms: length of the mean before it was normalised, in [0, 1]: 1 where all views agree, a confidence.
-        num_views: how many frames saw the point.
+        norms: length of the mean before normalising, in [0, 1]: a confidence, 1 if all views agree.
+        num_views: number of frames that saw the point.
         num_points: size of the cloud.
-        key: names cloud, features and settings; equal keys mean equal numbers.
-        basis: rows of a low-rank basis, or none where the code is the feature.
-        facts: what else is worth knowing (encoder, frames).
+        key: identifies cloud, features and settings; equal keys mean equal numbers.
+        basis: rows of a low-rank basis, or None if the code is the feature.
+        facts: other information (encoder, frames).
     """
 
     code: Float16[Array, "v r"]
@@ -78,7 +78,7 @@ class LiftedFeatures:
         return rows
 
     def features(self, rows: slice | Int64[Array, " m"] | None = None) -> Float32[Array, "m d"]:
-        """Unit features of some rows, of all without an argument."""
+        """Unit features of some rows, or of all."""
         code = (self.code if rows is None else self.code[rows]).astype(np.float32)
         return code if self.basis is None else code @ self.basis
 
@@ -93,7 +93,7 @@ class LiftedFeatures:
 
 
 def encoded(lifted: LiftedFeatures, coder: Coder | None) -> LiftedFeatures:
-    """Full-rank features as codes, as `lift` with that coder gives them; for features that come in one piece."""
+    """Full-rank features as codes, as `lift` with that coder computes them; for features already in memory."""
     if coder is None:
         return lifted
     code = np.empty((len(lifted), len(coder.basis)), np.float16)
@@ -105,7 +105,7 @@ def encoded(lifted: LiftedFeatures, coder: Coder | None) -> LiftedFeatures:
 
 
 def thinned(lifted: LiftedFeatures, sample_rows: int) -> LiftedFeatures:
-    """An even sample of the rows, as `lift` with `sample_rows` gives it; for features that come in one piece."""
+    """An even sample of the rows, as `lift` with `sample_rows` computes it; for features already in memory."""
     rows = even_rows(np.arange(len(lifted)), sample_rows)
     key, facts = named(lifted.key, None, sample_rows)
     return replace(
@@ -120,12 +120,12 @@ def thinned(lifted: LiftedFeatures, sample_rows: int) -> LiftedFeatures:
 
 
 def even_rows(values: Array, most: int) -> Array:
-    """An even sample of at most so many of them."""
+    """An even sample of at most that many of them."""
     return values[:: max(-(-len(values) // most), 1)]
 
 
 def named(source_key: str, coder: Coder | None, sample_rows: int | None) -> tuple[str, dict[str, Any]]:
-    """The key of what is made of the features of `source_key`, and the facts that are kept beside it."""
+    """The key of features derived from those of `source_key`, and the facts stored with them."""
     parts = [*(() if coder is None else (coder.key,)), *(() if sample_rows is None else (f"sample {sample_rows}",))]
     facts: dict[str, Any] = {SOURCE_KEY: source_key} | (
         {} if coder is None else {BASIS_KEY: coder.shared_key, "basis": coder.facts}
@@ -138,7 +138,7 @@ def write_lifted(path: str | Path, lifted: LiftedFeatures) -> Path:
     tensors: dict[str, Array] = {"code": lifted.code, "norms": lifted.norms, "num_views": lifted.num_views}
     if lifted.num_views.max(initial=0) <= np.iinfo(np.uint16).max:
         tensors["num_views"] = lifted.num_views.astype(np.uint16)
-    if 32 * len(lifted) > lifted.num_points:  # a bit a point is less than an index a row
+    if 32 * len(lifted) > lifted.num_points:  # one bit per point is less than one index per row
         seen = np.zeros(lifted.num_points, np.bool_)
         seen[lifted.point_row] = True
         tensors["seen"] = np.packbits(seen)
@@ -151,7 +151,7 @@ def write_lifted(path: str | Path, lifted: LiftedFeatures) -> Path:
 
 
 def lifted_facts(path: str | Path) -> Mapping[str, Any] | None:
-    """The facts of a file of lifted features, from its header alone; none where there is no such file, or it is damaged."""
+    """The facts of a file of lifted features, from its header only; None if the file is missing or damaged."""
     header = read_header(path, kind=KIND, version=VERSION)
     return None if header is None else header["facts"]
 

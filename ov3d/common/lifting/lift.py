@@ -1,8 +1,8 @@
-"""Lifting: the features of photographs, averaged on the points that they see.
+"""Lifting: features of photographs, averaged on the points that the photographs see.
 
-Two passes. The first asks every frame which points it sees; the union of those points are the rows. The second averages in
-blocks of rows, so that the fp32 sums of one block stay within a memory budget however large the cloud: a point's feature is
-the plain mean of the unit vectors at its pixels, in the order of the frames, whatever the block, so blocks change no bit.
+Two passes. The first finds the points that every frame sees; the union of those points are the rows. The second averages in
+blocks of rows, so that the fp32 sums of one block stay within a memory budget for clouds of any size: a point's feature is
+the plain mean of the unit vectors at its pixels, in the order of the frames, so the blocks do not change a bit.
 
 Symbols: n points, v rows (points that some frame sees), d width of the encoder, r rank of the code (d without a basis).
 Source: Xu et al., ECCV 2024, section 3 (mean over visible views); Peng et al., *OpenScene*, CVPR 2023, section 3.1.
@@ -50,51 +50,51 @@ __all__ = [
 ]
 
 ALGORITHM = "mean-1"
-"""Named in the key: raised when the same inputs give other numbers."""
+"""Part of the key: increased when the same inputs would give other numbers."""
 
 MIB = 1 << 20
 CHUNK_BYTES = 4 * MIB
-"""Features are asked from the source about so many bytes at a time (at least `MIN_CHUNK_ROWS` pixels): what is read, converted
-and added stays in the processor's cache."""
+"""Approximate bytes of features requested from the source at a time (at least `MIN_CHUNK_ROWS` pixels), so that reading,
+converting and adding stay in the processor's cache."""
 MIN_CHUNK_ROWS = 1024
 
 
 def _nothing() -> None:
-    """Listen to no progress."""
+    """Ignores progress."""
 
 
 class LiftConfig(VisibilityConfig):
-    """How features get from photographs onto points."""
+    """How features are lifted from photographs onto points."""
 
     memory_mib: int = Field(default=1024, ge=1)
-    """Budget for the fp32 sums and for the remembered pixels, each; it changes the speed, never a number."""
+    """Budget for the fp32 sums and for the cached pixels, each; it affects only the speed."""
 
     @property
     def key_text(self) -> str:
-        """What of this configuration decides numbers, for keys."""
+        """The settings that affect numbers, for keys."""
         return f"{ALGORITHM} {self.border!r} {self.depth_tolerance!r} {self.missing_depth}"
 
 
 @runtime_checkable
 class PixelFeatures(Protocol):
-    """Where features of photographs come from; `FeatureStore` is one."""
+    """A source of features of photographs, for example `FeatureStore`."""
 
     def key(self, frame: Frame) -> str:
-        """Names the content of the frame's features: image, encoder, plan."""
+        """Identifies the content of the frame's features: image, encoder, plan."""
         ...
 
     def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float[Array, "n d"]:
-        """Unit vectors at pixels of the frame's camera (lifting asks at their centres, +0.5), fp16 or fp32; asked from
-        several threads at once.
+        """Unit vectors at pixels of the frame's camera (lifting uses their centres, +0.5), fp16 or fp32; called from several
+        threads at once.
 
-        Zeros where the frame has no feature; a source of which that can happen is `PartialFeatures` as well.
+        Zeros where the frame has no feature; such a source is also `PartialFeatures`.
         """
         ...
 
 
 @runtime_checkable
 class PartialFeatures(Protocol):
-    """A source that has no feature at some pixels (void labels, zero vectors): a view does not see a point there."""
+    """A source without features at some pixels (void labels, zero vectors); views do not count as seeing points there."""
 
     def known(self, frame: Frame, uv: Float[Array, "n 2"]) -> Bool[Array, " n"]:
         """Which pixels of the frame's camera have a feature."""
@@ -111,16 +111,16 @@ def lift(
     coder: Coder | None = None,
     sample_rows: int | None = None,
 ) -> LiftedFeatures:
-    """Average the features of photographs on the points they see.
+    """Average the features of photographs on the points that they see.
 
     Args:
         cloud: n points.
         frames: posed photographs with features in `source`; their order is the order of summation.
-        source: gives unit vectors at pixels.
+        source: provides unit vectors at pixels.
         config: visibility and memory.
-        progress: hears how far it is.
-        coder: keeps codes of the features instead of the features: block by block, so these are never in memory whole.
-        sample_rows: lifts an even sample of about so many of the seen points only, to choose a basis from.
+        progress: receives progress.
+        coder: if given, features are coded block by block, so that they are never whole in memory.
+        sample_rows: if given, lifts only an even sample of about this many seen points, to choose a basis.
 
     Returns:
         Features of the v points that at least one frame sees; v may be 0.
@@ -128,7 +128,7 @@ def lift(
     config = config or LiftConfig()
     listener: Progress = progress or Silent()
     views = Views(cloud, frames, config, source)
-    with listener.task("Looking for visible points", len(frames)) as task, _workers() as pool:
+    with listener.task("Finding visible points", len(frames)) as task, _workers() as pool:
         num_views = views.count(task.advance, pool)
     point_row = np.flatnonzero(num_views).astype(np.int32)
     if sample_rows is not None:
@@ -158,13 +158,13 @@ def view_means(
 
     Args:
         views: what each frame sees.
-        num_views: how many frames see each point.
-        source: gives unit vectors at pixels.
-        advance: called once a frame and block.
-        pool: worker threads; none does everything in this one. They change no bit.
+        num_views: number of frames that see each point.
+        source: provides unit vectors at pixels.
+        advance: called once per frame and block.
+        pool: worker threads; None uses only this thread. They do not change a bit.
 
     Yields:
-        The rows of a block and their means in fp32, before normalising. The array is used again for the next block.
+        The rows of a block and their means in fp32, before normalising. The array is reused for the next block.
     """
     point_row = np.flatnonzero(num_views)
     dim = views.probe_dim(source)
@@ -183,11 +183,11 @@ def view_means(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeenPixels:
-    """The points that one frame sees, in a quarter of `VisiblePoints`: many views of a large cloud are remembered.
+    """The points that one frame sees, in a quarter of the memory of `VisiblePoints`, to cache many views of a large cloud.
 
     Attributes:
         point_idx: indices into the cloud, ascending.
-        pixels: (column, row) of the frame's camera that each lands in.
+        pixels: (column, row) of each point in the frame's camera.
     """
 
     point_idx: Int32[Array, " v"]
@@ -195,9 +195,9 @@ class SeenPixels:
 
     @classmethod
     def of(cls, seen: VisiblePoints, camera: Camera) -> SeenPixels:
-        """Where visible points land; all are inside the image."""
+        """The pixels of visible points; all are inside the image."""
         narrow = max(camera.width, camera.height) <= 1 << 16
-        pixels = seen.uv.astype(np.uint16 if narrow else np.int32)  # nothing is negative: cutting off is rounding down
+        pixels = seen.uv.astype(np.uint16 if narrow else np.int32)  # nothing is negative: truncating rounds down
         return cls(seen.point_idx.astype(np.int32), pixels)
 
     @property
@@ -207,20 +207,20 @@ class SeenPixels:
 
 
 class Views:
-    """Which points each frame of a scene sees; remembered up to the memory budget, computed again beyond it.
+    """Which points each frame of a scene sees; cached up to the memory budget, recomputed beyond it.
 
     Args:
         cloud: the points.
         frames: posed photographs.
         config: visibility and memory.
-        source: where it is `PartialFeatures`, frames see only what has a feature: means are over views that know something.
+        source: if it is `PartialFeatures`, frames see only pixels with a feature, so means are over views that have one.
     """
 
     def __init__(
         self, cloud: PointCloud, frames: Sequence[Frame], config: LiftConfig, source: PixelFeatures | None = None
     ) -> None:
         self.config = config
-        candidate: object = source  # mypy takes no protocol for a subclass of another
+        candidate: object = source  # mypy does not accept a protocol as a subclass of another
         self._partial = candidate if isinstance(candidate, PartialFeatures) else None
         self.frames = tuple(frames)
         self._num_points = len(cloud)
@@ -243,10 +243,10 @@ class Views:
         return SeenPixels.of(seen, frame.camera)
 
     def count(self, advance: Callable[[], object] = _nothing, pool: Executor | None = None) -> Int32[Array, " n"]:
-        """How many frames see each point; what they see is remembered as far as the budget goes."""
+        """The number of frames that see each point; visible points are cached within the budget."""
         counts = np.zeros(self._num_points, np.int32)
         for frame_idx, seen in enumerate(_mapped(self.__getitem__, range(len(self)), pool)):
-            counts[seen.point_idx] += 1  # a frame sees a point once: no index repeats
+            counts[seen.point_idx] += 1  # a frame sees a point once, so no index repeats
             if frame_idx not in self._remembered and seen.nbytes <= self._room:
                 self._room -= seen.nbytes
                 self._remembered[frame_idx] = seen
@@ -254,7 +254,7 @@ class Views:
         return counts
 
     def probe_dim(self, source: PixelFeatures) -> int:
-        """Width of the source's features, asked at one pixel; 0 without frames."""
+        """Width of the source's features, from one pixel; 0 without frames."""
         if self._dim is None:
             centre = np.array([[0.5, 0.5]])
             self._dim = int(source.pixel_features(self.frames[0], centre).shape[1]) if self.frames else 0
@@ -262,7 +262,7 @@ class Views:
 
 
 def lifted_key(cloud: PointCloud, frames: Sequence[Frame], source: PixelFeatures, config: LiftConfig) -> str:
-    """The key that `lift` would give its result, without lifting: positions, cameras, depth, features and settings."""
+    """The key of the result of `lift`, without lifting: positions, cameras, depth, features and settings."""
     parts = [KIND, config.key_text, _hash_array(cloud.xyz)]
     for frame in frames:
         camera = frame.camera
@@ -280,22 +280,22 @@ def _add_frame(
     source: PixelFeatures,
     pool: Executor | None,
 ) -> None:
-    """Add the features that a frame has for the points of a block.
+    """Add a frame's features to the points of a block.
 
     A frame sees a point once, so no row repeats: chunks of pixels may be added in any order and by any thread.
     """
     seen, frame = views[frame_idx], views.frames[frame_idx]
     first, last = np.searchsorted(seen.point_idx, (points[0], points[-1] + 1))
     pixels = seen.pixels[first:last]
-    # Neighbouring pixels are asked for together: a source reads its memory in order, whatever the order of the points.
+    # Pixels are requested in image order, so that the source reads its memory in order.
     order = np.argsort(pixels[:, 1].astype(np.int64) * frame.camera.width + pixels[:, 0], kind="stable")
     rows = np.searchsorted(points, seen.point_idx[first:last])[order]
-    uv = pixels[order] + 0.5  # a pixel's feature is its centre's
+    uv = pixels[order] + 0.5  # features are evaluated at pixel centres
     chunk = max(CHUNK_BYTES // (4 * block.shape[1]), MIN_CHUNK_ROWS)
 
     def add(start: int) -> None:
         features = source.pixel_features(frame, uv[start : start + chunk])
-        if features.dtype == np.float16:  # torch uses the processor's instruction for it, NumPy converts one by one
+        if features.dtype == np.float16:  # torch uses the processor's instruction, NumPy converts one by one
             features = torch.from_numpy(features).float().numpy()
         block[rows[start : start + chunk]] += features
 
@@ -306,7 +306,7 @@ def _add_frame(
 def _normalise_into(
     code: Float16[Array, "b r"], mean: Float32[Array, "b d"], pool: Executor | None, coder: Coder | None
 ) -> Float32[Array, " b"]:
-    """Unit vectors of `mean`, or their codes, into `code`; returns the norms. A row of zeros stays one."""
+    """Write the unit vectors of `mean`, or their codes, to `code`; returns the norms. Rows of zeros stay zero."""
     norms = np.empty(len(mean), np.float32)
 
     def normalise(start: int) -> None:
@@ -322,12 +322,12 @@ def _normalise_into(
 
 
 def _workers() -> Executor:
-    """As many threads as torch would use, each with one of torch's: many small products gain nothing from being split."""
+    """As many threads as torch would use, each running torch single-threaded: splitting small products gains nothing."""
     return ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _mapped(function: Callable[[int], T], arguments: range, pool: Executor | None) -> Iterable[T]:
-    """The function's values in order, by the pool's threads where there is one."""
+    """The function's values in order, computed by the pool's threads if there is a pool."""
     return map(function, arguments) if pool is None else pool.map(function, arguments)
 
 

@@ -1,9 +1,8 @@
-"""A low-rank basis for features, chosen so that the answers stay what they are.
+"""A low-rank basis for features, chosen to preserve scores.
 
 The rows of B [r, d] are the leading right singular vectors of the features F [v, d], without centring, because scores are
-plain dot products: f . t ~ (B f) . (B t). What is lost is (f - B^T B f) . (t - B^T B t), so the rank is raised until that is
-small for every row and every text vector that is tried, and the loss that was measured in the end, fp16 codes included, is
-handed on with the codes.
+plain dot products: f . t ~ (B f) . (B t). The error is (f - B^T B f) . (t - B^T B t), so the rank is increased until that is
+small for every row and every probe, and the error finally measured, fp16 codes included, is returned with the codes.
 
 Source: Eckart & Young, *The approximation of one matrix by another of lower rank*, Psychometrika 1936.
 """
@@ -21,21 +20,21 @@ RANK_STEP = 16
 SMALL_DIM = 64
 """Features this narrow or narrower are kept as they are."""
 WORTHWHILE = 0.75
-"""A basis of more than this share of the width saves next to nothing: then features are kept as they are."""
+"""A basis of more than this share of the width saves next to nothing: features are then kept as they are."""
 BLOCK_ROWS = 1 << 13
 SAMPLE_ROWS = 1 << 15
-"""The basis is computed from an even sample of at most so many rows; its error is measured on all."""
+"""The basis is computed from an even sample of at most this many rows; its error is measured on all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRank:
-    """Features in few numbers.
+    """Compressed features.
 
     Attributes:
         code: coordinates of each row.
-        basis: orthonormal rows; the identity where nothing was to be saved.
-        energy_kept: share of the squared length of all rows that the basis holds.
-        max_error: largest |score - score from the code| over all rows and the text vectors that were tried.
+        basis: orthonormal rows; the identity if compression was not worthwhile.
+        energy_kept: share of the squared length of all rows that the basis keeps.
+        max_error: largest |score - score from the code| over all rows and probes.
     """
 
     code: Float16[Array, "v r"]
@@ -45,20 +44,20 @@ class LowRank:
 
     @property
     def rank(self) -> int:
-        """Numbers a row."""
+        """Numbers per row."""
         return len(self.basis)
 
 
 def compress(features: Float16[Array, "v d"], probes: Float32[Array, "k d"], *, tolerance: float = 1e-3) -> LowRank:
-    """The smallest basis, in steps of `RANK_STEP`, with which no score moves by more than `tolerance`.
+    """The smallest basis, in steps of `RANK_STEP`, with which no score changes by more than `tolerance`.
 
     Args:
         features: unit rows.
-        probes: unit text vectors whose scores must be kept: the prompts people type. More of them is safer.
-        tolerance: largest |change| of a score of any row for any of the probes.
+        probes: unit text vectors of typical prompts, whose scores must be preserved; more are safer.
+        tolerance: largest |change| of the score of any row for any probe.
 
     Returns:
-        Codes and basis, or the features themselves where they are narrow or no small basis is good enough.
+        Codes and basis, or the features themselves if they are narrow or no small basis is good enough.
     """
     num_rows, dim = features.shape
     if dim <= SMALL_DIM or num_rows <= RANK_STEP:
@@ -69,7 +68,7 @@ def compress(features: Float16[Array, "v d"], probes: Float32[Array, "k d"], *, 
         found = _project(features, probes, np.ascontiguousarray(vectors[:rank]))
         if found.max_error <= tolerance:
             return found
-        rank += RANK_STEP * max(1, rank // 8 // RANK_STEP)  # the sample had missed rows: grow by an eighth
+        rank += RANK_STEP * max(1, rank // 8 // RANK_STEP)  # the sample missed some rows: grow by an eighth
     return _identity(features)
 
 
@@ -88,7 +87,7 @@ def _blocks(features: Float16[Array, "v d"]) -> Iterator[tuple[slice, Float32[Ar
 
 
 def _singular_vectors(features: Float16[Array, "v d"]) -> Float32[Array, "d d"]:
-    """Right singular vectors as rows, the strongest first, from the Gram matrix [d, d]: F itself is never copied whole."""
+    """Right singular vectors as rows, strongest first, from the Gram matrix [d, d], so that F is never copied whole."""
     dim = features.shape[1]
     gram = np.zeros((dim, dim))
     for _, block in _blocks(_sample(features, SAMPLE_ROWS)):
@@ -103,10 +102,10 @@ def _singular_vectors(features: Float16[Array, "v d"]) -> Float32[Array, "d d"]:
 def _first_rank(
     features: Float16[Array, "v d"], probes: Float32[Array, "k d"], vectors: Float32[Array, "d d"], tolerance: float
 ) -> int:
-    """The smallest rank that keeps the scores of a sample of rows within half the tolerance; the rest is left to fp16."""
+    """The smallest rank that keeps the scores of a sample within half the tolerance; the other half is left for fp16."""
     rows = _sample(features, BLOCK_ROWS).astype(np.float32)
     codes, queries = rows @ vectors.T, vectors @ probes.T
-    missing = rows @ probes.T  # what the scores still lack after the first `rank` numbers
+    missing = rows @ probes.T  # error of the scores after the first `rank` numbers
     for rank in range(RANK_STEP, len(vectors), RANK_STEP):
         part = slice(rank - RANK_STEP, rank)
         missing -= codes[:, part] @ queries[part]

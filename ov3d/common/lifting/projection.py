@@ -1,11 +1,11 @@
-"""Which points a posed photograph sees, and at which pixels.
+"""Finds the points that a posed photograph sees, and their pixels.
 
-A point is seen when it lies in front of the camera, lands far enough inside the image border, and nothing stands before it:
-its depth agrees with the measured one, or, where the frame has no depth or none at that pixel, no other point of the cloud
-covers it (a z-buffer).
+A point is seen if it is in front of the camera, projects far enough inside the image border, and is not occluded: its depth
+agrees with the measured one or, if the frame has no depth or none at that pixel, no other point of the cloud covers it (a
+z-buffer).
 
-Everything is computed in fp64: a world in UTM or with a far origin loses whole pixels in fp32. Points are taken in blocks, and
-a block whose bounding box lies outside the view is left alone: fifty million points need little more memory than those seen.
+Everything is computed in fp64: a world in UTM or with a far origin loses whole pixels in fp32. Points are processed in blocks,
+and blocks with bounding boxes outside the view are skipped: fifty million points need little more memory than the seen ones.
 
 Symbols: z depth of a point along the optical axis; D(u, v) measured depth at a pixel; s spacing of the cloud; f focal length.
 Source: Xu et al., *3D Weakly Supervised Semantic Segmentation with 2D Vision-Language Guidance*, ECCV 2024, section 3 (border
@@ -35,25 +35,25 @@ SPLAT_SPACINGS = 1.5
 """Width of a point's footprint in point spacings: above 1, because points fall unevenly into the buffer's cells."""
 
 SLOPE = 2.0
-"""Steepest surface, in depth over width, that must not hide itself within one footprint (2 = seen at 63 degrees)."""
+"""Steepest surface, in depth over width, that must not occlude itself within one footprint (2 = seen at 63 degrees)."""
 
 MAX_SPLAT_LEVEL = 7
-"""Footprints are at most 2^7 pixels wide: a point just before the lens must not cover the whole image."""
+"""Footprints are at most 2^7 pixels wide: a point close to the lens must not cover the whole image."""
 
 SPACING_SAMPLE = 2000
-"""Points whose nearest neighbour is looked up to find a cloud's spacing."""
+"""Number of points sampled to estimate a cloud's spacing."""
 
 SPACING_BLOCK = 1 << 20
-"""Points that are searched for neighbours at once."""
+"""Points searched for neighbours at once."""
 
 BLOCK_POINTS = 1 << 16
-"""Points that are projected at once: their numbers stay in the processor's cache."""
+"""Points projected at once, so that their data stays in the processor's cache."""
 
 HELD_POINTS = 1 << 21
-"""Clouds of at most so many points are projected once for a z-buffer, larger ones twice instead of being held."""
+"""Clouds of at most this many points are projected once for a z-buffer; larger ones twice, to save memory."""
 
 CULL_MARGIN = 1e-6
-"""A box is left out only when it lies outside by this share of its distance: rounding must not lose a point on the border."""
+"""Boxes are skipped only if outside by this share of their distance, so that rounding loses no point on the border."""
 
 _Landed: TypeAlias = "tuple[Int64[Array, ' v'], Float64[Array, 'v 2'], Float64[Array, ' v']]"
 """Indices, pixels and depths of points in an image."""
@@ -68,7 +68,7 @@ class VisibilityConfig(Config):
     """Largest |D - z| / D at which a point is the surface that the depth image saw. The paper's 0.25 lets the edge of a cup
     bleed 25 cm onto a table one metre behind it; 0.05 still covers sensor noise and slanted surfaces."""
     missing_depth: Literal["zbuffer", "drop"] = "zbuffer"
-    """What a pixel without a measurement, in a frame that has depth, does: ask the z-buffer, or drop the point."""
+    """For a pixel without a measurement, in a frame with depth: test the z-buffer, or drop the point."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,13 +77,13 @@ class VisiblePoints:
 
     Attributes:
         point_idx: indices into the cloud, ascending.
-        uv: where they land, in pixels of the frame's camera.
+        uv: their positions in pixels of the frame's camera.
         z: their depths along the optical axis, scene units.
     """
 
     point_idx: Int64[Array, " v"]
-    uv: Float64[Array, "v 2"]
-    z: Float64[Array, " v"]
+    uv: Float[Array, "v 2"]
+    z: Float[Array, " v"]
 
     def __len__(self) -> int:
         return len(self.point_idx)
@@ -91,11 +91,11 @@ class VisiblePoints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DepthMap:
-    """Depth in memory with the camera it is for; 0 where nothing was measured.
+    """Depth in memory with its camera; 0 where nothing was measured.
 
     Attributes:
         values: scene units along the optical axis.
-        camera: at the size of `values`; it shares its pose with the colour camera.
+        camera: at the size of `values`, with the pose of the colour camera.
     """
 
     values: Float32[Array, "h w"]
@@ -118,11 +118,11 @@ class DepthMap:
 
 
 class PointBlocks:
-    """Positions in blocks with bounding boxes, for asking many cameras.
+    """Positions in blocks with bounding boxes, for use with many cameras.
 
     Args:
         xyz: positions, scene units.
-        block_points: points a block.
+        block_points: points per block.
     """
 
     def __init__(self, xyz: Float[Array, "n 3"], block_points: int = BLOCK_POINTS) -> None:
@@ -134,7 +134,7 @@ class PointBlocks:
         return len(self._xyz)
 
     def in_image(self, camera: Camera, world_from_camera: Float[Array, "4 4"]) -> Iterator[_Landed]:
-        """What `points_in_image` finds, block by block, in the order of the points."""
+        """The results of `points_in_image`, block by block, in the order of the points."""
         camera_from_world = invert_pose(world_from_camera)
         for number, corners in enumerate(self._corners):
             if _outside(transform(camera_from_world, corners), camera):
@@ -151,8 +151,8 @@ def visible_in_frame(
     """The points of a cloud that a frame of a scene sees; reads the frame's depth image.
 
     Args:
-        xyz: positions relative to the world's origin; `PointBlocks` where many frames are asked.
-        frame: camera, pose and, if there is one, depth.
+        xyz: positions relative to the world's origin; use `PointBlocks` for many frames.
+        frame: camera, pose and, if available, depth.
         config: border, tolerance, missing depth.
         spacing: `median_spacing(xyz)`.
     """
@@ -172,10 +172,10 @@ def visible_points(
     """The points that a camera sees.
 
     Args:
-        xyz: positions, scene units; `PointBlocks` where many cameras are asked.
+        xyz: positions, scene units; use `PointBlocks` for many cameras.
         camera: intrinsics of the photograph.
         world_from_camera: its pose.
-        depth: what the camera measured, or none.
+        depth: measured depth, or None.
         config: border, tolerance, missing depth.
         spacing: distance between neighbouring points, scene units; the z-buffer's footprint.
 
@@ -192,7 +192,7 @@ def visible_points(
             found.append((idx[kept], uv[kept], z[kept]))
             doubtful |= config.missing_depth == "zbuffer" and bool(missing.any())
     if doubtful:
-        # What stands before a point may lie in any block, so the buffer is filled before anything is asked of it.
+        # A point may be occluded by points of any block, so the buffer is filled before it is tested.
         buffer = ZBuffer(camera, spacing, config.depth_tolerance)
         for _, uv, z in sweep():
             buffer.add(uv, z)
@@ -209,9 +209,9 @@ def visible_points(
 def points_in_image(
     xyz: Float[Array, "n 3"], camera: Camera, world_from_camera: Float[Array, "4 4"]
 ) -> tuple[Int64[Array, " v"], Float64[Array, "v 2"], Float64[Array, " v"]]:
-    """Points in front of a camera and inside its image, with pixels and depths; nothing is tested for occlusion.
+    """Points in front of a camera and inside its image, with pixels and depths; occlusion is not tested.
 
-    The depths of all points come first, and only those in front are projected: half of a room is behind the camera.
+    Depths are computed first, and only points in front are projected: half of a room is behind the camera.
     """
     camera_from_world = invert_pose(world_from_camera)
     rotation, translation = camera_from_world[:3, :3], camera_from_world[:3, 3]
@@ -227,16 +227,16 @@ def points_in_image(
 
 
 class ZBuffer:
-    """Whether another point stands before a point.
+    """Tests whether a point is occluded by another one.
 
-    Every point covers a square cell of the image about as wide as its spacing looks from the camera, f s / z, rounded up to a
-    power of two: near points, which lie far apart in the image, cover large cells, so that what is behind a sparse surface
-    does not shine through it, while far points keep fine cells.
+    Every point covers a square cell of the image about as wide as its projected spacing, f s / z, rounded up to a power of
+    two: near points, which are far apart in the image, cover large cells, so that points behind a sparse surface do not show
+    through, while far points keep fine cells.
 
     Args:
         camera: whose image it is.
         spacing: distance between neighbouring points, scene units.
-        tolerance: share by which a point may lie behind the nearest one of its cell and still be the same surface.
+        tolerance: share of depth by which a point may be behind the nearest one of its cell and still be visible.
     """
 
     def __init__(self, camera: Camera, spacing: float, tolerance: float) -> None:
@@ -246,7 +246,7 @@ class ZBuffer:
         self._nearest: dict[int, Float64[Array, " cells"]] = {}
 
     def add(self, uv: Float64[Array, "n 2"], z: Float64[Array, " n"]) -> None:
-        """Let points stand where they are: pixels inside the image, positive depths."""
+        """Add points: pixels inside the image, positive depths."""
         level = np.ceil(np.log2(np.clip(self._width / z, 1.0, 2.0**MAX_SPLAT_LEVEL))).astype(np.int8)
         for one in np.unique(level).tolist():
             members = level == one
@@ -255,7 +255,7 @@ class ZBuffer:
             np.minimum.at(self._nearest[one], self._cells(uv[members], one), z[members])
 
     def passes(self, uv: Float64[Array, "n 2"], z: Float64[Array, " n"]) -> Bool[Array, " n"]:
-        """Whether no point that was added stands before these."""
+        """Whether none of the added points occludes these."""
         limit = np.full(len(z), np.inf)
         for one, nearest in self._nearest.items():
             slack = 1 + self._tolerance + SLOPE * (1 << one) / min(self._camera.fx, self._camera.fy)
@@ -266,7 +266,7 @@ class ZBuffer:
         return (self._camera.width >> level) + 1
 
     def _cells(self, uv: Float64[Array, "n 2"], level: int) -> Int64[Array, " n"]:
-        column, row = (uv.astype(np.int64) >> level).T  # pixels are not negative: cutting off is rounding down
+        column, row = (uv.astype(np.int64) >> level).T  # pixels are not negative: truncating rounds down
         return row * self._columns(level) + column
 
 
@@ -287,7 +287,7 @@ def median_spacing(xyz: Float[Array, "n 3"]) -> float:
 def _sweeps(
     blocks: PointBlocks, camera: Camera, world_from_camera: Float[Array, "4 4"], *, hold: bool
 ) -> Callable[[], Iterable[_Landed]]:
-    """Gives the points in an image as often as it is called; they are held where they are few and asked for again."""
+    """A callable that returns the points in an image; cached if they are few, else recomputed."""
     if hold and len(blocks) <= HELD_POINTS:
         parts = list(blocks.in_image(camera, world_from_camera))
         return lambda: parts
@@ -297,7 +297,7 @@ def _sweeps(
 def _by_depth(
     uv: Float64[Array, "n 2"], z: Float64[Array, " n"], camera: Camera, depth: DepthMap | None, config: VisibilityConfig
 ) -> tuple[Bool[Array, " n"], Bool[Array, " n"]]:
-    """Which points the measured depth shows, and of which it says nothing; both inside the border."""
+    """Which points agree with the measured depth, and which have no measurement; both inside the border."""
     border = config.border * camera.width / REFERENCE_WIDTH
     inside = np.asarray(((uv >= border) & (uv < (camera.width - border, camera.height - border))).all(axis=1))
     if depth is None:
@@ -316,7 +316,7 @@ def _corners(xyz: Float[Array, "n 3"]) -> Float64[Array, "8 3"]:
 
 
 def _outside(corners: Float64[Array, "8 3"], camera: Camera) -> bool:
-    """Whether a box in camera coordinates lies wholly behind the camera or beside one side of its image.
+    """Whether a box in camera coordinates is entirely behind the camera or outside one side of its image.
 
     u < 0 is f_x x + c_x z < 0 for z > 0, and so on: linear, so what holds for the corners holds for every point between.
     """

@@ -3,8 +3,8 @@
 A confusion matrix and a table of segment overlaps are both histograms of (truth, prediction). Points are counted once, and
 everything else is arithmetic on a table of a few hundred rows. Two facts make the pass short:
 
-- Labels repeat along a scan line or an image row, so points are first folded into runs (`fold_runs`), and only one point
-  a run is looked at again. Where labels do not repeat, a probe of a few thousand points says so, and nothing is lost.
+- Labels repeat along a scan line or an image row, so points are first folded into runs (`fold_runs`), and only one
+  point per run is looked at again. Where labels do not repeat, a probe of a few thousand points says so, and nothing is lost.
 - No mask is made and nothing is sorted. A label outside the range shows itself in the extremes of the array, or as a count
   in a cell that no class owns; `count_unique` counts 64-bit keys in a small hash table and checks every one of them.
 """
@@ -71,7 +71,7 @@ def check_same_length(**arrays: Shaped[Array, " _"]) -> None:
     """Refuse arrays of different lengths, naming all of them."""
     if len({len(array) for array in arrays.values()}) > 1:
         lengths = ", ".join(f"{name} {len(array)}" for name, array in arrays.items())
-        raise DataError(f"The arrays differ in length: {lengths}.", "One label a point in each.")
+        raise DataError(f"The arrays differ in length: {lengths}.", "One label per point in each.")
 
 
 def check_labels(name: str, labels: Integer[Array, " n"], allowed: Int64[Array, " k"]) -> None:
@@ -81,7 +81,7 @@ def check_labels(name: str, labels: Integer[Array, " n"], allowed: Int64[Array, 
         first = int(wrong[0])
         classes = f"{int(allowed.min())} to {int(allowed.max())}" if len(allowed) else "none"
         raise DataError(
-            f"{name} holds {int(labels[first])} at index {first} ({len(wrong)} of {len(labels)} labels are no class; "
+            f"{name} holds {int(labels[first])} at index {first} ({len(wrong)} of {len(labels)} labels are not classes; "
             f"known: {classes}).",
             "Map raw ids to class ids first; declare the label of unknown points, it is never guessed.",
         )
@@ -169,7 +169,8 @@ def fold_runs(
         min_run: the mean length of runs, in the first points, from which it is done.
 
     Returns:
-        The arrays' values a run, and the number of points a run; where runs are too short, the arrays themselves and none.
+        The values of each run in each array, and the number of points of each run; where runs are too short, the arrays
+        themselves and None.
     """
     num = len(arrays[0])
     probe = min(num, RUN_PROBE)
@@ -257,7 +258,7 @@ class Overlaps(NamedTuple):
 
 
 def count_overlaps(prediction: UInt32[Array, " n"], truth: UInt32[Array, " n"]) -> Overlaps:
-    """Count the points of each pair of labels as they stand in files: a class map is then read once a pair, not a point."""
+    """Count the points of each pair of labels as they are in files: a class map is then read once per pair, not a point."""
     (true, predicted), lengths = fold_runs(truth, prediction)
     pair = np.empty((len(true), 2), np.uint32)
     low, high = (0, 1) if np.little_endian else (1, 0)
@@ -301,7 +302,7 @@ def _changes(
 def _pair_code(
     truth: Integer[Array, " n"], prediction: Integer[Array, " n"], lows: tuple[int, int], num_bits: int
 ) -> Integer[Array, " n"] | None:
-    """(truth - low) 2^k + (prediction - low), or none where a label needs more than k bits."""
+    """(truth - low) 2^k + (prediction - low), or None if a label needs more than k bits."""
     if not (_fits(truth, lows[0], num_bits) and _fits(prediction, lows[1], num_bits)):
         return None
     if truth.dtype.itemsize == 8:

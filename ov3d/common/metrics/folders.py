@@ -92,10 +92,10 @@ class FolderOptions:
     """What is scored in folders of label files, and how.
 
     Attributes:
-        protocol: one of the data set's; none takes its first.
-        subset: train, val, test or all, where the data set has them; none takes its default.
-        wanted: names of the scans to score; none takes all of the subset.
-        split: base/novel split; none takes the data set's own.
+        protocol: one of the data set's; None means its first.
+        subset: train, val, test or all, where the data set has them; None means its default.
+        wanted: names of the scans to score; None means all of the subset.
+        split: base/novel split; None means the data set's own.
         truth_ids, prediction_ids: what the files hold.
     """
 
@@ -122,8 +122,8 @@ def evaluate_folders(
         spec: the data set.
         truth_root, prediction_root: folders, laid out as `docs/protocols.md` says.
         options: what is scored, and how.
-        workers: processes; none takes as many as the number of scans is worth.
-        progress: hears how far it is.
+        workers: processes; None means as many as the number of scans is worth.
+        progress: told how far it is.
 
     Raises:
         FaultyFilesError: files are missing, superfluous, damaged or hold ids that the data set does not know; all are named.
@@ -168,8 +168,8 @@ def score_pairs(
     Args:
         scoring: how.
         pairs: the files.
-        workers: processes; none takes as many as the number of scans is worth.
-        progress: hears how far it is.
+        workers: processes; None means as many as the number of scans is worth.
+        progress: told how far it is.
     """
     chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
     total = score_chunk(scoring, [])

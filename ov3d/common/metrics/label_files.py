@@ -83,8 +83,8 @@ def pair_files(
     Args:
         spec: the data set, for its layout and subsets.
         truth_root, prediction_root: folders, laid out as `docs/protocols.md` says.
-        subset: train, val or test where the data set has them, or `all`; none takes the data set's default.
-        wanted: names of the scans to score; none takes all of the subset.
+        subset: train, val or test where the data set has them, or `all`; None means the data set's default.
+        wanted: names of the scans to score; None means all of the subset.
 
     Returns:
         The pairs in order of their names, and what is missing or too many.
@@ -95,7 +95,7 @@ def pair_files(
     """
     for root, what in ((truth_root, "ground truth"), (prediction_root, "predictions")):
         if not root.is_dir():
-            raise DataError(f"There is no folder of {what} at {root}.", "Check the path.")
+            raise DataError(f"The folder of {what} {root} does not exist.", "Check the path.")
     if spec.layout == "semantickitti":
         sequences = _sequences(spec, truth_root, subset or (ALL if wanted is not None else None))
         truth, faults = _sequence_files(truth_root, "labels", sequences)
@@ -118,9 +118,7 @@ def pair_files(
     faults += [
         Fault(str(truth[name]), "its prediction is missing") for name in sorted(truth.keys() - prediction.keys())
     ]
-    faults += [
-        Fault(str(prediction[name]), "there is no truth for it") for name in sorted(prediction.keys() - truth.keys())
-    ]
+    faults += [Fault(str(prediction[name]), "it has no truth") for name in sorted(prediction.keys() - truth.keys())]
     both = sorted(truth.keys() & prediction.keys())
     return [LabelPair(name, truth[name], prediction[name]) for name in both], faults
 
@@ -128,7 +126,7 @@ def pair_files(
 class LabelReader:
     """Reads label files one after the other into the same memory.
 
-    A fresh array a file would cost more than the file: the system hands out its pages one by one, each filled with zeros.
+    A fresh array per file would cost more than the file: the system hands out its pages one by one, each filled with zeros.
     What `read` gives is valid until the next `read`.
     """
 
@@ -137,7 +135,7 @@ class LabelReader:
         self._buffer = np.empty(1 << 20, np.uint8)
 
     def read(self, path: Path) -> Integer[Array, " n"]:
-        """The labels of one file, as they stand in it.
+        """The labels of one file, as they are in it.
 
         Raises:
             DataError: it is cut short, of another shape, or holds no integers; the message does not repeat the path.
@@ -146,7 +144,7 @@ class LabelReader:
             if self.layout == "semantickitti":
                 data = self._read_bytes(path)
                 if len(data) % 4:
-                    raise DataError(f"its size of {len(data)} bytes is no multiple of 4: cut short")
+                    raise DataError(f"its size of {len(data)} bytes is not a multiple of 4: cut short")
                 return data.view("<u4")
             if self.layout == "nuscenes-lidarseg":
                 return self._read_bytes(path)
@@ -154,7 +152,7 @@ class LabelReader:
         except (*UNREADABLE, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"it cannot be read ({' '.join(str(error).split()) or type(error).__name__})") from None
         if labels.ndim != 1:
-            raise DataError(f"it has shape {'x'.join(map(str, labels.shape))}, not one label a point")
+            raise DataError(f"it has shape {'x'.join(map(str, labels.shape))}, not one label per point")
         if labels.dtype.kind not in "iu":
             raise DataError(f"it holds {labels.dtype}, not integers")
         return labels
@@ -187,7 +185,7 @@ def _read_array(path: Path) -> Array:
 
 
 def _read_lines(path: Path) -> Array:
-    """An integer a line."""
+    """An integer per line."""
     try:
         labels = np.loadtxt(path, dtype=np.int64, ndmin=1, comments=None)
         if labels.ndim == 1 and len(labels):
@@ -199,7 +197,7 @@ def _read_lines(path: Path) -> Array:
             int(line)
         except ValueError:
             shown = line.strip()[:24] or "empty"
-            raise DataError(f"line {number} is no integer: {shown}") from None
+            raise DataError(f"line {number} is not an integer: {shown}") from None
     return np.zeros(0, np.int64)
 
 
@@ -209,7 +207,7 @@ def _read_ply(path: Path) -> Array:
     try:
         vertices = PlyData.read(str(path))["vertex"]
     except PlyParseError as error:
-        raise DataError(f"it is no complete PLY file ({error})") from None
+        raise DataError(f"it is not a complete PLY file ({error})") from None
     names = [one.name for one in vertices.properties]
     if "label" not in names:
         raise DataError(f"its vertices have no property label, only {', '.join(names)}")
@@ -246,7 +244,7 @@ def _sequence_files(root: Path, kind: str, sequences: Sequence[str]) -> tuple[di
     for sequence in sequences:
         folder = _sequences_folder(root) / sequence / kind
         if not folder.is_dir():
-            faults.append(Fault(str(folder), "there is no such folder"))
+            faults.append(Fault(str(folder), "the folder does not exist"))
             continue
         for path in folder.iterdir():
             if path.suffix == ".label":

@@ -141,11 +141,11 @@ def _unsigned(labels: Integer[Array, " n"], negative: tuple[int, ...]) -> UInt32
         return labels.astype(np.uint32, copy=False)
     low, high = int(labels.min()), int(labels.max())
     if high >= NEGATIVE:
-        raise DataError(f"it holds the label {high}, which is no id")
+        raise DataError(f"it holds the label {high}, which is not an id")
     if low < 0:
         wrong = np.setdiff1d(labels[labels < 0], negative)
         if len(wrong):
-            raise DataError(f"it holds the label {int(wrong[0])}: negative labels are no class, and are not guessed")
+            raise DataError(f"it holds the label {int(wrong[0])}: negative labels are not classes, and are not guessed")
         labels = np.where(labels < 0, NEGATIVE, labels.astype(np.int64))
     return labels.astype(np.uint32, copy=False)
 

@@ -56,5 +56,5 @@ def true_objects(scene: Scene, name: str) -> list[TrueObject]:
 
 
 def distance_to_nearest(centre: Float64[Array, " 3"], objects: list[TrueObject]) -> float:
-    """Distance from a found centre to the nearest true one, scene units; infinite where there is none."""
+    """Distance from a found centre to the nearest true one, scene units; infinite without any."""
     return min((float(np.linalg.norm(centre - item.centre)) for item in objects), default=float("inf"))

@@ -53,7 +53,7 @@ class PanopticScores:
     Attributes:
         pq, sq, rq: panoptic, segmentation and recognition quality a class; 0 for an absent class.
         iou: semantic intersection over union a class.
-        tp, fp, fn: segments a class.
+        tp, fp, fn: segments per class.
         sum_iou: sum of the IoUs of the true positives a class.
         included: whether the class takes part in means (ignored classes do not).
         things: whether the class is a thing.
@@ -123,17 +123,17 @@ class PanopticQuality:
 
     @property
     def tp(self) -> Int64[Array, " c"]:
-        """Matched segments a class."""
+        """Matched segments per class."""
         return self._row(_TP).copy()
 
     @property
     def fp(self) -> Int64[Array, " c"]:
-        """Predicted segments a class that are large enough and match nothing."""
+        """Predicted segments per class that are large enough and match nothing."""
         return self._row(_FP).copy()
 
     @property
     def fn(self) -> Int64[Array, " c"]:
-        """True segments a class that are large enough and match nothing."""
+        """True segments per class that are large enough and match nothing."""
         return self._row(_FN).copy()
 
     @property
@@ -147,10 +147,10 @@ class PanopticQuality:
         """Count the segments of one scan.
 
         Args:
-            prediction_class: integers [n], a class a point.
-            prediction_instance: integers [n], 0 to 2^32 - 1, an id a point; equal ids of different classes are different
-                segments.
-            truth_class: integers [n], the true class a point.
+            prediction_class: integers [n], the predicted class of each point.
+            prediction_instance: integers [n], 0 to 2^32 - 1, the id of each point; equal ids of different classes are
+                different segments.
+            truth_class: integers [n], the true class of each point.
             truth_instance: integers [n], as `prediction_instance`. For the official numbers, hand over the whole packed
                 label as the id, on both sides.
 

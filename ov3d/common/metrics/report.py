@@ -20,7 +20,7 @@ class ClassRow:
     Attributes:
         name: as the data set writes it.
         kind: thing, stuff or query.
-        group: base or novel; empty where there is no split.
+        group: base or novel; empty where classes are not split.
         scores: fractions by column; None where a score is not defined.
         counts: whole numbers by column (points, segments).
     """

@@ -32,12 +32,12 @@ def overlaps(
 
     Args:
         predicted, true: class and id of each run of points.
-        lengths: points of each run; none where a run is a point.
+        lengths: points of each run; None where every run is a single point.
         id_bits: bits of the largest predicted and true id.
         class_bits: bits of a class.
 
     Returns:
-        Two keys, (id, class) with the class in the low bits, and a count a pair.
+        Two keys, (id, class) with the class in the low bits, and a count per pair.
     """
     found_bits = id_bits[0] + class_bits
     if found_bits + id_bits[1] + class_bits <= 64:

@@ -25,14 +25,14 @@ class SemanticScores:
     """Scores of c classes; fractions, not per cent.
 
     Attributes:
-        iou: intersection over union a class; 0 where there is neither truth nor prediction.
-        accuracy: recall a class; 0 where there is no true point.
+        iou: intersection over union of each class; 0 where there is neither truth nor prediction.
+        accuracy: recall of each class; 0 without a true point.
         present: whether the class has a true point.
         included: whether the class takes part in means (an ignored class does not).
         num_true: points whose truth is the class.
         num_predicted: points of known truth that were predicted as the class.
         mean_iou, mean_accuracy: over all included classes, absent ones as 0.
-        mean_iou_present, mean_accuracy_present: over included classes that have a true point; NaN when there is none.
+        mean_iou_present, mean_accuracy_present: over included classes that have a true point; NaN without such a class.
         overall_accuracy: share of points of known truth that are right; NaN without points.
         coverage: share of points of known truth that were predicted as an included class; NaN without points.
         num_points: points of known truth.
@@ -105,8 +105,8 @@ class SemanticConfusion:
         """Count the points of one scan or view.
 
         Args:
-            prediction: integers [n], a predicted class a point.
-            truth: integers [n], the true class a point.
+            prediction: integers [n], a predicted class per point.
+            truth: integers [n], the true class per point.
 
         Raises:
             DataError: not integers, lengths differ, or a label is neither a class nor one that was declared; nothing is
@@ -122,9 +122,9 @@ class SemanticConfusion:
         """Count points that were counted by pair already (see `counting.count_overlaps`).
 
         Args:
-            prediction: predicted class a pair.
-            truth: true class a pair.
-            counts: points a pair.
+            prediction: predicted class per pair.
+            truth: true class per pair.
+            counts: points per pair.
 
         Raises:
             DataError: as `update`.
@@ -203,8 +203,8 @@ def scores_from_matrix(
 def lidarseg_scores(scores: SemanticScores) -> SemanticScores:
     """The IoUs and their mean as the tool of nuScenes-lidarseg computes them.
 
-    It zeroes both the row and the column of the ignored class, so that a point predicted as ignored is no miss; it divides by
-    a union rounded to single precision, and leaves classes without truth and prediction out of the mean.
+    It zeroes both the row and the column of the ignored class, so that a point predicted as ignored does not count as missed;
+    it divides by a union rounded to single precision, and leaves classes without truth and prediction out of the mean.
 
     Args:
         scores: with a matrix of all points; what else they hold is handed on.

@@ -61,9 +61,9 @@ def evaluate_views(
     Args:
         spec: 3d-ovs or lerf-ovs.
         truth_root, prediction_root: folders, laid out as `docs/protocols.md` says.
-        protocol: `3d-ovs` or `langsplat`; none takes the data set's first.
-        wanted: views to score, `scene/view`; none takes all.
-        progress: hears how far it is.
+        protocol: `3d-ovs` or `langsplat`; None means the data set's first.
+        wanted: views to score, `scene/view`; None means all.
+        progress: told how far it is.
 
     Raises:
         FaultyFilesError: masks are missing, too many, damaged or of the wrong size; all are named.
@@ -73,7 +73,7 @@ def evaluate_views(
     chosen = checked_protocol(spec, protocol)
     for root, what in ((truth_root, "ground truth"), (prediction_root, "predictions")):
         if not root.is_dir():
-            raise DataError(f"There is no folder of {what} at {root}.", "Check the path.")
+            raise DataError(f"The folder of {what} {root} does not exist.", "Check the path.")
     find = _find_3d_ovs if spec.layout == "3d-ovs" else _find_lerf_ovs
     views, faults = find(truth_root, prediction_root)
     if wanted is not None:
@@ -103,7 +103,7 @@ def _name(view: View) -> str:
 
 
 def _find_3d_ovs(truth_root: Path, prediction_root: Path) -> tuple[list[View], list[Fault]]:
-    """`[scene/]segmentations/classes.txt`, and a folder of masks a test view beside it."""
+    """`[scene/]segmentations/classes.txt`, and one folder of masks per test view beside it."""
     places = [(truth_root.parent.name, truth_root, prediction_root)]
     if not (truth_root / "classes.txt").is_file():
         places = [(truth_root.name, truth_root / "segmentations", prediction_root)]
@@ -129,7 +129,7 @@ def _find_3d_ovs(truth_root: Path, prediction_root: Path) -> tuple[list[View], l
 
 
 def _find_lerf_ovs(truth_root: Path, prediction_root: Path) -> tuple[list[View], list[Fault]]:
-    """`[label/]scene/frame_XXXXX.json`, one file a view."""
+    """`[label/]scene/frame_XXXXX.json`, one file per view."""
     root = truth_root / "label" if (truth_root / "label").is_dir() else truth_root
     files = sorted(root.glob("frame_*.json"))
     scenes = {root.name: (files, prediction_root)} if files else {}
@@ -160,9 +160,9 @@ def _find_lerf_ovs(truth_root: Path, prediction_root: Path) -> tuple[list[View],
 
 def _extra_entries(prediction: Path, known: set[str]) -> list[Fault]:
     if not prediction.is_dir():
-        return [Fault(str(prediction), "there is no such folder of predictions")]
+        return [Fault(str(prediction), "the folder of predictions does not exist")]
     return [
-        Fault(str(path), "there is no truth for it")
+        Fault(str(path), "it has no truth")
         for path in sorted(prediction.iterdir())
         if not path.name.startswith(".")
         and (path.is_dir() or path.suffix in (".png", ".npy"))
@@ -196,7 +196,7 @@ def _score_view(view: View, protocol: str, layout: str, metric: ViewIoU, faults:
 def _read_prediction(
     view: View, classes: Sequence[str], size: tuple[int, ...], protocol: str, faults: list[Fault]
 ) -> list[Bool[Array, "h w"]] | None:
-    """Masks of the classes from a label map or a folder of masks; none, and faults, where that cannot be."""
+    """Masks of the classes from a label map or a folder of masks; None, and faults, if they cannot be read."""
     sizes = [tuple(size)] + ([tuple(edge // REDUCTION for edge in size)] if protocol == "3d-ovs" else [])
     maps = [path for ending in (".png", ".npy") if (path := view.prediction / f"{view.name}{ending}").is_file()]
     folder = view.prediction / view.name
@@ -209,19 +209,21 @@ def _read_prediction(
         if maps:
             labels = _read_image(maps[0])
             if labels.ndim != 2:
-                raise DataError(f"it has shape {'x'.join(map(str, labels.shape))}, not one class a pixel")
+                raise DataError(f"it has shape {'x'.join(map(str, labels.shape))}, not one class per pixel")
             known = (labels < len(view.classes)) & (labels >= 0) | (labels == NO_LABEL)
             if labels.dtype.kind not in "iu" or not known.all():
-                raise DataError(f"it holds {labels[~known].flat[0]}, which is no class 0 to {len(view.classes) - 1}")
+                raise DataError(
+                    f"it holds {labels[~known].flat[0]}, which is not a class from 0 to {len(view.classes) - 1}"
+                )
             found = [(maps[0], labels == view.classes.index(name)) for name in classes]
         else:
             files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in (".png", ".jpg", ".npy")}
             stems = {file_stem(name): name for name in view.classes}
             extra = [
-                Fault(str(path), "it is no class of the view") for stem, path in files.items() if stem not in stems
+                Fault(str(path), "it is not a class of the view") for stem, path in files.items() if stem not in stems
             ]
             missing = [name for name in classes if file_stem(name) not in files]
-            faults += [*extra, *(Fault(str(folder), f"there is no mask of {name!r}") for name in missing)]
+            faults += [*extra, *(Fault(str(folder), f"it has no mask of {name!r}") for name in missing)]
             if extra or missing:
                 return None
             found = [(path := files[file_stem(name)], _read_mask(path)) for name in classes]
@@ -257,7 +259,7 @@ def _read_mask(path: Path) -> Bool[Array, "h w"]:
     """A mask from an image (white is foreground), or LangSplat's mask of a relevancy in .npy."""
     values = _read_image(path)
     if values.ndim < 2:
-        raise DataError(f"{path.name} has shape {values.shape}, not one value a pixel")
+        raise DataError(f"{path.name} has shape {values.shape}, not one value per pixel")
     if path.suffix == ".npy" and values.dtype.kind == "f":
         return mask_of_relevancy(values)
     if values.ndim == 3:  # grey in three channels, with or without an opaque fourth

@@ -69,8 +69,8 @@ class ViewIoU:
         Args:
             view: its name; every view is counted once.
             classes: the k class names or queries.
-            prediction: a mask a class.
-            truth: a mask a class.
+            prediction: one mask per class.
+            truth: one mask per class.
             count_pixels: whether the masks cover the whole class list, so that a pixel can be right or wrong as a whole.
 
         Raises:
@@ -80,7 +80,7 @@ class ViewIoU:
         if prediction.shape != truth.shape or len(prediction) != len(classes):
             raise DataError(
                 f"View {view} has masks of shape {prediction.shape}, its truth {truth.shape}, for {len(classes)} classes.",
-                "One mask a class, of the truth's size.",
+                "One mask per class, of the truth's size.",
             )
         if view in self._pixels:
             raise UsageError(f"View {view} was counted before.", "Give every view a name of its own.")
@@ -124,7 +124,7 @@ def mask_of_relevancy(
     """LangSplat's mask of a query: the level with the highest relevancy, stretched to [-1, 1], cut at 0, over the threshold.
 
     Args:
-        relevancy: one map, or one a level.
+        relevancy: one map, or one per level.
         threshold: on the stretched relevancy, 0 to 1.
 
     Raises:

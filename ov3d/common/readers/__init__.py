@@ -1,4 +1,4 @@
-"""Readers: whatever layout a capture is in, it becomes a `Scene` in this code base's conventions."""
+"""Readers: turn a capture of any known layout into a `Scene` in this code base's conventions."""
 
 from __future__ import annotations
 

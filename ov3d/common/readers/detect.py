@@ -1,4 +1,4 @@
-"""Find out what layout a path is in, and open it."""
+"""Detect the layout of a path, and open it."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def open_source(
 
     Args:
         path: a scene (then the source has one); a data set; one scene of a data set, as `DATASET/ID`; or a folder of scenes:
-            ids are the names of the sub-folders, in order, and each `splits/NAME.txt` is a split, one id a line.
+            ids are the names of the sub-folders, sorted, and each `splits/NAME.txt` is a split with one id per line.
         layout: a name of `LAYOUTS`; by default the content tells.
         scale: metres per unit of the files; makes an arbitrary world metric. By default lengths are as they are.
-        say: hears, of each scene that is read, its layout and its notes, a line each.
+        say: called with the layout and notes of each scene read, one line at a time.
 
     Raises:
-        UsageError: no layout of that name, or a scale that is not positive.
-        DataError: the path is not there or is no scene; the message says what was looked for.
+        UsageError: unknown layout, or a scale that is not positive.
+        DataError: the path does not exist or is not a scene; the message says what was looked for.
     """
     check_scale(scale)
     root, layouts = Path(path), _layouts(layout)
@@ -99,8 +99,8 @@ def load_scene(
         scale: metres per unit of the files; makes an arbitrary world metric. By default lengths are as they are.
 
     Raises:
-        UsageError: no layout of that name, or a scale that is not positive.
-        DataError: the path is no scene, several scenes, or one with a fault; the message names it.
+        UsageError: unknown layout, or a scale that is not positive.
+        DataError: the path is not a scene, holds several, or is faulty; the message names the fault.
     """
     return scene_of(open_source(path, layout=layout, scale=scale), path, name)
 
@@ -127,7 +127,7 @@ def scene_of(source: LazyScenes, path: str | os.PathLike[str], name: str | None 
 
 
 def summary(scene: Scene) -> str:
-    """What a scene was read as, in a line."""
+    """How a scene was read, in one line."""
     points = "no points" if scene.cloud is None else f"{len(scene.cloud):,} points"
     units = "metres" if scene.world.units == "metric" else "arbitrary units"
     frames = f"{len(scene.frames)} frame{'s' * (len(scene.frames) != 1)}"
@@ -139,7 +139,7 @@ def _layouts(name: str | None) -> tuple[Layout, ...]:
         return LAYOUTS
     chosen = tuple(layout for layout in LAYOUTS if layout.name == name)
     if not chosen:
-        raise UsageError(f"There is no layout {name!r}.", did_you_mean(name, [layout.name for layout in LAYOUTS]))
+        raise UsageError(f"Unknown layout {name!r}.", did_you_mean(name, [layout.name for layout in LAYOUTS]))
     return chosen
 
 
@@ -165,7 +165,7 @@ def _member(path: Path, layouts: tuple[Layout, ...], say: Callable[[str], None] 
     """The scene that a path names as `DATASET/ID`.
 
     Raises:
-        DataError: there is no such data set, or none of its scenes is called that.
+        DataError: the data set does not exist, or has no scene of that name.
     """
     single = _matching(path.parent, layouts) if path.parent.is_dir() else None
     if single is None or single.open is None:
@@ -213,10 +213,14 @@ def _splits(root: Path, ids: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         try:
             names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
         except (OSError, UnicodeDecodeError):
-            raise DataError(f"Split {path} cannot be read.", "It holds one scene id a line, as plain text.") from None
+            raise DataError(
+                f"Split {path} cannot be read.", "It should be plain text with one scene id per line."
+            ) from None
         for name in names:
             if name not in ids:
-                raise DataError(f"Split {path} names {name!r}, which is no scene of {root}.", did_you_mean(name, ids))
+                raise DataError(
+                    f"Split {path} names {name!r}, which is not a scene in {root}.", did_you_mean(name, ids)
+                )
         splits[path.stem] = names
     return splits
 
@@ -224,4 +228,4 @@ def _splits(root: Path, ids: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 def _no_scene(root: Path, layouts: tuple[Layout, ...]) -> DataError:
     looked_for = "; or ".join(layout.looks_for for layout in layouts)
     where = "in it and in its sub-folders" if root.is_dir() else "there and beside it"
-    return DataError(f"{root} is no scene: looked {where} for {looked_for}.", "Check the path to the scene.")
+    return DataError(f"{root} is not a scene: looked {where} for {looked_for}.", "Check the path to the scene.")

@@ -28,7 +28,7 @@ def open_frames(root: Path, say: Callable[[str], None] | None = None) -> LazySce
     """All frames; `training` and `testing` are splits.
 
     Raises:
-        DataError: there is no frame.
+        DataError: the data set has no frames.
     """
     frames: dict[str, tuple[Path, str]] = {}
     splits: dict[str, tuple[str, ...]] = {}

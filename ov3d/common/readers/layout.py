@@ -1,4 +1,4 @@
-"""What a layout is: a name, how to know it, how to read it. Each reader module offers one as `LAYOUT`."""
+"""What a layout is: a name, how to recognise it, how to read it. Each reader module offers one as `LAYOUT`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.scenes.scene import Frame, LazyScenes, PointCloud, Scene, World
 
 FAR = 1000.0
-"""Coordinates beyond this get an origin: fp32 is finer than a tenth of a millimetre below it, and coarser beyond."""
+"""Coordinates beyond this get an origin: below it, fp32 is finer than a tenth of a millimetre."""
 
 _SAMPLE = 100_000
 
@@ -49,14 +49,14 @@ class Layout:
         classes: tuple[str, ...] = (),
         splits: Mapping[str, tuple[str, ...]] | None = None,
     ) -> Scene:
-        """What was read as a scene of this layout.
+        """Build a scene of this layout from what was read.
 
         Args:
             path: where it was read from.
-            frames: with their poses as they are in the files; the scene's are relative to the world's origin.
+            frames: with poses as in the files; the scene's are relative to the world's origin.
             world: units, up, origin.
-            notes: what is worth saying.
-            name: in place of the path's.
+            notes: remarks for the user.
+            name: replaces the path's name.
             cloud: points relative to the origin.
             classes: names of the class ids in labels.
             splits: names of splits to the names of their frames.
@@ -83,7 +83,7 @@ class Layout:
 
 
 def scene_name(path: Path) -> str:
-    """The id of the scene at a path: its folder's name, or its file's without the ending."""
+    """The id of the scene at a path: its folder's name, or its file's without the extension."""
     resolved = path.resolve()
     return resolved.stem if resolved.is_file() else resolved.name
 
@@ -96,8 +96,8 @@ def folder_name(path: Path) -> str:
 def choose_origin(positions: Float64[Array, "n 3"]) -> tuple[float, float, float]:
     """The offset to subtract from finite coordinates so that fp32 holds them: zero, or their median rounded to whole units.
 
-    The median, not the middle of their range: one stray point (a sensor's "nothing here" is often at zero, hundreds of
-    kilometres from a survey) must not cost the others their millimetres.
+    The median, not the middle of their range: one stray point (sensors often put "no return" at zero, hundreds of
+    kilometres from the survey) must not cost the others their millimetres.
     """
     if len(positions) == 0 or np.abs(positions).max() <= FAR:
         return (0.0, 0.0, 0.0)
@@ -106,7 +106,7 @@ def choose_origin(positions: Float64[Array, "n 3"]) -> tuple[float, float, float
 
 
 def origin_of_cameras(frames: Sequence[Frame]) -> tuple[float, float, float]:
-    """The origin of a scene of frames alone."""
+    """The origin of a scene that has only frames."""
     return choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames]))
 
 

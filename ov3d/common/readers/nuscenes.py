@@ -47,7 +47,7 @@ def open_keyframes(path: Path, say: Callable[[str], None] | None = None) -> Lazy
 
     Args:
         path: of the data set, or the folder of one version's tables in it.
-        say: hears of tables whose reading takes a while.
+        say: is told of tables that take a while to read.
 
     Raises:
         DataError: no tables, several versions, or tables with a fault.
@@ -181,7 +181,9 @@ def _own_splits(path: Path, drives: tuple[str, ...]) -> dict[str, frozenset[str]
         raise DataError(f"{path} is not a JSON object of lists of drives.", 'As {"train": ["scene-0001"]}.') from None
     for split, listed in found.items():
         for drive in sorted(listed - set(drives)):
-            raise DataError(f"Split {split} of {path} names {drive!r}, which is no drive.", did_you_mean(drive, drives))
+            raise DataError(
+                f"Split {split} of {path} names {drive!r}, which it does not hold.", did_you_mean(drive, drives)
+            )
     return found
 
 

@@ -204,7 +204,7 @@ def _text(row: Shaped[Array, " _"]) -> str:
 
 
 def kept_keyframes(folder: Path, tables: Mapping[str, Sequence[int]]) -> Keyframes | None:
-    """Keyframes that were kept earlier; none where there are none, or the tables have changed since.
+    """Keyframes cached earlier; None if there are none, or the tables have changed since.
 
     Args:
         folder: of the tables.

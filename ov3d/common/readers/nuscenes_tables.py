@@ -78,7 +78,7 @@ def read_keyframes(folder: Path, *, say: Callable[[str], None] | None = None) ->
 
     Args:
         folder: of the tables.
-        say: hears of a reading that takes a while.
+        say: is told of tables that take a while to read.
 
     Raises:
         DataError: a table is missing or damaged, or contradicts itself.
@@ -252,7 +252,7 @@ def _egos(folder: Path, egos: Mapping[str, int], dangling: Counter[tuple[str, st
 def _label_files(
     folder: Path, kind: str, rows: _Rows, channels: Sequence[str], dangling: Counter[tuple[str, str]]
 ) -> dict[str, str]:
-    """Label files by the tokens of their sweeps; empty where there is no such table."""
+    """Label files by the tokens of their sweeps; empty if the table does not exist."""
     if not (folder / f"{kind}.json").is_file():
         return {}
     pairs = zip(rows.token, rows.calibration, strict=True)

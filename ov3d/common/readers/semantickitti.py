@@ -70,7 +70,7 @@ class Sequence:
         return round(float(self.times[number]) * 1e6) if number < len(self.times) else 0
 
     def pose(self, scan: str) -> Float64[Array, "4 4"] | None:
-        """The LiDAR's pose at a scan, in its own frame at the first; none where unknown."""
+        """The LiDAR's pose at a scan, in its own frame at the first; None if unknown."""
         number = _number(scan)
         if number >= len(self.poses):
             return None
@@ -89,7 +89,7 @@ def open_scans(root: Path, say: Callable[[str], None] | None = None) -> LazyScen
     """All scans of a data set or of one sequence; splits are train, val and test by sequence.
 
     Raises:
-        DataError: there is no scan.
+        DataError: the data set has no scans.
     """
     scans = {f"{one.name}-{scan}": (one, scan) for one in map(Sequence, _sequences(root)) for scan in one.scans()}
     if not scans:
@@ -145,7 +145,7 @@ def _number(scan: str) -> int:
 
 
 def _rows(path: Path, columns: int) -> Float64[Array, "n c"]:
-    """Rows of numbers; none where there is no such file."""
+    """Rows of numbers; empty if the file does not exist."""
     if not path.is_file():
         return np.zeros((0, columns))
     try:

@@ -19,7 +19,7 @@ class SweepPoints:
     Attributes:
         xyz: in the LiDAR's frame, metres.
         intensity: in the data set's own range.
-        rows: of the file; none where all of its points are finite.
+        rows: of the file; None if all of its points are finite.
         num_rows: points of the file.
         notes: what was dropped, in words.
     """

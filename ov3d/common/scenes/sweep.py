@@ -31,7 +31,7 @@ class Sweep:
         time: microseconds, on the clock of the cameras.
         global_from_lidar: 4x4 pose of the sensor in the drive's frame, metres, at that time.
         camera_times: microseconds at which each frame was taken, by the frame's name.
-        file_rows: rows of the data set's file that the cloud's points are; none where they are all, in order.
+        file_rows: rows of the data set's file that the cloud's points are; None if they are all of them, in order.
         num_file_rows: points of the file, those that were dropped included.
     """
 
@@ -52,7 +52,7 @@ def object_ids(labels: Int32[Array, " n"], numbers: Int32[Array, " n"], unknown:
     """One id per object from classes and the numbers of their label file.
 
     Args:
-        labels: class ids, `unknown` where there is none.
+        labels: class ids, `unknown` for points without one.
         numbers: of the label file, up to 65,535; 0 where a point belongs to no object.
         unknown: the id of points that belong to no object.
 

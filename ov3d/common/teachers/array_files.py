@@ -1,9 +1,9 @@
-"""Feature arrays that were made elsewhere: found, mapped into memory, and checked once a content.
+"""Feature arrays made elsewhere: found, mapped into memory, and checked once per content.
 
-A folder holds one file a frame, `[SCENE/]NAME.npy` or `.safetensors`, of shape [h, w, d] (the photograph's size, or any
-coarser grid over it), or one file a scene, `SCENE.npy` or `[SCENE/]points.npy`, of shape [n, d], a row a point of the cloud. A
-safetensors file holds one tensor, or one named `features`. Where the folder has a file SHA256SUMS (as sha256sum writes it),
-files are held to it.
+A folder holds one file per frame, `[SCENE/]NAME.npy` or `.safetensors`, of shape [h, w, d] (the photograph's size, or any
+coarser grid over it), or one file per scene, `SCENE.npy` or `[SCENE/]points.npy`, of shape [n, d], one row per point of the
+cloud. A safetensors file holds one tensor, or one named `features`. If the folder has a file SHA256SUMS (as written by
+sha256sum), files are verified against it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ENDINGS = (".npy", ".safetensors")
 TENSOR_NAME = "features"
 SUMS_NAME = "SHA256SUMS"
 BLOCK = 1 << 22
-"""Values looked at together."""
+"""Values checked at a time."""
 
 _KIND, _VERSION = "array-check", 1
 
@@ -38,8 +38,8 @@ class ArrayFile:
     """One file of features.
 
     Attributes:
-        path: where it is.
-        dim: the width it must have.
+        path: the file.
+        dim: required width.
     """
 
     path: Path
@@ -49,18 +49,18 @@ class ArrayFile:
         """The array's shape, from the file's header.
 
         Raises:
-            DataError: it cannot be read, or is of another type or width.
+            DataError: it cannot be read, or has another type or width.
         """
         kind, shape = _header(self.path)
         if kind not in ("f", "F16", "F32", "F64") or len(shape) not in (2, 3) or 0 in shape:
             raise DataError(
-                f"{self.path} has shape {shape} of {kind}, which are no features.",
-                "Features are fp16, fp32 or fp64 numbers, [h, w, d] a frame or [n, d] a cloud.",
+                f"{self.path} has shape {shape} of {kind}, which is not an array of features.",
+                "Features must be fp16, fp32 or fp64, of shape [h, w, d] per frame or [n, d] per cloud.",
             )
         if shape[-1] != self.dim:
-            hint = "Name the text encoder that they were made for."
+            hint = "Name the text encoder that the features were made for."
             if shape[0] == self.dim:
-                hint = "The width comes last: save them transposed, [h, w, d]."
+                hint = "The width must be the last axis: save them transposed, as [h, w, d]."
             raise DataError(
                 f"{self.path} has shape {shape}: features of width {shape[-1]}, "
                 f"the text encoder's vectors have {self.dim}.",
@@ -69,15 +69,15 @@ class ArrayFile:
         return shape
 
     def load(self) -> Float[Array, "*cells d"]:
-        """The array, mapped from the file where that is possible; raises as `shape` does."""
+        """The array, mapped from the file if possible; raises as `shape` does."""
         self.shape()
         return _read(self.path)
 
     def check(self, hasher: ContentHasher) -> None:
-        """Look at every value, once a content.
+        """Check every value, once per content.
 
         Raises:
-            DataError: there are values that are not finite.
+            DataError: some values are not finite.
         """
         memo = cache_root() / "arrays" / f"{hash_text(hasher.hash(self.path), str(self.dim))}.json"
         with contextlib.suppress(DataError, CorruptFileError, NewerFormatError, OSError):
@@ -91,18 +91,18 @@ class ArrayFile:
         if num_bad:
             raise DataError(
                 f"{self.path} holds NaN or infinity in {num_bad} of {len(rows)} vectors.",
-                "Zeros say that there is no feature.",
+                "Use zeros where there is no feature.",
             )
-        with contextlib.suppress(StorageError):  # a cache that cannot be written costs time, not the answer
+        with contextlib.suppress(StorageError):  # an unwritable cache costs only time
             write_json(memo, {"path": str(self.path)}, kind=_KIND, version=_VERSION)
 
 
 class ArrayFolder:
-    """A folder of arrays, and what it has for a scene.
+    """A folder of arrays, and the arrays of a scene in it.
 
     Args:
-        folder: where they are.
-        dim: their width.
+        folder: the folder.
+        dim: required width.
     """
 
     def __init__(self, folder: Path, dim: int) -> None:
@@ -111,7 +111,7 @@ class ArrayFolder:
         self._sums = _read_sums(folder / SUMS_NAME)
 
     def points(self, scene: Scene) -> ArrayFile | None:
-        """The file of the scene's points; none where there is none."""
+        """The file of the scene's points, or None."""
         for stem in (scene.name, f"{scene.name}/points", "points"):
             found = self._file(stem)
             if found is not None and len(found.shape()) == 2:
@@ -122,7 +122,7 @@ class ArrayFolder:
         """The file of each frame, by name.
 
         Raises:
-            DataError: a frame has none, two share one, or one is of another shape or not the one that is listed.
+            DataError: a frame has no file, two share one, or a file has another shape or does not match SHA256SUMS.
         """
         own = f"{scene.name}/" if (self.folder / scene.name).is_dir() else ""
         found: dict[str, ArrayFile] = {}
@@ -140,8 +140,8 @@ class ArrayFolder:
                 )
             if len(file.shape()) != 3:
                 raise DataError(
-                    f"{file.path} has shape {file.shape()}; features of a frame are [h, w, d].",
-                    "Features of points are named after the scene, or points.npy.",
+                    f"{file.path} has shape {file.shape()}; features of a frame must be [h, w, d].",
+                    "Name features of points after the scene, or points.npy.",
                 )
             owners[file.path] = frame.name
             found[frame.name] = self._verified(file)
@@ -149,8 +149,8 @@ class ArrayFolder:
             looked = f"{missing[0] if missing else scene.name}{ENDINGS[0]}"
             raise DataError(
                 f"No features for {len(missing)} of {len(scene.frames)} frames of {scene.name} in {self.folder} "
-                f"(looked for {looked}), and none for its points.",
-                "Files are named after the frames, or points.npy where they are of points.",
+                f"(looked for {looked}), and no features for its points.",
+                "Name files after the frames, or points.npy for features of points.",
             )
         return found
 
@@ -167,16 +167,14 @@ class ArrayFolder:
         name = file.path.relative_to(self.folder).as_posix()
         listed = self._sums.get(name)
         if listed is None:
-            raise DataError(f"{file.path} is not listed in {SUMS_NAME}.", "List it, or take the list away.")
+            raise DataError(f"{file.path} is not listed in {SUMS_NAME}.", "Add it to the list, or remove the list.")
         if sha256_of(file.path) != listed:
-            raise DataError(
-                f"{file.path} is not the file that {SUMS_NAME} lists: it has changed since.", "Copy it again."
-            )
+            raise DataError(f"{file.path} does not match its hash in {SUMS_NAME}: it has changed.", "Copy it again.")
         return file
 
 
 def _header(path: Path) -> tuple[str, tuple[int, ...]]:
-    """Kind of number and shape."""
+    """Data type and shape."""
     with _read_errors(path):
         if path.suffix == ".npy":
             values = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -201,7 +199,9 @@ def _read(path: Path) -> Any:
 def _tensor_name(path: Path, names: list[str]) -> str:
     name = names[0] if len(names) == 1 else TENSOR_NAME
     if name not in names:
-        raise DataError(f"{path} holds {len(names)} tensors and none named {TENSOR_NAME}.", "Name it so.")
+        raise DataError(
+            f"{path} holds {len(names)} tensors, none of them named {TENSOR_NAME}.", f"Name one {TENSOR_NAME}."
+        )
     return name
 
 
@@ -211,22 +211,24 @@ def _read_errors(path: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except Exception as error:  # a file that is cut, or of another kind, fails in many ways
+    except Exception as error:  # truncated files and files of other kinds fail in many ways
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"The array {path} cannot be read: {reason}.", "It is .npy or safetensors, fp16 or fp32."
+            f"Cannot read the array {path}: {reason}.", "It must be .npy or safetensors, fp16, fp32 or fp64."
         ) from None
 
 
 def _read_sums(path: Path) -> dict[str, str] | None:
-    """sha256 by file name, as sha256sum lists them; none where there is no list."""
+    """sha256 by file name, from the list of sha256sum; empty without a list."""
     if not path.is_file():
         return None
     sums = {}
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         found = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)", line)
         if found is None and line.strip():
-            raise DataError(f"Line {number} of {path} is no hash and file name.", "Write it with sha256sum.")
+            raise DataError(
+                f"Line {number} of {path} must be a hash and a file name.", "Write the file with sha256sum."
+            )
         if found is not None:
             sums[found[2]] = found[1].lower()
     return sums

@@ -1,4 +1,4 @@
-"""Features at pixels from arrays over photographs: bilinear between cells, zeros where there is none."""
+"""Features at pixels from arrays over photographs: bilinear between cells, zeros where there is no feature."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ov3d.common.scenes.scene import Frame
 from ov3d.common.teachers.array_files import ArrayFile
 
 ALGORITHM = "arrays-1"
-"""Part of every key: raised when the same arrays would give other numbers."""
+"""Part of every key: increased when the same arrays would give other numbers."""
 
 
 class ArraySource:
@@ -25,7 +25,7 @@ class ArraySource:
 
     Args:
         hasher: hashes files.
-        keep: how many arrays stay open.
+        keep: number of arrays kept open.
     """
 
     def __init__(self, hasher: ContentHasher, *, keep: int = 16) -> None:
@@ -36,7 +36,7 @@ class ArraySource:
         self._lock = threading.Lock()
 
     def bind(self, frame: Frame, file: ArrayFile) -> None:
-        """Answer for a frame from now on. Its array lies over the photograph as the file has it, upright."""
+        """Register a frame. Its array covers the photograph as stored, upright."""
         with self._lock:
             self._bound[_name(frame)] = file
             self._opened.pop(_name(frame), None)
@@ -46,7 +46,7 @@ class ArraySource:
         return _name(frame) in self._bound
 
     def key(self, frame: Frame) -> str:
-        """Names the array's content and the lens: equal keys, equal numbers."""
+        """Identifies the array's content and the lens: equal keys, equal numbers."""
         return hash_text(ALGORITHM, self._hasher.hash(self._of(frame).path), frame.pixels_key)
 
     def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float32[Array, "n d"]:
@@ -66,7 +66,7 @@ class ArraySource:
         return self._view(frame).known(pixels) & inside
 
     def relevancy(self, frame: Frame, text: Float32[Array, " d"], step: int) -> Float32[Array, "rows columns"]:
-        """Cosine of a text vector at every `step`-th pixel of every `step`-th row; 0 where there is no vector."""
+        """Cosine with a text vector at every `step`-th pixel of every `step`-th row; 0 without a vector."""
         if frame.distortion is None:
             return self._view(frame).relevancy(text, step)
         v, u = np.mgrid[0 : frame.camera.height : step, 0 : frame.camera.width : step]
@@ -96,7 +96,7 @@ def _name(frame: Frame) -> tuple[str, str]:
 
 
 def _photograph_pixels(frame: Frame, pixels: Int64[Array, "n 2"]) -> tuple[Int64[Array, "n 2"], Bool[Array, " n"]]:
-    """Where in the photograph the frame's pixels are, and which are in it at all: its lens may see less."""
+    """Positions of the frame's pixels in the photograph, and which of them are inside it: its lens may see less."""
     lens = frame.distortion
     if lens is None:
         return pixels, np.ones(len(pixels), np.bool_)

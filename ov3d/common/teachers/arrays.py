@@ -1,7 +1,7 @@
 """Features made elsewhere as a teacher: `features:DIR@TEXT`, or `features:DIR --text-encoder TEXT`.
 
-Whoever ran OpenSeg, LSeg or anything else over the photographs, or fused it onto the points, keeps the arrays; TEXT names the
-text encoder that they were trained against, through which prompts are asked.
+The arrays come from OpenSeg, LSeg or any other model, run on the photographs or fused onto the points; TEXT names the text
+encoder that they were trained with, which encodes prompts.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ BLOCK_ROWS = 1 << 14
 
 
 class ArrayTeacher(Teacher):
-    """Arrays of features a frame or a point, and the text encoder that belongs to them.
+    """Arrays of features per frame or point, and their text encoder.
 
     Args:
-        spec: where the arrays are, and their text encoder.
-        device: where the text encoder runs.
+        spec: folder of the arrays, and their text encoder.
+        device: device of the text encoder.
 
     Raises:
         UsageError: no text encoder is named.
-        DataError: the folder is not there, or empty.
+        DataError: the folder is missing or empty.
         MissingModelError: the text encoder is not on this machine.
     """
 
@@ -71,7 +71,7 @@ class ArrayTeacher(Teacher):
 
     @property
     def source(self) -> ArraySource:
-        """The arrays of frames; it has none where the scene's are of points."""
+        """The arrays of frames; empty if the scene has an array of points."""
         return self._source
 
     @property
@@ -84,17 +84,17 @@ class ArrayTeacher(Teacher):
         return self._folder.points(scene) is None
 
     def bind(self, scene: Scene, *, progress: Progress) -> None:
-        """Find and look through the scene's arrays."""
+        """Find and check the scene's arrays."""
         self._files(scene, progress)
 
     def plan(self, scene: Scene) -> ExtractPlan:
-        """Nothing is to be made; the arrays are looked for."""
+        """A plan with nothing to compute; the arrays are checked for existence."""
         if self._folder.points(scene) is None:
             self._folder.frames(scene)
         return ExtractPlan(len(scene.frames))
 
     def extract(self, scene: Scene, *, progress: Progress) -> ExtractReport:
-        """Look through every array, so that what is wrong with one is said now."""
+        """Check every array, so that problems are reported now."""
         start = time.perf_counter()
         num_files = len(self._files(scene, progress))
         return ExtractReport(num_files, 0, (), 0, 0, time.perf_counter() - start)
@@ -123,7 +123,7 @@ class ArrayTeacher(Teacher):
         coder: Coder | None = None,
         sample_rows: int | None = None,
     ) -> LiftedFeatures:
-        """The array of the points where there is one, each row at unit length; else the mean over views."""
+        """The normalised array of the points if there is one; else the mean over views."""
         file = self._folder.points(scene)
         if file is None:
             return super().lift(scene, cloud, frames, config, progress=progress, coder=coder, sample_rows=sample_rows)
@@ -135,7 +135,7 @@ class ArrayTeacher(Teacher):
         if len(values) != len(cloud):
             raise DataError(
                 f"{file.path} has {len(values):,} rows, the cloud of {scene.name} {len(cloud):,} points.",
-                "A row belongs to a point of the cloud, in its order.",
+                "It must have one row per point of the cloud, in order.",
             )
         lengths = np.empty(len(cloud), np.float32)
         for start in range(0, len(cloud), BLOCK_ROWS):
@@ -150,14 +150,14 @@ class ArrayTeacher(Teacher):
         return LiftedFeatures(code, point_row, ones.astype(np.float32), ones.astype(np.int32), len(cloud), key)
 
     def lifted_key(self, scene: Scene, cloud: PointCloud, frames: Sequence[Frame], config: LiftConfig) -> str:
-        """Names the array and the cloud, or what a mean over views is made of."""
+        """Identifies the array and the cloud, or the inputs of the mean over views."""
         file = self._folder.points(scene)
         if file is None:
             return super().lifted_key(scene, cloud, frames, config)
         return hash_text("point-arrays-1", self._hasher.hash(file.path), lifted_key(cloud, (), self._source, config))
 
     def _files(self, scene: Scene, progress: Progress) -> list[ArrayFile]:
-        """The scene's arrays, checked; those of frames are bound."""
+        """The scene's arrays, checked; arrays of frames are registered."""
         of_points = self._folder.points(scene)
         files = {"": of_points} if of_points is not None else self._folder.frames(scene)
         with progress.task("Checking arrays", len(files)) as task:

@@ -1,14 +1,15 @@
-"""A stated corruption of label maps, for ablations: what a bad segmenter would do to the same scene.
+"""Controlled corruption of label maps for ablations, imitating a bad segmenter.
 
-Of the labelled pixels of all views, `level` per cent get a wrong class out of those that the scene has:
+Of the labelled pixels of all views, `level` per cent get a wrong class from the scene's classes:
 
 - half of them in blocks of 32 x 32 pixels, drawn anew in every view. Averaging views cures them.
 - half of them bound to the surface: patches of the cloud about as wide as 32 pixels look from the cameras' median distance,
-  each with one wrong class in two thirds of the views that see it (never fewer than a third). The mean over the views is wrong
-  there as well, so averaging cannot cure them.
+  each with one wrong class in two thirds of the views that see it (never fewer than a third). The mean over the views is also
+  wrong there, so averaging cannot cure them.
 
-A pixel is changed by one half at most, a pixel of the drawn class stays as it is, void stays void. Both shares are counted and
-go with every result. The image is looked at in tiles of 8 x 8 pixels: a tile belongs to the patch of the most points in it.
+A pixel is changed by at most one half, a pixel that already has the drawn class is unchanged, void stays void. Both shares are
+counted and reported with every result. Images are divided into tiles of 8 x 8 pixels: a tile belongs to the patch with the
+most points in it.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ ALGORITHM = "corruption-1"
 BLOCK = 32
 TILE = 8
 SHARE_OF_VIEWS = 2 / 3
-"""Of the views that see a patch, how many get its wrong class."""
+"""Share of the views of a patch that get its wrong class."""
 MIN_VIEWS = 2
-"""A patch that fewer views see is not bound to anything."""
+"""Patches seen by fewer views are left alone."""
 REACH = 2.0
-"""Tiles without a point take the patch of a tile at most so many tiles away."""
+"""Tiles without a point get the patch of the nearest tile within this many tiles."""
 
 UNTOUCHED = -1
 _VISIBILITY = VisibilityConfig(border=0)
 
 Load = Callable[[Frame], Any]
-"""A frame into its class numbers `[h, w]`, negative for void."""
+"""Maps a frame to its class numbers `[h, w]`, negative for void."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,11 +50,11 @@ class Corruption:
     """A corruption of one scene.
 
     Attributes:
-        level: per cent of the labelled pixels that were to be changed.
-        seed: of everything drawn.
+        level: target percentage of labelled pixels to change.
+        seed: random seed.
         tiles: for each frame the class that its tiles get, `UNTOUCHED` for most.
         independent, surface: share of the labelled pixels that each half changed.
-        patches: for each patch of the surface half, how many views see it and how many get its wrong class.
+        patches: for each patch of the surface half, the number of views that see it and that get its wrong class.
     """
 
     level: int
@@ -64,7 +65,7 @@ class Corruption:
     patches: Int64[Array, "p 2"]
 
     def key(self, frame: str) -> str:
-        """Names what happens to a frame."""
+        """Identifies the changes to a frame."""
         tiles = self.tiles[frame]
         return hash_text(ALGORITHM, str(self.level), str(self.seed), str(tiles.shape), tiles.tobytes().hex())
 
@@ -75,7 +76,7 @@ class Corruption:
         return np.where((wrong != UNTOUCHED) & (classes >= 0), wrong, classes)
 
     def to_json(self) -> dict[str, Any]:
-        """What goes with every result."""
+        """The facts reported with every result."""
         return {"level": self.level, "seed": self.seed, "independent": self.independent, "surface": self.surface}
 
 
@@ -95,23 +96,23 @@ def draw_corruption(
         cloud: the surface.
         frames: with label maps.
         load: their class numbers.
-        num_classes: how many classes the maps' names know.
-        level: per cent of the labelled pixels.
+        num_classes: number of classes of the maps.
+        level: percentage of the labelled pixels.
         seed: the same seed, scene and level give the same corruption.
-        progress: told of each frame.
+        progress: advanced once per frame.
 
     Raises:
-        DataError: the maps hold fewer than two classes: there is no wrong one to draw.
+        DataError: the maps hold fewer than two classes, so there is no wrong class to draw.
     """
     views = []
-    with (progress or Silent()).task("Looking where labels can be wrong", len(frames)) as task:
+    with (progress or Silent()).task("Finding labels to corrupt", len(frames)) as task:
         for frame in frames:
             views.append(_View(load(frame), num_classes))
             task.advance()
     present = np.flatnonzero(sum(view.counts.sum(axis=(0, 1), dtype=np.int64) for view in views))
     if len(present) < 2:
         raise DataError(
-            "The label maps of the scene hold fewer than two classes: none can be wrong.", "Leave corrupt= out."
+            "The label maps of the scene hold fewer than two classes, so none can be corrupted.", "Leave corrupt= out."
         )
     num_labelled = sum(int(view.labelled.sum(dtype=np.int64)) for view in views)
     rng = np.random.default_rng([seed, level])
@@ -129,8 +130,8 @@ class _View:
     """One view's tiles.
 
     Attributes:
-        counts: pixels of each class in each tile, at most 64.
-        labelled: pixels with a class in each tile.
+        counts: number of pixels per tile and class, at most 64.
+        labelled: number of labelled pixels per tile.
         tiles: the wrong class of each tile.
         patch: the patch that each tile shows, -1 for none.
     """
@@ -148,7 +149,7 @@ class _View:
 
 
 def _bind_tiles(cloud: PointCloud, frames: Sequence[Frame], views: list[_View], rng: np.random.Generator) -> None:
-    """Say which patch of the surface each tile shows."""
+    """Find the surface patch that each tile shows."""
     from scipy.ndimage import distance_transform_edt
 
     spacing = median_spacing(cloud.xyz)
@@ -166,7 +167,7 @@ def _bind_tiles(cloud: PointCloud, frames: Sequence[Frame], views: list[_View], 
         pairs = np.column_stack([row * view.patch.shape[1] + column, patch_of_point[one.point_idx]])
         found, place = distinct_cells(pairs)
         tile, patch = found.T
-        order = np.argsort(np.bincount(place), kind="stable")  # the last to be written is the patch of the most points
+        order = np.argsort(np.bincount(place), kind="stable")  # the patch with the most points is written last
         view.patch.reshape(-1)[tile[order]] = patch[order]
         distance, nearest = distance_transform_edt(view.patch < 0, return_indices=True)
         view.patch = np.where(distance <= REACH, view.patch[tuple(nearest)], -1)
@@ -178,7 +179,7 @@ def _corrupt_surface(
     """Give patches a wrong class in two thirds of their views until about `goal` pixels have changed.
 
     Returns:
-        How many have, and the views of each patch: that see it, that are wrong.
+        The number of changed pixels, and per patch the number of views that see it and that are wrong.
     """
     flat = [np.flatnonzero((view.patch.ravel() >= 0) & (view.labelled.ravel() > 0)) for view in views]
     view_idx = np.repeat(np.arange(len(views)), [len(one) for one in flat])
@@ -208,7 +209,7 @@ def _corrupt_surface(
             gain += int(views[v].labelled.ravel()[tiles].sum() - of_view[:, wrong].sum(dtype=np.int64))
             writes.append((v, tiles))
         if abs(changed + gain - goal) >= abs(changed - goal):
-            continue  # it would overshoot by more than what is lacking
+            continue  # it would overshoot by more than the remaining deficit
         for v, tiles in writes:
             views[v].tiles.reshape(-1)[tiles] = wrong
         changed += gain
@@ -217,7 +218,7 @@ def _corrupt_surface(
 
 
 def _corrupt_blocks(view: _View, present: Int64[Array, " c"], goal: float, rng: np.random.Generator) -> int:
-    """Give blocks of a view a wrong class until about the share `goal` of its pixels has changed; returns how many have."""
+    """Give blocks of a view a wrong class until about the share `goal` of its pixels has changed; returns their number."""
     wanted, changed = goal * int(view.labelled.sum(dtype=np.int64)), 0
     if wanted == 0:
         return 0
@@ -240,6 +241,6 @@ def _corrupt_blocks(view: _View, present: Int64[Array, " c"], goal: float, rng: 
 
 
 def _wrong_class(counts: Int64[Array, " c"], present: Int64[Array, " p"], rng: np.random.Generator) -> int:
-    """A class of the scene other than the most frequent one here."""
+    """A random class of the scene other than the most frequent one here."""
     others = present[present != int(counts.argmax())]
     return int(others[rng.integers(len(others))])

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class CropTeacher(StoredTeacher):
-    """A whole vector a crop, many crops an image.
+    """One vector per crop, many crops per image.
 
     Args:
         spec: of an image-text encoder.
         refine: `none`, or the patch encoder of the refinement.
-        device: where everything runs.
+        device: device of everything.
     """
 
     kind = "crops"

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class DenseTeacher(StoredTeacher):
-    """A vector a patch, in overlapping windows of the size that the model was trained on.
+    """One vector per patch, in overlapping windows of the model's training size.
 
     Args:
         spec: of a dense encoder.
         refine: `none`, or the patch encoder of the refinement.
-        device: where everything runs.
+        device: device of everything.
     """
 
     kind = "tokens"

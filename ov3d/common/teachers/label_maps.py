@@ -1,8 +1,7 @@
-"""Label maps of a scene's frames: where they are, and their ids as class numbers.
+"""Label maps of a scene's frames: their files, and their ids as class numbers.
 
 Maps in a folder are PNG files of one channel, named after the frames or their photographs: `[SCENE/]NAME.png`. They have the
-size of the photograph as it is seen upright; where a lens distorted it, they are straightened with it, each pixel taking its
-nearest one's id.
+size of the upright photograph; if the photograph is undistorted, so is the map, by nearest neighbour.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class LabelMaps(ABC):
     """The label maps of one scene.
 
     Attributes:
-        names: what its ids mean.
+        names: classes of its ids.
         frames: the scene's frames that have a map.
     """
 
@@ -36,28 +35,28 @@ class LabelMaps(ABC):
 
     @abstractmethod
     def key(self, frame: Frame) -> str:
-        """Names the content of a frame's map."""
+        """Identifies the content of a frame's map."""
 
     @abstractmethod
     def load(self, frame: Frame) -> Int32[Array, "h w"]:
-        """Class numbers at the pixels of the frame's camera, `VOID` where there is none.
+        """Class numbers at the pixels of the frame's camera, `VOID` without a class.
 
         Raises:
-            DataError: the map cannot be read, has another size, or an id that nobody named.
+            DataError: the map cannot be read, has the wrong size, or has an id without a name.
         """
 
 
 class FolderMaps(LabelMaps):
-    """Maps that a segmenter wrote into a folder.
+    """Maps in a folder, from a segmenter.
 
     Args:
-        folder: of the maps, or of a folder of maps a scene.
-        names: what the ids mean.
-        scene: whose frames they are for.
+        folder: folder of the maps, or of one folder of maps per scene.
+        names: classes of the ids.
+        scene: the scene of the frames.
         hasher: hashes files.
 
     Raises:
-        DataError: a frame has no map, two share one, or one has another size than its photograph.
+        DataError: a frame has no map, two share one, or a map does not have the size of its photograph.
     """
 
     def __init__(self, folder: Path, names: LabelNames, scene: Scene, hasher: ContentHasher) -> None:
@@ -72,7 +71,7 @@ class FolderMaps(LabelMaps):
         missing: list[Frame] = []
         owners: dict[Path, str] = {}
         for frame in self.frames:
-            # The whole name first: photographs of several cameras may share their stems.
+            # Try the whole name first: photographs of several cameras may share stems.
             places = (self._folder / f"{frame.name}.png", self._folder / f"{frame.image_path.stem}.png")
             path = next((place for place in places if place.is_file()), None)
             if path is None:
@@ -90,7 +89,7 @@ class FolderMaps(LabelMaps):
             looked = self._folder / f"{missing[0].image_path.stem}.png"
             raise DataError(
                 f"No label map for {len(missing)} of {len(self.frames)} frames of {scene.name} (first: {looked}).",
-                "Run the segmenter on every photograph; maps are named after them.",
+                "Run the segmenter on every photograph, and name the maps after them.",
             )
         return paths
 
@@ -103,7 +102,7 @@ class FolderMaps(LabelMaps):
         _check_size(path, frame)  # it may have been replaced since
         if values.ndim != 2 or values.dtype.kind not in "iub":
             raise DataError(
-                f"Label map {path} has shape {values.shape} of {values.dtype}; ids are one channel of whole numbers.",
+                f"Label map {path} must have one channel of integers, got shape {values.shape} of {values.dtype}.",
                 "Write ids, not colours.",
             )
         if values.size and not 0 <= int(values.min()) <= int(values.max()) <= MAX_ID:
@@ -118,7 +117,7 @@ class FolderMaps(LabelMaps):
     def _unnamed(self, path: Path, idx: int) -> DataError:
         return DataError(
             f"Label map {path} holds the id {idx}, which has no name.",
-            "Name it in names.yaml or classes.txt; `id: null` says that it means nothing.",
+            "Name it in names.yaml or classes.txt; use `id: null` for void.",
         )
 
 
@@ -136,7 +135,9 @@ class SceneMaps(LabelMaps):
     def __init__(self, scene: Scene, hasher: ContentHasher) -> None:
         self.frames = tuple(frame for frame in scene.frames if frame.labels is not None)
         if not self.frames or not scene.classes:
-            raise DataError(f"Scene {scene.name} has no label images with names.", "Give a folder of maps: labels:DIR")
+            raise DataError(
+                f"Scene {scene.name} has no label images with names.", "Provide a folder of maps: labels:DIR"
+            )
         self.names, self._hasher = scene_names(scene), hasher
         self._table = self.names.table()
 
@@ -156,7 +157,7 @@ class SceneMaps(LabelMaps):
             raise DataError(
                 f"The labels of frame {frame.name} are {ids.shape[1]}x{ids.shape[0]}, "
                 f"its photograph {expected[1]}x{expected[0]}.",
-                "Label images have the size of their photographs.",
+                "Label images must have the size of their photographs.",
             )
         return np.where(ids < 0, np.int32(VOID), self._table[np.maximum(ids, 0)])
 
@@ -165,10 +166,10 @@ def _check_size(path: Path, frame: Frame) -> None:
     header = read_header(path)
     stored = frame.camera if frame.distortion is None else frame.distortion.camera
     if header is None:
-        raise DataError(f"Label map {path} is no image, or cut short.", "Write it again.")
+        raise DataError(f"Label map {path} is not an image, or is truncated.", "Write it again.")
     if header.stored_size != (stored.width, stored.height):
         raise DataError(
             f"Label map {path} is {header.stored_size[0]}x{header.stored_size[1]}, "
             f"the photograph of frame {frame.name} {stored.width}x{stored.height}.",
-            "Maps have the size of their photographs, upright.",
+            "Maps must have the size of the upright photographs.",
         )

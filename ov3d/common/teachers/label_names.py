@@ -1,10 +1,10 @@
-"""What the ids of label maps mean: a names file beside them, or the scene's own class names.
+"""Class names of the ids in label maps: from a names file beside them, or the scene's own class names.
 
     classes.txt     line i names id i, counted from 0
-    names.yaml      id: name, or id: null for an id that means nothing; or one line `dataset: NAME`: the class ids of a data
-                    set that ov3d knows, each named by its first prompt (driveable_surface is "road")
+    names.yaml      id: name, or id: null for void; or one line `dataset: NAME`: the class ids of a data set that ov3d
+                    knows, each named by its first prompt (driveable_surface is "road")
 
-Ids called void, ignore, unlabeled or unknown mean nothing, and so do 255 and 65535 where the file does not name them.
+Ids named void, ignore, unlabeled or unknown are void, and so are 255 and 65535 unless the file names them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ov3d.common.scenes.scene import Scene
 FILES = ("names.yaml", "classes.txt")
 VOID_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown")
 VOID_IDS = (255, 65535)
-"""What maps of 8 and 16 bits hold where nobody knows the class, by custom."""
+"""Conventional ids for unknown pixels in 8-bit and 16-bit maps."""
 
 MAX_ID = 65535
 VOID, UNNAMED = -1, -2
@@ -39,9 +39,9 @@ class LabelNames:
     """Classes of label maps.
 
     Attributes:
-        ids: one a class, ascending.
-        names: one a class. Several prompts of a class are not averaged: a mean of bus, trailer and tractor is a truck.
-        void: ids that mean nothing.
+        ids: one per class, ascending.
+        names: one per class. Several prompts of a class are not averaged: the mean of bus, trailer and tractor is a truck.
+        void: ids without a class.
     """
 
     ids: tuple[int, ...]
@@ -53,11 +53,11 @@ class LabelNames:
 
     @property
     def key(self) -> str:
-        """32 hexadecimal digits that name these names in keys."""
+        """32 hexadecimal digits that identify these names in keys."""
         return hash_text("label-names-1", json.dumps([self.ids, self.names, self.void]))
 
     def table(self) -> Int32[Array, " t"]:
-        """Class number of each id from 0 to `MAX_ID`; `VOID` where it means nothing, `UNNAMED` where nobody named it."""
+        """Class number of each id from 0 to `MAX_ID`; `VOID` for void, `UNNAMED` for ids without a name."""
         table = np.full(MAX_ID + 1, UNNAMED, np.int32)
         table[list(self.void)] = VOID
         table[list(self.ids)] = np.arange(len(self.ids), dtype=np.int32)
@@ -65,10 +65,10 @@ class LabelNames:
 
 
 def read_names(folder: Path) -> LabelNames:
-    """The names file of a folder of label maps.
+    """The names from a folder of label maps.
 
     Raises:
-        DataError: there is none, or it names nothing.
+        DataError: there is no names file, or it names nothing.
     """
     yaml_path, text_path = (folder / name for name in FILES)
     if yaml_path.is_file():
@@ -78,7 +78,7 @@ def read_names(folder: Path) -> LabelNames:
         return _checked(dict(enumerate(names)), str(text_path))
     raise DataError(
         f"{folder} has no names for the ids of its label maps (looked for {' and '.join(FILES)}).",
-        "Write classes.txt, line i the name of id i, or names.yaml with `id: name`.",
+        "Write classes.txt, with the name of id i in line i, or names.yaml with `id: name`.",
     )
 
 
@@ -86,7 +86,7 @@ def scene_names(scene: Scene) -> LabelNames:
     """The names of a scene's own label ids.
 
     Raises:
-        DataError: it has none.
+        DataError: it has no class names.
     """
     return _checked(dict(enumerate(scene.classes)), f"Scene {scene.name}")
 
@@ -94,30 +94,30 @@ def scene_names(scene: Scene) -> LabelNames:
 def _checked(found: Mapping[int, str], where: str) -> LabelNames:
     named = {idx: name for idx, name in sorted(found.items()) if name and name.casefold() not in VOID_NAMES}
     if not named:
-        raise DataError(f"{where} names no class.", "Name the ids that mean something.")
+        raise DataError(f"{where} names no classes.", "Name at least one id.")
     void = {idx for idx in found if idx not in named} | {idx for idx in VOID_IDS if idx not in named}
     return LabelNames(tuple(named), tuple(named.values()), tuple(sorted(void)))
 
 
 def _from_yaml(path: Path) -> dict[int, str]:
-    """Names by id, empty for those that mean nothing."""
+    """Names by id, empty for void."""
     import yaml
 
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no YAML: {' '.join(str(error).split())}.", "Write `id: name`.") from None
+        raise DataError(f"{path} is not valid YAML: {' '.join(str(error).split())}.", "Write `id: name`.") from None
     if isinstance(data, dict) and list(data) == ["dataset"]:
         spec = load_dataset(str(data["dataset"]))
         return {one.id: "" if one.kind == "ignored" else spec.prompts(one.name)[0] for one in spec.classes}
     if not isinstance(data, dict):
-        raise DataError(f"{path} holds no mapping of ids to names.", "Write `id: name`, one a line.")
+        raise DataError(f"{path} must be a mapping of ids to names.", "Write `id: name`, one per line.")
     return {_id(path, key): _name(path, key, value) for key, value in data.items()}
 
 
 def _id(path: Path, key: Any) -> int:
     if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key <= MAX_ID:
-        raise DataError(f"{path} names {key!r}, which is no id from 0 to {MAX_ID}.", "Write `id: name`.")
+        raise DataError(f"{path}: ids must be integers from 0 to {MAX_ID}, got {key!r}.", "Write `id: name`.")
     return key
 
 
@@ -125,5 +125,7 @@ def _name(path: Path, key: Any, value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{path}: id {key} is named {value!r}, which is no name.", "Quote it, or write null for void.")
+        raise DataError(
+            f"{path}: the name of id {key} must be text, got {value!r}.", "Quote it, or write null for void."
+        )
     return clean_prompt(value)

@@ -1,7 +1,7 @@
 """Label maps of any segmenter as a teacher: `labels:DIR[@TEXT]`, `labels:scene[@TEXT]`.
 
-A pixel's feature is the text vector of its class's name, so an uncorrupted map answers to its own class names exactly, and to
-other words as far as TEXT finds them alike.
+A pixel's feature is the text vector of its class's name, so an uncorrupted map matches its own class names exactly, and other
+words as far as TEXT finds them similar.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 
 class LabelTeacher(Teacher):
-    """Class ids a pixel, and the names they stand for.
+    """Class ids per pixel, and their names.
 
     Args:
-        spec: where the maps are, their text space, a stated corruption.
-        device: where the text encoder runs.
+        spec: folder of the maps, their text space, stated corruption.
+        device: device of the text encoder.
 
     Raises:
-        DataError: the folder is not there, or has no names.
+        DataError: the folder is missing, or has no names.
         MissingModelError: the text encoder is not on this machine.
     """
 
@@ -62,7 +62,7 @@ class LabelTeacher(Teacher):
 
     @property
     def card(self) -> EncoderCard:
-        """The text side, and which maps."""
+        """The text side, and the source of the maps."""
         return self._card
 
     @property
@@ -76,15 +76,15 @@ class LabelTeacher(Teacher):
         return "the scenes' own label images" if self._folder is None else str(self._folder)
 
     def bind(self, scene: Scene, *, progress: Progress) -> None:
-        """Find the scene's maps, and draw its corruption where one is stated."""
+        """Find the scene's maps, and draw its corruption if one is stated."""
         self._bound(scene, progress)
 
     def plan(self, scene: Scene) -> ExtractPlan:
-        """Nothing is to be made; the maps are looked for."""
+        """A plan with nothing to compute; the maps are checked for existence."""
         return ExtractPlan(len(self._maps(scene).frames))
 
     def extract(self, scene: Scene, *, progress: Progress) -> ExtractReport:
-        """Read every map once, so that what is wrong with one is said now."""
+        """Read every map once, so that problems are reported now."""
         start = time.perf_counter()
         bound = self._bound(scene, progress)
         self._say(scene, progress)
@@ -95,7 +95,7 @@ class LabelTeacher(Teacher):
         return ExtractReport(len(bound.maps.frames), 0, (), 0, 0, time.perf_counter() - start)
 
     def features_of(self, scene: Scene, *, extract: bool, progress: Progress) -> tuple[Frame, ...]:
-        """The frames that have a map: all of them for a folder."""
+        """The frames that have a map: all of them if the maps are in a folder."""
         bound = self._bound(scene, progress)
         self._say(scene, progress)
         return bound.maps.frames
@@ -105,11 +105,11 @@ class LabelTeacher(Teacher):
         return self._text
 
     def facts(self, scene: Scene) -> dict[str, Any]:
-        """The corruption, where one is stated."""
+        """The stated corruption, if any."""
         return {CORRUPTION_FACT: self._drawn[scene.name]} if scene.name in self._drawn else {}
 
     def describe(self) -> dict[str, Any]:
-        """Where the maps are and what the ids mean, the text space, the corruption of every scene so far."""
+        """The maps' folder and names, the text space, and the corruption of every scene so far."""
         names = self._names
         return {
             "kind": "labels",
@@ -125,7 +125,7 @@ class LabelTeacher(Teacher):
         text = self._text.card
         place = None if self._folder is None else str(self._folder)
         threshold = text.presence_threshold
-        if text.image != NO_IMAGE:  # calibrated on pictures; names among each other are more alike
+        if text.image != NO_IMAGE:  # calibrated on images; names are more similar to each other
             threshold = word_threshold(encode_prompts(text, WORDS, TextCache(), self.make_text_encoder))
         corruption = "" if self._spec.corrupt is None else f", {self._spec.corrupt} % corrupted, seed {self._spec.seed}"
         image = Identity(
@@ -151,7 +151,7 @@ class LabelTeacher(Teacher):
         left_out = len(scene.frames) - len(maps.frames)
         if left_out:
             progress.say(
-                f"{left_out} of {len(scene.frames)} frames of {scene.name} have no label image and are left out."
+                f"{left_out} of {len(scene.frames)} frames of {scene.name} have no label image and are skipped."
             )
         bound = BoundLabels(maps, self._vectors(maps.names), self._corruption(scene, maps, progress))
         self._source.bind(bound)
@@ -189,15 +189,15 @@ def existing_folder(spec: BroughtSpec) -> Path:
     """The folder of a spec, absolute.
 
     Raises:
-        DataError: it is not there, or empty.
+        DataError: it is missing or empty.
     """
     folder = Path(spec.place).expanduser()
     if not folder.is_dir():
         _, separator, text = spec.place.rpartition("@")
         hint = "Check the path."
         if separator:
-            hint = f"{text} is no text encoder: {did_you_mean(text.partition(':')[0], TEXT_FAMILIES)}"
-        raise DataError(f"There is no folder {folder}.", hint)
+            hint = f"{text} is not a text encoder: {did_you_mean(text.partition(':')[0], TEXT_FAMILIES)}"
+        raise DataError(f"No folder {folder}.", hint)
     if not any(folder.iterdir()):
-        raise DataError(f"The folder {folder} is empty.", f"Put what {spec.family}: reads into it.")
+        raise DataError(f"The folder {folder} is empty.", f"Put the files for {spec.family}: into it.")
     return folder.resolve()

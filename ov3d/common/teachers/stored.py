@@ -1,4 +1,4 @@
-"""What teachers share whose features are made here and kept in the feature store: of crops, or of patches."""
+"""The common part of teachers whose features are computed here and kept in the feature store, of crops or patches."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class StoredTeacher(Teacher):
-    """An encoder with the store of what it saw.
+    """An encoder with the store of its features.
 
     Args:
         encoder: encodes crops, or windows of patches.
         plan: which crops or windows.
         refine: `none`, or the patch encoder of the refinement.
-        device: where everything runs.
+        device: device of everything.
     """
 
     kind = ""
@@ -49,7 +49,7 @@ class StoredTeacher(Teacher):
 
     @property
     def card(self) -> EncoderCard:
-        """What the encoder declares about itself."""
+        """The encoder's card."""
         return self.encoder.card
 
     @property
@@ -63,7 +63,7 @@ class StoredTeacher(Teacher):
         return str(self.store.root)
 
     def plan(self, scene: Scene) -> ExtractPlan:
-        """What `extract` would do: images are hashed, not decoded."""
+        """Plan what `extract` would do: images are hashed, not decoded."""
         return plan_extraction(frames_of(scene), self.store)
 
     def estimate(self, plan: ExtractPlan) -> Mapping[str, Any]:
@@ -71,10 +71,10 @@ class StoredTeacher(Teacher):
         return estimate_extraction(plan, self.store.unrefined(), self.encoder, self.device)
 
     def extract(self, scene: Scene, *, progress: Progress) -> ExtractReport:
-        """Encode what the scene's frames lack.
+        """Encode the missing features of the scene's frames.
 
         Raises:
-            DataError: the scene has no frame, or none of its images can be read.
+            DataError: the scene has no frames, or none of its images can be read.
         """
         frames = frames_of(scene)
         return extract_features(

@@ -1,7 +1,7 @@
-"""What a teacher is: the 2D side of every backend, wherever its knowledge comes from.
+"""What a teacher is: the source of 2D features for every backend.
 
-`ov3d.common.teachers.open_teacher` makes one from what a user types after `--encoder`. A backend asks it for the frames that
-have features, takes those at pixels from `source`, text vectors from `text`, and writes `describe()` into its manifest.
+`ov3d.common.teachers.open_teacher` makes one from the value of `--encoder`. A backend asks it for the frames that have
+features, reads features at pixels from `source` and text vectors from `text`, and writes `describe()` into its manifest.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from ov3d.common.scenes.scene import Frame, PointCloud, Scene
 
 @runtime_checkable
 class ImageFeatures(PixelFeatures, Protocol):
-    """Features of photographs that can be asked for words directly."""
+    """Features of photographs that can be compared with text directly."""
 
     def has(self, frame: Frame) -> bool:
         """Whether the frame has features."""
         ...
 
     def relevancy(self, frame: Frame, text: Float32[Array, " d"], step: int) -> Float32[Array, "rows columns"]:
-        """Raw cosine of a text vector at every `step`-th pixel of every `step`-th row; 0 where there is no feature."""
+        """Raw cosine with a text vector at every `step`-th pixel of every `step`-th row; 0 without a feature."""
         ...
 
 
 class Teacher(ABC):
-    """Where 2D knowledge comes from, and the text side that questions to it go through."""
+    """A source of 2D features, and the text side that encodes prompts for it."""
 
     @property
     @abstractmethod
     def card(self) -> EncoderCard:
-        """Spec, identities, width, scale and presence threshold: what an index keeps."""
+        """Spec, identities, width, scale and presence threshold, as stored in indexes."""
 
     @property
     @abstractmethod
@@ -51,70 +51,70 @@ class Teacher(ABC):
     @property
     @abstractmethod
     def place(self) -> str:
-        """Where the features are kept, or come from."""
+        """Where the features are stored or come from."""
 
     def bind(self, scene: Scene, *, progress: Progress) -> None:  # noqa: B027 - most need to know no more than a frame
-        """Get to know a scene, so that `source` answers for its frames; nothing is made. `features_of` does it by itself.
+        """Register a scene, so that `source` knows its frames; nothing is computed. `features_of` calls this itself.
 
         Raises:
-            DataError: what the teacher was given does not fit the scene.
+            DataError: the teacher's inputs do not fit the scene.
         """
 
     @abstractmethod
     def plan(self, scene: Scene) -> ExtractPlan:
-        """What `extract` would do.
+        """Plan what `extract` would do.
 
         Raises:
-            DataError: the scene has no frame, or what the teacher was given does not fit it.
+            DataError: the scene has no frames, or the teacher's inputs do not fit it.
         """
 
     def estimate(self, plan: ExtractPlan) -> Mapping[str, Any]:
-        """About what carrying a plan out takes: `bytes`, `peak_bytes`, `seconds`; nothing where nothing is encoded here."""
+        """Estimated cost of a plan: `bytes`, `peak_bytes`, `seconds`; zero if nothing is encoded here."""
         return {}
 
     @abstractmethod
     def extract(self, scene: Scene, *, progress: Progress) -> ExtractReport:
-        """Make the features that the scene's frames lack, or check those that were made elsewhere; raises as `plan` does."""
+        """Compute the missing features of the scene's frames, or check features made elsewhere; raises as `plan` does."""
 
     @abstractmethod
     def features_of(self, scene: Scene, *, extract: bool, progress: Progress) -> tuple[Frame, ...]:
-        """Make sure that the scene's frames have features.
+        """Ensure that the scene's frames have features.
 
         Args:
             scene: at least one frame.
-            extract: whether missing ones are made.
-            progress: hears how far it is, and of images that are left out.
+            extract: compute missing features.
+            progress: receives progress, and reports of skipped images.
 
         Returns:
-            The frames that have some: an image that cannot be read is left out, and said.
+            The frames that have features; unreadable images are skipped and reported.
 
         Raises:
-            DataError: features are missing and must not be made, or do not fit the scene.
+            DataError: features are missing and `extract` is false, or they do not fit the scene.
         """
 
     @abstractmethod
     def make_text_encoder(self) -> TextEncoder:
-        """The text side; asked only for prompts that are not in the cache."""
+        """The text side; used only for prompts that are not in the cache."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What a manifest keeps, JSON-able: its kind and what decides its numbers."""
+        """What a manifest records, JSON-able: its kind and everything that determines its numbers."""
 
     def text(self, prompts: Sequence[str]) -> Float32[Array, "k d"]:
-        """Unit vectors of prompts or class names, from the cache where they are in it; raises as `clean_prompt` does."""
+        """Unit vectors of prompts or class names, from the cache if possible; raises as `clean_prompt` does."""
         cleaned = [clean_prompt(prompt) for prompt in prompts]
         return encode_prompts(self.card, cleaned, TextCache(), self.make_text_encoder)
 
     def needs_images(self, scene: Scene) -> bool:
-        """Whether it knows the scene's photographs; otherwise `lift` gives features of its points without any."""
+        """Whether it has features of the scene's photographs; otherwise `lift` works without photographs."""
         return True
 
     def sources(self) -> Mapping[str, ImageFeatures]:
-        """The features that an evaluation compares on photographs, by what they are called."""
+        """The features that an evaluation compares on photographs, by name."""
         return {"photographs": self.source}
 
     def facts(self, scene: Scene) -> dict[str, Any]:
-        """What must stand beside every result on a scene whose features were asked for (a stated corruption), JSON-able."""
+        """Facts to report with every result on a scene with requested features (a stated corruption), JSON-able."""
         return {}
 
     def lift(
@@ -128,11 +128,11 @@ class Teacher(ABC):
         coder: Coder | None = None,
         sample_rows: int | None = None,
     ) -> LiftedFeatures:
-        """Features of the cloud's points, or their codes, or a sample; by default the mean over the frames that see them."""
+        """Features of the cloud's points, their codes, or a sample; by default the mean over the frames that see them."""
         return lift(cloud, frames, self.source, config, progress=progress, coder=coder, sample_rows=sample_rows)
 
     def lifted_key(self, scene: Scene, cloud: PointCloud, frames: Sequence[Frame], config: LiftConfig) -> str:
-        """The key that `lift` would give its result, without lifting."""
+        """The key of the result of `lift`, without lifting."""
         return lifted_key(cloud, frames, self.source, config)
 
 
@@ -140,8 +140,8 @@ def frames_of(scene: Scene) -> Sequence[Frame]:
     """The scene's frames.
 
     Raises:
-        DataError: it has none.
+        DataError: it has no frames.
     """
     if not scene.frames:
-        raise DataError(f"Scene {scene.name} has no posed photographs.", "Give images with poses.")
+        raise DataError(f"Scene {scene.name} has no posed photographs.", "Provide images with poses.")
     return scene.frames

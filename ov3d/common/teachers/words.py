@@ -1,4 +1,4 @@
-"""From which cosine on two words mean one thing, measured on everyday words that mean different ones."""
+"""The cosine above which two words mean the same thing, measured on everyday words with different meanings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ WORDS = (
     *("clock", "vase", "bottle", "knife", "book", "keyboard", "telephone", "box", "shoe", "hat"),
     *("hammer", "bicycle", "bus", "airplane", "boat", "road", "building", "bridge", "wall", "water"),
 )
-"""Forty things that nobody takes for each other; frozen, because thresholds depend on them."""
+"""Forty things that are clearly different from each other; frozen, because thresholds depend on them."""
 
 PERCENTILE = 99.0
 
 
 def word_threshold(vectors: Float32[Array, "k d"]) -> float:
-    """The cosine below which 99 of 100 pairs of unit vectors of `WORDS` lie."""
+    """The cosine that 99 of 100 pairs of unit vectors of `WORDS` are below."""
     cosines = vectors @ vectors.T
     return round(float(np.percentile(cosines[np.triu_indices(len(vectors), 1)], PERCENTILE)), 3)

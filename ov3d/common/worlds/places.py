@@ -19,7 +19,7 @@ def pose_at_wall(
     high: Float64[Array, " 3"],
     pictures: list[Picture],
 ) -> Float64[Array, "4 4"] | None:
-    """`world_from_piece` of a piece of some bounds with its back to a wall; none where it would stand before a photograph."""
+    """`world_from_piece` of a piece of some bounds with its back to a wall; None if it would hide a photograph."""
     wall = int(rng.integers(4))
     half = (high[0] - low[0]) / 2
     free = wall_length(size, wall) / 2 - half - 0.1
@@ -43,7 +43,7 @@ def pose_anywhere(
     high: Float64[Array, " 3"],
     pictures: list[Picture],
 ) -> Float64[Array, "4 4"] | None:
-    """`world_from_piece` of a piece turned at random, clear of the walls; none where it is tall and before a photograph."""
+    """`world_from_piece` of a piece turned at random, clear of the walls; None if it is tall and would hide a photograph."""
     yaw = rng.uniform(0, 2 * np.pi)
     reach = float(np.hypot(*np.abs(np.stack([low, high]))[:, :2].max(axis=0))) + 0.05
     x, y = (float(rng.uniform(-s / 2 + reach, s / 2 - reach)) for s in size[:2])

@@ -1,4 +1,4 @@
-"""Rooms: four walls, photographs on them, and things that stand on the floor without touching each other.
+"""Rooms: four walls, photographs on them, and things on the floor that do not touch each other.
 
 x and y lie in the floor with the room's middle at the origin, z is up, metres.
 """
@@ -44,7 +44,7 @@ _CARDBOARD = (0.72, 0.56, 0.38)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thing:
-    """A piece that stands on the floor.
+    """A piece on the floor.
 
     Attributes:
         name: its class.
@@ -68,8 +68,8 @@ class Room:
     Attributes:
         size: along x, y and z, metres.
         pictures: photographs on the walls.
-        things: what stands on the floor.
-        primitives: everything there is to see.
+        things: the pieces on the floor.
+        primitives: all visible solids.
     """
 
     size: tuple[float, float, float]
@@ -90,14 +90,14 @@ def furnish(
     """Draw a room.
 
     Args:
-        rng: every choice comes from it.
+        rng: source of all random choices.
         wall: one of `WALLS`.
         photographs: names of photographs, each hung once.
-        num_boxes, num_pedestals: how many of each stand about.
-        furniture: kinds of furniture, one piece each time a kind is named.
+        num_boxes, num_pedestals: number of each.
+        furniture: kinds of furniture, one piece per mention.
 
     Returns:
-        The room, or none where the things drawn did not fit into it.
+        The room, or None if the drawn things did not fit into it.
     """
     grown = np.sqrt(1 + 0.06 * len(furniture))
     size = (
@@ -222,7 +222,7 @@ def _stand(
     pictures: list[Picture],
     others: list[Thing],
 ) -> Thing | None:
-    """One piece at a free place where it hides no photograph; none where there is no such place."""
+    """One piece at a free place where it hides no photograph; None if no such place was found."""
     for _ in range(80):
         parts = {"box": _box, "pedestal": _pedestal, **FURNITURE}[kind](rng)
         low, high = bounds(parts)

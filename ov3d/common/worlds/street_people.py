@@ -63,7 +63,7 @@ def pedestrian(rng: Random, *, child: bool = False) -> list[Primitive]:
 
 
 def _belongings(rng: Random, k: float, girth: float) -> list[Primitive]:
-    """One of a rucksack, a skirt, a hat or an umbrella, or none."""
+    """A rucksack, a skirt, a hat, an umbrella, or nothing."""
     kind, cloth = rng.random(), _cloth(rng)
     if kind < 0.2:
         return [solid("box", (-0.22 * girth, 0, 1.22 * k), (0.20 * k, 0.32 * k, 0.44 * k), cloth)]

@@ -1,7 +1,7 @@
-"""What moves or is parked in a generated street: vehicles in lanes and at the kerb, people on pavements and crossings.
+"""Traffic in a generated street: vehicles in lanes and at the kerb, people on pavements and crossings.
 
-Within a lane, and on a track of the pavement, all keep the same speed, so none runs into the next; who crosses the street
-chooses a moment in which no vehicle comes.
+Within a lane, and on a track of the pavement, all have the same speed, so they never collide; people cross the street
+when no vehicle is coming.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ride:
-    """What the carrier of the sensors does, so that the rest keeps out of its way.
+    """The motion of the sensor vehicle, so that traffic can keep out of its way.
 
     Attributes:
         speed: m/s along +x, from x = 0 at time 0.
@@ -84,7 +84,7 @@ class Ride:
     reach: float
 
     def meets(self, speed: float) -> tuple[float, float]:
-        """x at time 0 between which what moves at a speed comes within reach at some time."""
+        """Range of x at time 0 from which something at a given speed comes within reach at some time."""
         drift = (speed - self.speed) * self.duration
         return min(-self.reach, -self.reach - drift), max(self.reach, self.reach - drift)
 
@@ -124,7 +124,7 @@ def _size(parts: list[Primitive]) -> tuple[float, float]:
 
 
 def _ahead(side: int) -> float:
-    """Yaw of what drives on a side."""
+    """Yaw of vehicles driving on a side."""
     return 0.0 if side < 0 else np.pi
 
 
@@ -156,7 +156,7 @@ def _cyclists(rng: Random, plan: StreetPlan, ride: Ride, busy: Traffic, side: in
 
 
 def _walkers(rng: Random, plan: StreetPlan, ride: Ride, busy: Traffic, side: int) -> Iterator[Placement]:
-    """Two tracks on which people walk to and fro, and one, beside the houses, on which they stand."""
+    """Two tracks on which people walk back and forth, and one beside the houses on which they stand."""
     tracks = np.linspace(plan.strip + 0.5, plan.pavement - 0.4, 3)
     for y, speed in zip(tracks, (rng.uniform(0.9, 1.6), -rng.uniform(0.9, 1.6), 0.0), strict=True):
         x, end = ride.meets(float(speed))
@@ -206,7 +206,7 @@ def _side_street(rng: Random, plan: StreetPlan, busy: Traffic, x: float) -> Iter
 
 
 Crossed = tuple[float, float, float, float]
-"""What drives past a crossing: x at time 0, y, speed along x, length."""
+"""A vehicle that drives past a crossing: x at time 0, y, speed along x, length."""
 
 
 def _crossed(one: Placement) -> Crossed:
@@ -216,7 +216,7 @@ def _crossed(one: Placement) -> Crossed:
 def _crossing(
     rng: Random, plan: StreetPlan, ride: Ride, busy: Traffic, junction: float, vehicles: list[Crossed]
 ) -> Iterator[Placement]:
-    """People who cross while the carrier is near, and people who wait because no moment is free."""
+    """People who cross while the sensor vehicle is near, and people who wait for a gap in traffic."""
     arrival = junction / ride.speed if ride.speed > 0 else ride.duration / 2
     for abreast in (np.arange(busy.crossing) - (busy.crossing - 1) / 2) * 0.9:
         side, pace = int(rng.choice(SIDES)), float(rng.uniform(1.1, 1.7))
@@ -227,7 +227,7 @@ def _crossing(
         for departure in arrival + rng.uniform(-16, 4, 12):
             motion = Motion((0.0, -side * pace, 0.0), float(departure), float(departure) + seconds)
             if _is_free(x, start, motion, vehicles):
-                # The pose is that of time 0, when the walk may have begun.
+                # The pose is at time 0, when the walk may already have started.
                 y = start - float(motion.displacement(np.array([motion.start]))[0, 1])
                 yield Placement(name, parts, pose_at(x, y, yaw, KERB_HEIGHT / 2), motion)
                 break

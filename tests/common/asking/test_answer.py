@@ -218,7 +218,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
     for threshold in (1.5, float("nan")):
         with pytest.raises(UsageError, match=f"--threshold must be between -1 and 1, got {threshold:g}"):
             ask(index, "a cat", WORDS["cat"], threshold=threshold)
-    with pytest.raises(DataError, match="wants 6"):
+    with pytest.raises(DataError, match="needs 6"):
         ask(index, "a cat", np.zeros(5, np.float32))
     with pytest.raises(DataError, match="not finite"):
         ask(index, "a cat", np.full(6, np.nan, np.float32))

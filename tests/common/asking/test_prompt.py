@@ -14,7 +14,7 @@ from ov3d.common.base.errors import UsageError
         ("", "empty"),
         (" \t\n ", "empty"),
         ("\u200b", "empty"),
-        ("a" * 10_000, "10,000 characters; at most 1,000"),
+        ("a" * 10_000, "at most 1,000 characters, got 10,000"),
         ("a \x1b[31mcat", r"U\+001B"),
         ("a cat\x00", r"U\+0000"),
         ("a \udcff cat", r"U\+DCFF"),

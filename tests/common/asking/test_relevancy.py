@@ -127,7 +127,7 @@ def test_regions_keep_apart_and_grow_down_to_their_level_only() -> None:
 
 
 def test_too_fine_voxels_are_refused() -> None:
-    with pytest.raises(DataError, match="too fine"):
+    with pytest.raises(DataError, match="too small"):
         voxelise(np.array([[0.0, 0, 0], [1e9, 0, 0]]), 1.0)
 
 

@@ -24,10 +24,10 @@ def test_words_outside_the_vocabulary_are_known_as_such() -> None:
     ("classes", "prompts", "message"),
     [
         (("chiar",), (), "'chiar' is not a class of this run. Did you mean chair"),
-        (("chair",), ("seat",), "exclude each other"),
+        (("chair",), ("seat",), "cannot be combined"),
         (("chair", "CHAIR"), (), "'chair' is named twice"),
         ((), (" ",), "prompt is empty"),
-        ((), tuple(map(str, range(NO_LABEL))), "65,535 prompts are more than 16-bit labels can number"),
+        ((), tuple(map(str, range(NO_LABEL))), "65,535 prompts are too many for 16-bit labels"),
     ],
 )
 def test_words_that_cannot_be(classes: tuple[str, ...], prompts: tuple[str, ...], message: str) -> None:

@@ -60,7 +60,7 @@ def test_operations_and_weights_are_read(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", b"\xff" * 20, whole[: len(whole) // 2], b"no onnx file at all"):
         path.write_bytes(content)
-        with pytest.raises(CorruptFileError, match="no complete ONNX file"):
+        with pytest.raises(CorruptFileError, match="not a complete ONNX file"):
             read_onnx(path)
 
 

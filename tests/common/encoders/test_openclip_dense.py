@@ -206,7 +206,7 @@ class _Blind:
 @pytest.mark.parametrize("vision", [{"attentional_pool": True}, {"layers": [1, 1, 1, 1], "width": 8}])
 def test_towers_without_patch_tokens_in_the_texts_space_are_refused(tmp_path: Path, vision: dict[str, object]) -> None:
     folder = _save(tmp_path / "other", **vision)
-    with pytest.raises(UsageError, match="no plain vision transformer"):
+    with pytest.raises(UsageError, match="not a plain ViT"):
         create_dense_encoder(f"openclip-dense:local-dir:{folder}", device=CPU)
 
 

@@ -95,7 +95,7 @@ def test_a_torch_checkpoint_loads_without_pickled_objects(tmp_path: Path) -> Non
             return (Path.touch, (str(tmp_path / "owned"),))
 
     torch.save({"state_dict": Evil()}, folder / "open_clip_pytorch_model.bin")
-    with pytest.raises(DataError, match="do not load"):
+    with pytest.raises(DataError, match="Cannot load"):
         create_encoder(f"openclip:local-dir:{folder}", device=CPU)
     assert not (tmp_path / "owned").exists()
 
@@ -122,10 +122,10 @@ def test_random_weights_follow_their_seed() -> None:
         ("VitB32/openai", UsageError, "no model 'VitB32'.*Did you mean ViT-B-32"),
         ("ViT-B-32", UsageError, "names no weights.*openai"),
         ("ViT-B-32/opnai", UsageError, "no weights 'opnai'.*Did you mean openai"),
-        ("ViT-B-32/random:x", UsageError, "'x' is no seed"),
+        ("ViT-B-32/random:x", UsageError, "must be an integer, got 'x'"),
         ("ViT-B-32/gone.pt", DataError, "no checkpoint gone.pt"),
         ("ViT-B-32//gone/x", DataError, "no checkpoint /gone/x"),
-        ("local-dir:/gone", DataError, "holds no open_clip_config.json"),
+        ("local-dir:/gone", DataError, "No open_clip_config.json"),
         ("hf-hub:", UsageError, "names no repository"),
         ("hf-hub:a/b/c", UsageError, "names no repository.*hf-hub:OWNER/NAME"),
     ],
@@ -172,10 +172,10 @@ def test_the_switch_against_downloads_is_obeyed_and_named(monkeypatch: pytest.Mo
 
 
 def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match="do not load"):
+    with pytest.raises(DataError, match="Cannot load"):
         create_encoder(f"openclip:ViT-S-32-alt/{folder}/open_clip_model.safetensors", device=CPU)
     (folder.parent / "cut.safetensors").write_bytes((folder / "open_clip_model.safetensors").read_bytes()[:1000])
-    with pytest.raises(DataError, match="do not load"):
+    with pytest.raises(DataError, match="Cannot load"):
         create_encoder(f"openclip:ViT-S-32-alt/{folder.parent}/cut.safetensors", device=CPU)
 
 

@@ -89,7 +89,7 @@ def test_weights_from_a_file(encoder: TimmPatches, tmp_path: Path, ending: str) 
     torch.testing.assert_close(loaded.encode_patches(image, (3, 4)), encoder.encode_patches(image, (3, 4)))
     assert len(loaded.identity.weights) == 64
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(DataError, match="does not load into"):
+    with pytest.raises(DataError, match="Cannot load the checkpoint"):
         TimmPatches(f"{NAME}/{path}", device=CPU)
 
 
@@ -101,7 +101,7 @@ def test_weights_that_lack_or_would_run_code_are_refused(encoder: TimmPatches, t
     torch.save({"model": Evil()}, tmp_path / "evil.pth")
     state = {name: value for name, value in encoder._model.state_dict().items() if name != "norm.weight"}
     torch.save(state, tmp_path / "short.pth")
-    for file, says in (("evil.pth", "does not load"), ("short.pth", r"lacks norm\.weight")):
+    for file, says in (("evil.pth", "Cannot load"), ("short.pth", r"lacks norm\.weight")):
         with pytest.raises(DataError, match=says):
             TimmPatches(f"{NAME}/{tmp_path / file}", device=CPU)
     assert not (tmp_path / "owned").exists()

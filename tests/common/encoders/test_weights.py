@@ -22,7 +22,7 @@ def test_what_is_not_installed_is_said_with_the_fix() -> None:
     with pytest.raises(MissingModelError, match="no-such-package is not installed") as failure:
         find_packaged("no-such-package", "x.pth")
     assert "ov3d[offline]" in failure.value.hint
-    with pytest.raises(MissingModelError, match=r"its file gone\.pth is gone"):
+    with pytest.raises(MissingModelError, match=r"its file gone\.pth is missing"):
         find_packaged("timm", "gone.pth")
 
 
@@ -31,7 +31,7 @@ def test_another_file_than_the_known_one_is_refused() -> None:
     right = PackagedFile("timm", "imagenet_synsets.txt", hashlib.sha256(content).hexdigest())
     assert right.verified().read_bytes() == content
     swapped = PackagedFile("timm", "imagenet_synsets.txt", "0" * 64)
-    with pytest.raises(CorruptFileError, match="are not those ov3d was built for") as failure:
+    with pytest.raises(CorruptFileError, match="are not the ones that ov3d expects") as failure:
         swapped.verified()
     assert "--force-reinstall" in failure.value.hint
 

@@ -51,12 +51,12 @@ def test_what_is_formatted_is_parsed_again(spec: BroughtSpec) -> None:
         ("labels:", "names no folder"),
         ("labels:@minilm", "names no folder"),
         ("labels:x,corupt=30", "no option 'corupt'.*Did you mean corrupt"),
-        ("labels:x,corrupt=20", "'20' is no level of corruption.*0, 15, 30, 45"),
+        ("labels:x,corrupt=20", "corrupt must be one of 0, 15, 30, 45.*got '20'"),
         ("labels:x,corrupt=-15", "no level"),
-        ("labels:x,corrupt=30,seed=x", "'x' is no seed"),
-        ("labels:x,seed=1", "nothing that is random"),
+        ("labels:x,corrupt=30,seed=x", "seed must be an integer, got 'x'"),
+        ("labels:x,seed=1", "nothing is random"),
         ("labels:x,corrupt=30,corrupt=15", "twice"),
-        ("features:x,corrupt=30", "no option 'corrupt'.*takes no options"),
+        ("features:x,corrupt=30", "no option 'corrupt'.*has no options"),
     ],
 )
 def test_what_cannot_be_is_said(spec: str, says: str) -> None:
@@ -70,7 +70,7 @@ def test_the_text_side_of_any_spec() -> None:
     assert text_spec("features:x@openclip:a/b") == "openclip:a/b"
     assert text_spec("openclip-dense:ViT-B-16/openai") == "openclip:ViT-B-16/openai"
     assert text_spec(" offline:lite2") == "offline:lite2"
-    with pytest.raises(UsageError, match="does not say which text encoder.*--text-encoder"):
+    with pytest.raises(UsageError, match="does not name the text encoder.*--text-encoder"):
         text_spec("features:x")
 
 
@@ -80,7 +80,7 @@ def test_the_option_goes_into_the_spec() -> None:
     assert with_text("offline", None) == "offline"
     for spec, text, says in (
         ("offline", "minilm", "has its own text side"),
-        ("labels:x@minilm", "offline", "another text encoder"),
+        ("labels:x@minilm", "offline", "a different text encoder"),
         ("features:x", "opneclip:a/b", "Did you mean openclip"),
     ):
         with pytest.raises(UsageError, match=says):

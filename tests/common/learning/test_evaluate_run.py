@@ -123,8 +123,8 @@ def test_the_backend_is_asked_for_what_it_can_do(tmp_path: Path) -> None:
     assert report.protocol == "panoptic"
     asked = backend.asked[0]
     assert (asked["classes"], asked["threshold"], asked["ensemble"]) == (("cat",), 0.3, True)
-    with pytest.raises(UsageError, match="A run of toy is scored by protocol semantic or panoptic, not held-out"):
+    with pytest.raises(UsageError, match="--protocol of a toy run must be semantic or panoptic, got held-out"):
         _evaluate(backend, run, EvaluateRequest(protocol="held-out"))
     backend.can_ensemble = False
-    with pytest.raises(UsageError, match="--ensemble does not apply to a run of toy"):
+    with pytest.raises(UsageError, match="--ensemble does not apply to a toy run"):
         _evaluate(backend, run, EvaluateRequest(ensemble=True))

@@ -71,9 +71,9 @@ def test_s3dis_refuses_unknown_predictions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("s.txt", "1\n2.5\n", "line 2 is no integer: 2.5"),
+        ("s.txt", "1\n2.5\n", "line 2 is not an integer: 2.5"),
         ("s.txt", "1\n\n", "it holds 1 labels, the truth 2"),
-        ("s.txt", "1\n2 3\n", "line 2 is no integer: 2 3"),
+        ("s.txt", "1\n2 3\n", "line 2 is not an integer: 2 3"),
         (
             "s.ply",
             "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n0\n",
@@ -82,7 +82,7 @@ def test_s3dis_refuses_unknown_predictions(tmp_path: Path) -> None:
         (
             "s.ply",
             "ply\nformat ascii 1.0\nelement vertex 9\nproperty int label\nend_header\n0\n",
-            "no complete PLY file",
+            "not a complete PLY file",
         ),
         ("s.npy", "nothing", "it cannot be read"),
     ],

@@ -162,15 +162,15 @@ def test_names_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("0: [road, street]\n", "no name"),
-        ("[1, 2", "is no YAML"),
-        ("- wall\n", "no mapping of ids to names"),
-        ("wall: 0\n", "names 'wall', which is no id"),
-        ("-1: wall\n", "names -1, which is no id"),
-        ("70000: wall\n", "no id from 0 to 65535"),
-        ("0: 7\n", "id 0 is named 7, which is no name"),
-        ("0: ''\n", "is no name"),
-        ("0: null\n", "names no class"),
+        ("0: [road, street]\n", "must be text"),
+        ("[1, 2", "is not valid YAML"),
+        ("- wall\n", "must be a mapping of ids to names"),
+        ("wall: 0\n", "ids must be integers from 0 to 65535, got 'wall'"),
+        ("-1: wall\n", "ids must be integers from 0 to 65535, got -1"),
+        ("70000: wall\n", "must be integers from 0 to 65535"),
+        ("0: 7\n", "the name of id 0 must be text, got 7"),
+        ("0: ''\n", "must be text"),
+        ("0: null\n", "names no classes"),
         ("dataset: scanet\n", "Did you mean scannet"),
     ],
 )
@@ -190,8 +190,8 @@ def test_what_is_wrong_with_a_folder_is_said(scene: Scene, maps: Path, tmp_path:
 
     (tmp_path / "empty").mkdir()
     assert "is empty" in error(f"labels:{tmp_path / 'empty'}")
-    assert "There is no folder" in error(f"labels:{tmp_path / 'gone'}")
-    assert "minlm is no text encoder: Did you mean minilm" in error(f"labels:{maps}@minlm")
+    assert "No folder" in error(f"labels:{tmp_path / 'gone'}")
+    assert "minlm is not a text encoder: Did you mean minilm" in error(f"labels:{maps}@minlm")
     whole = (maps / "1.png").read_bytes()
     (maps / "1.png").write_bytes(whole[: len(whole) // 2])
     assert "1.png cannot be read" in error()

@@ -169,7 +169,7 @@ def _member(path: Path, layouts: tuple[Layout, ...], say: Callable[[str], None] 
     """
     single = _matching(path.parent, layouts) if path.parent.is_dir() else None
     if single is None or single.open is None:
-        raise DataError(f"There is nothing at {path}.", "Check the path to the scene.")
+        raise DataError(f"{path} does not exist.", "Check the path to the scene.")
     inside = single.open(path.parent, say)
     if path.name not in inside.ids:
         raise DataError(f"{path.parent} has no scene {path.name!r}.", _near(path.name, inside.ids))

@@ -112,7 +112,7 @@ def test_scenes_of_a_data_set_are_told_apart_by_name_and_it_is_opened_once(tmp_p
 
 
 def test_a_scene_that_has_moved_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="There is nothing at /then/a. Say where it is now: --scene PATH"):
+    with pytest.raises(DataError, match="/then/a does not exist. Say where it is now: --scene PATH"):
         _evaluate(Recorder(), _run(tmp_path, "a"))
 
 

@@ -108,7 +108,7 @@ def test_every_fault_is_on_stderr_and_one_line_sums_up(ov3d: Ov3d, tree: list[ob
     assert done.out == ""
     assert "labels/000000.label: its prediction is missing" in done.err
     assert "predictions/000002.label: it holds 7 labels, the truth 1200" in done.err
-    assert done.error.startswith("2 files cannot be scored; they are listed above. Mend what is wrong")
+    assert done.error.startswith("2 files cannot be scored; they are listed above. Fix these files")
     (folder / "000002.label").write_bytes(b"123")
     rewrite(folder / "000000.label", [40] * 1200)
     assert "000002.label cannot be scored: its size of 3 bytes" in ov3d(*tree).error

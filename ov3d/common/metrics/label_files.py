@@ -286,7 +286,7 @@ def _wanted_pairs(
     pairs, faults = [], []
     for name in dict.fromkeys(wanted):
         if name not in truth:
-            faults.append(Fault(name, "it is on the list, and has no truth"))
+            faults.append(Fault(name, "it is on the list, but has no ground truth"))
         elif name not in prediction:
             faults.append(Fault(str(truth[name]), "its prediction is missing"))
         else:

@@ -79,7 +79,8 @@ def evaluate_views(
     if wanted is not None:
         names = set(wanted)
         faults = [
-            Fault(name, "it is on the list, and has no truth") for name in sorted(names - {_name(v) for v in views})
+            Fault(name, "it is on the list, but has no ground truth")
+            for name in sorted(names - {_name(v) for v in views})
         ]
         views = [view for view in views if _name(view) in names]
     metric = ViewIoU()
@@ -122,7 +123,9 @@ def _find_3d_ovs(truth_root: Path, prediction_root: Path) -> tuple[list[View], l
         classes = tuple(sorted(line.strip() for line in lines if line.strip()))
         ids = sorted(path.name for path in folder.iterdir() if path.is_dir())
         if not ids or not classes:
-            faults.append(Fault(str(folder), "it has no folder of masks" if classes else "classes.txt names no class"))
+            faults.append(
+                Fault(str(folder), "it has no folder of masks" if classes else "classes.txt names no classes")
+            )
         views += [View(scene, name, classes, folder / name, prediction) for name in ids]
         faults += _extra_entries(prediction, set(ids))
     return views, faults
@@ -149,7 +152,7 @@ def _find_lerf_ovs(truth_root: Path, prediction_root: Path) -> tuple[list[View],
             try:
                 classes = tuple(dict.fromkeys(category for category, _ in read_polygons(path)[1]))
                 if not classes:
-                    raise DataError(f"{path} names no object.")
+                    raise DataError(f"{path} names no objects.")
             except DataError as error:
                 faults.append(Fault(str(path), "it " + error.message.removeprefix(f"{path} ").rstrip(".")))
                 continue

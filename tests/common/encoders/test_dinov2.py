@@ -100,7 +100,7 @@ def test_tokens_are_unit_and_know_where_things_are() -> None:
     left, right = tokens[:, :7].reshape(-1, 384), tokens[:, 9:].reshape(-1, 384)
     within = ((left @ left.T).mean() + (right @ right.T).mean()) / 2
     assert within > (left @ right.T).mean() + 0.1
-    with pytest.raises(UsageError, match="0 x 4 patches"):
+    with pytest.raises(UsageError, match="got 0 x 4"):
         encoder.encode_patches(image, (0, 4))
 
 

@@ -255,7 +255,7 @@ def test_a_swapped_weight_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     variant = VARIANTS["lite0"]
     swapped = dataclasses.replace(variant, file=dataclasses.replace(variant.file, sha256="0" * 64))
     monkeypatch.setattr(offline, "VARIANTS", {"lite0": swapped})
-    with pytest.raises(CorruptFileError, match=r"efficientnet-lite0-57934424\.pth are not those"):
+    with pytest.raises(CorruptFileError, match=r"efficientnet-lite0-57934424\.pth are not the ones"):
         create_encoder("offline", device=CPU)
 
 

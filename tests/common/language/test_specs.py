@@ -52,7 +52,7 @@ def test_what_is_formatted_is_parsed_again(spec: BroughtSpec) -> None:
         ("labels:@minilm", "names no folder"),
         ("labels:x,corupt=30", "no option 'corupt'.*Did you mean corrupt"),
         ("labels:x,corrupt=20", "corrupt must be one of 0, 15, 30, 45.*got '20'"),
-        ("labels:x,corrupt=-15", "no level"),
+        ("labels:x,corrupt=-15", "corrupt must be one of"),
         ("labels:x,corrupt=30,seed=x", "seed must be an integer, got 'x'"),
         ("labels:x,seed=1", "nothing is random"),
         ("labels:x,corrupt=30,corrupt=15", "twice"),

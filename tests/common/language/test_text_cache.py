@@ -96,7 +96,7 @@ def test_a_full_disk_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ov3d.common.language.text_cache.write_tensors", full)
     said: list[str] = []
     assert encode_prompts(CARD, ["a cat"], TextCache(say=said.append), CountingEncoder).shape == (1, DIM)
-    assert said == ["The disk is full. The prompt is encoded again next time."]
+    assert said == ["The disk is full. The prompt will be encoded again next time."]
 
 
 def test_truncation_is_said_from_the_cache_too() -> None:

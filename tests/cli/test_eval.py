@@ -215,7 +215,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from ov3d.common.metrics import SemanticConfusion
     from ov3d.common.metrics.prompted import PromptedTable
     from ov3d.common.metrics.run_report import RunReport
-    from ov3d.common.scenes.scene import IGNORE, Scene, World
+    from ov3d.common.scenes.scene import IGNORE, LazyScenes, Scene, World
 
     confusion = SemanticConfusion(3, ignore_label=IGNORE, no_prediction=IGNORE)
     confusion.update([0, 0, 1, 2, 2, -1], [0, 0, 1, 1, 2, 0])
@@ -236,8 +236,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             )
 
     monkeypatch.setattr(ov3d.backends, "get_backend", lambda name: Toy())
-    scene = Scene("room", tmp_path / "room", "scannet")
-    monkeypatch.setattr(ov3d.common.learning.evaluate_run, "load_scene", lambda path, **_: scene)
+    scenes = LazyScenes(("room",), lambda name: Scene(name, tmp_path / "room", "scannet"))
+    monkeypatch.setattr(ov3d.common.learning.evaluate_run, "open_source", lambda path, **_: scenes)
     folder = tmp_path / "run"
     folder.mkdir()
     identity = Identity("m", "w", "p", "fp32")

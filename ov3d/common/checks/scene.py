@@ -66,14 +66,13 @@ def _frames(scene: Scene) -> list[Fact]:
     lenses = Counter(frame.distortion.model for frame in scene.frames if frame.distortion is not None)
     straightened = "".join(f"; {count} straightened ({model} lens)" for model, count in lenses.most_common())
     counted = f"{with_depth} with depth, {with_labels} with labels{straightened}"
-    facts = [
-        Fact("frames", f"{len(scene.frames)} ({size_text}); {counted}"),
-        Fact("cameras", f"spread over {spread:.3g} {scene.world.unit_name}"),
-    ]
-    if len(scene.frames) > 1 and spread == 0:
+    facts = [Fact("frames", f"{len(scene.frames)} ({size_text}); {counted}")]
+    if len(scene.frames) == 1:
+        return facts
+    if spread == 0:
         hint = "Check that the poses' translations are in the last column."
-        facts[-1] = Fact("cameras", "all at the same position", "fault", hint)
-    return facts
+        return [*facts, Fact("cameras", "all at the same position", "fault", hint)]
+    return [*facts, Fact("cameras", f"spread over {spread:.3g} {scene.world.unit_name}")]
 
 
 def _images(scene: Scene) -> list[Fact]:
@@ -86,7 +85,7 @@ def _images(scene: Scene) -> list[Fact]:
                 shares.append(float((frame.depth.load() > 0).mean()))
         except Ov3dError as error:
             facts.append(Fact("image", error.message, "fault", error.hint))
-    if not facts:
+    if chosen and not facts:
         facts.append(Fact("images", f"{len(chosen)} opened, all intact"))
     if shares:
         facts.append(Fact("depth", f"{np.mean(shares):.0%} of pixels have a measurement"))
@@ -119,7 +118,8 @@ def _agreement(scene: Scene) -> list[Fact]:
         relative = found.median_depth_error / max(found.median_depth, 1e-9)
         value = f"median |depth - z| {found.median_depth_error:.3g} {scene.world.unit_name} ({relative:.1%} of z)"
         facts.append(Fact("agreement", value))
-    if len(scene.frames) > 1 and found.share_seen_twice < SHARE_SEEN_TWICE_LOW:
+    # Cameras around a car look away from each other.
+    if scene.sweep is None and len(scene.frames) > 1 and found.share_seen_twice < SHARE_SEEN_TWICE_LOW:
         hint = "Overlapping views should share points: check the pose convention."
         facts.append(Fact("overlap", f"only {found.share_seen_twice:.1%} of the points are seen twice", "absent", hint))
     return facts

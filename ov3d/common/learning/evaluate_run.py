@@ -8,7 +8,7 @@ from typing import Any
 
 from ov3d.common.asking.index import read_index
 from ov3d.common.base.device import pick_device
-from ov3d.common.base.errors import UsageError
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.runs import Run
 from ov3d.common.learning.backend import Backend
@@ -119,7 +119,11 @@ class _Scenes:
         if path not in self._opened:
             manifest = self._run.manifest
             layout = manifest.get("layout") if self._place is None else None
-            self._opened[path] = open_source(path, layout=layout, scale=manifest.get("scale"))
+            try:
+                self._opened[path] = open_source(path, layout=layout, scale=manifest.get("scale"))
+            except DataError as error:
+                moved = self._place is None and not Path(path).exists()
+                raise DataError(error.message, "Say where it is now: --scene PATH") if moved else error from None
         return self._opened[path]
 
 

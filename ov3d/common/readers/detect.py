@@ -130,7 +130,8 @@ def summary(scene: Scene) -> str:
     """How a scene was read, in one line."""
     points = "no points" if scene.cloud is None else f"{len(scene.cloud):,} points"
     units = "metres" if scene.world.units == "metric" else "arbitrary units"
-    return f"layout {scene.layout}, {len(scene.frames)} frames, {points}, {units}"
+    frames = f"{len(scene.frames)} frame{'s' * (len(scene.frames) != 1)}"
+    return f"layout {scene.layout}, {frames}, {points}, {units}"
 
 
 def _layouts(name: str | None) -> tuple[Layout, ...]:
@@ -168,7 +169,7 @@ def _member(path: Path, layouts: tuple[Layout, ...], say: Callable[[str], None] 
     """
     single = _matching(path.parent, layouts) if path.parent.is_dir() else None
     if single is None or single.open is None:
-        raise DataError(f"There is nothing at {path}.", "Check the path to the scene.")
+        raise DataError(f"{path} does not exist.", "Check the path to the scene.")
     inside = single.open(path.parent, say)
     if path.name not in inside.ids:
         raise DataError(f"{path.parent} has no scene {path.name!r}.", _near(path.name, inside.ids))

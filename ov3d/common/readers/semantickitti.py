@@ -117,8 +117,8 @@ def load_scan(root: Path, sequence: Sequence, scan: str) -> Scene:
         labels, instances = scene_labels(spec, points.kept(raw), points.kept(numbers), file)
     frames, notes = sequence.frames(scan)
     time, pose = sequence.time(scan), sequence.pose(scan)
-    if pose is None:
-        notes.append(f"no pose of scan {scan} in {sequence.folder / 'poses.txt'}; it is taken for the first")
+    if pose is None and len(sequence.poses):  # a sequence without poses is ordinary
+        notes.append(f"{sequence.folder / 'poses.txt'} has no pose of scan {scan}; that of the first is taken")
     return Scene(
         name=f"{sequence.name}-{scan}",
         path=root,

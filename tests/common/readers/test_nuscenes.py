@@ -187,7 +187,7 @@ def test_one_keyframe_by_its_name_or_path(tmp_path: Path) -> None:
     assert "has no scene 'scene-0103-002'. Did you mean scene-0103-00" in refused(root, "scene-0103-002")
     assert "has no scene 'scene-0103-002'. Did you mean scene-0103-00" in refused(root / "scene-0103-002")
     assert f"Name one: {root / FIRST}" in refused(root)
-    assert "There is nothing at" in refused(tmp_path / "elsewhere" / FIRST)
+    assert "does not exist" in refused(tmp_path / "elsewhere" / FIRST)
     assert "is a data set of 4 scenes" in refused(tmp_path, "data")
 
 

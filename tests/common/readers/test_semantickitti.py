@@ -110,7 +110,16 @@ def test_points_alone_need_no_calibration(tmp_path: Path) -> None:
     assert (
         scene.sweep is not None and np.array_equal(scene.sweep.global_from_lidar, np.eye(4)) and scene.sweep.time == 0
     )
-    assert scene.notes == (f"no pose of scan 000001 in {folder / 'poses.txt'}; it is taken for the first",)
+    assert scene.notes == ()
+
+
+def test_poses_that_end_too_early_are_noted(tmp_path: Path) -> None:
+    path = write_semantickitti(tmp_path, sequences=("08",)) / "sequences" / "08" / "poses.txt"
+    path.write_text("".join(path.read_text().splitlines(True)[:2]))
+    source = open_source(tmp_path)
+    assert source[1].notes == ()
+    assert source[2].notes == (f"{path} has no pose of scan 000002; that of the first is taken",)
+    assert np.array_equal(source[2].sweep.global_from_lidar, np.eye(4))  # type: ignore[union-attr]
 
 
 def test_fewer_cameras_are_ordinary_and_a_missing_photograph_is_noted(tmp_path: Path) -> None:

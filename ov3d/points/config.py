@@ -33,7 +33,7 @@ class SpecialiseConfig(Config):
     """Stage `specialise`: an affine map of features that separates the trained classes (ESS)."""
 
     enabled: bool = True
-    """Whether features are specialised; if not, `guide` learns them unchanged, and prompts outside the classes lose nothing."""
+    """Whether features are specialised; if not, `guide` learns them unchanged and other prompts lose nothing."""
     steps: int = Field(default=180, ge=1)
     """Training steps."""
     epochs: int | None = Field(default=None, ge=1)
@@ -82,7 +82,7 @@ class GuideConfig(Config):
     crop: float | None = Field(default=None, gt=0)
     """Side of the random square column cropped from a scene per step, scene units; `None` uses the whole scene."""
     focus: float = Field(default=0.0, ge=0, le=1)
-    """Fraction of crops centred on a point of a class drawn uniformly from the scene's; the others are centred on any point."""
+    """Fraction of crops centred on a point of a class drawn uniformly from the scene's; the rest, on any point."""
     rate: float = Field(default=5e-3, gt=0)
     """Learning rate of Adam at the start."""
     power: float = Field(default=0.9, ge=0)
@@ -97,10 +97,10 @@ class GuideConfig(Config):
     label_weight: float = Field(default=1.0, ge=0)
     """Weight of the cross-entropy with the pseudo labels, added to the feature distance; 0 in the paper."""
     statistics: Literal["scan", "training"] = "scan"
-    """Statistics the trained network normalises with: `scan`, those of the scan it predicts, just as a training step uses those
-    of its scenes; `training`, averages over training, as in the paper."""
+    """Statistics that the trained network normalises with: those of the scan it labels, just as a training step uses those of
+    its scenes, or (`training`, as in the paper) averages over training."""
     settle: int = Field(default=16, ge=0)
-    """Whole scenes from which the normalisation statistics are recomputed at the end; 0, as in the paper, keeps running ones."""
+    """Whole scenes used to recompute the normalisation statistics at the end; 0, as in the paper, keeps running ones."""
     bf16: bool = False
     """Whether convolutions run in bf16, on devices that support it."""
     augment: AugmentConfig = AugmentConfig()

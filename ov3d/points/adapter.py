@@ -1,10 +1,10 @@
-"""Stage `specialise`: an affine map of features that tells the trained classes apart (ESS).
+"""Stage `specialise`: an affine map of features that separates the trained classes (ESS).
 
     A(x) = (1 - a) (W2 W1 x + b) + a x,    logits = s A(x) T^t                                                  (1)
 
 with T the text vectors, which stay as they are, and a = 0.05. Without an activation, A is one affine map. Features are
 codes, x = B^t c, and every product of (1) is taken in the narrower space: W1 B^t and T W2 are small matrices, so a step never
-makes a row of the encoder's width.
+builds a row of the encoder's width.
 
 The loss is the cross-entropy to the pseudo labels. What A gains on the trained classes it loses on other words.
 
@@ -32,7 +32,7 @@ from ov3d.points.material import Rooms
 from ov3d.points.steps import num_steps, scenes_of_step, steps_per_epoch
 
 HIDDEN_SHARE = 4
-"""The hidden width is the encoder's over this."""
+"""The hidden width is the encoder's width divided by this."""
 
 
 class Adapter(nn.Module):
@@ -41,7 +41,7 @@ class Adapter(nn.Module):
     Args:
         dim: width of the encoder.
         residual: a of equation (1).
-        generator: of the start values, uniform in +-1 / sqrt(inputs).
+        generator: for the initial values, uniform in +-1 / sqrt(inputs).
     """
 
     def __init__(self, dim: int, residual: float, generator: torch.Generator | None = None) -> None:
@@ -96,7 +96,7 @@ class AdapterStage(Stage):
     """Trains the adapter on the pseudo labels of all rooms.
 
     Args:
-        rooms: what it learns from.
+        rooms: training data.
         text: unit vectors of the vocabulary.
         config: the stage's settings.
         logit_scale: s of equation (1).
@@ -141,7 +141,7 @@ class AdapterStage(Stage):
         return adam([{"params": list(self.adapter.parameters()), "lr": self.config.rate}])
 
     def decay(self, step: int) -> float:
-        """Falls every `decay_every` epochs."""
+        """Decays every `decay_every` epochs."""
         epoch = step // steps_per_epoch(len(self.rooms), self.config.batch)
         return self.config.rate_decay ** (epoch // self.config.decay_every)
 

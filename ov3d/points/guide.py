@@ -1,14 +1,14 @@
-"""Stage `guide`: the 3D network learns what the specialised features say (ESGS).
+"""Stage `guide`: the 3D network learns the specialised features (ESGS).
 
     loss = mean over voxels with a feature of 1 - cos(W z, A(x))                                               (1)
 
 with z the U-Net's output for a voxel, W its head, and x the mean feature of the voxel's seen points. A is affine, so the mean
-of A(x) is A of the mean, and with A(x) = (c, 1) N for codes c the cosine is taken without a row of the encoder's width:
+of A(x) is A of the mean, and with A(x) = (c, 1) N for codes c the cosine is computed without a row of the encoder's width:
 
     W z . A(x) = ((c, 1) (N W)) . z,    |W z|^2 = z . (W^t W) z,    |A(x)|^2 = (c, 1) (N N^t) (c, 1)^t          (2)
 
-Wrong targets of single surfaces are outvoted by what the same shapes and colours are called elsewhere, as long as the network
-has not learnt the rooms by heart.
+Wrong targets of single surfaces are outvoted by the labels of the same shapes and colours elsewhere, as long as the network
+has not memorised the rooms.
 
 Symbols: v voxels, r width of the codes, d of the encoder, z of the U-Net's last block.
 Source: Xu et al. (3DSS-VLG), ECCV 2024, section 3.4.
@@ -40,15 +40,15 @@ from ov3d.points.steps import num_steps, scenes_of_step, steps_per_epoch
 
 BEST_NAME = "best.safetensors"
 Score = Callable[[PointNetwork], float]
-"""How good a network is on scenes that it is not trained on."""
+"""Rates a network on scenes that it is not trained on."""
 
 
 class GuideStage(Stage):
     """Trains the network on the specialised features of all rooms.
 
     Args:
-        network: with its start values.
-        rooms: what it learns from.
+        network: freshly initialised.
+        rooms: training data.
         affine: A of equation (1).
         text: unit vectors of the vocabulary.
         config: the stage's settings.
@@ -97,7 +97,7 @@ class GuideStage(Stage):
         return adam([{"params": list(self.network.parameters()), "lr": self.config.rate}])
 
     def decay(self, step: int) -> float:
-        """Falls to 0, as a power of the share of steps that are left."""
+        """Falls to 0, as a power of the fraction of steps left."""
         return (1 - step / self.steps) ** self.config.power
 
     def after_step(self, trainer: Trainer) -> Values:
@@ -147,7 +147,7 @@ class GuideStage(Stage):
         return total / max(weight, 1e-9), {}
 
     def _seen(self, room: Room, generator: torch.Generator) -> tuple[Tensor, Tensor, Int64[Array, " m"]]:
-        """A room's points as the step sees them, what they tell the network, and which of the room's points they are."""
+        """A room's points as the step sees them, their inputs to the network, and their indices in the room."""
         config = self.config
         chosen = np.arange(len(room.xyz))
         if config.crop is not None:
@@ -210,7 +210,7 @@ class GuideStage(Stage):
 def confidence_of(
     room: Room, rows: Int64[Array, " m"] | Int32[Array, " m"], config: GuideConfig
 ) -> Float32[Array, " m"]:
-    """How much the features of some rows are to be believed: their views agree, and there are several."""
+    """Confidence in the features of some rows: high if several views see them and agree."""
     views = room.lifted.num_views[rows].astype(np.float32)
     confidence: Float32[Array, " m"] = (views / (views + 1)) ** np.float32(config.corroboration)
     return confidence * room.lifted.norms[rows] ** np.float32(config.agreement)
@@ -227,23 +227,23 @@ def cosines(
 
 
 def settle(network: PointNetwork, rooms: Rooms, most: int) -> None:
-    """Take the statistics of normalisation from whole rooms, as the network will see them, at most so many of them.
+    """Recompute the normalisation statistics from whole rooms, as the network will see them, at most `most` of them.
 
-    Running statistics are an average over the last few steps; where a step sees a corner of one room, that is one of walls or
-    one of chairs.
+    Running statistics average over the last few steps; if a step sees one corner of a room, they reflect only its walls or
+    its chairs.
     """
     if most:
         take_statistics(network, (network.voxels(room.xyz, room.rgb)[0] for room in _some(rooms, most)))
 
 
 def usual_voxels(network: PointNetwork, rooms: Rooms, most: int = 16) -> int:
-    """Voxels of a room, the mean over at most so many of them."""
+    """Voxels per room, mean over at most `most` rooms."""
     counts = [network.voxels(room.xyz, None)[0].grid.num_voxels for room in _some(rooms, most)]
     return round(sum(counts) / len(counts))
 
 
 def _some(rooms: Rooms, most: int) -> Iterator[Room]:
-    """At most so many rooms, evenly spread."""
+    """At most `most` rooms, evenly spread."""
     for idx in np.unique(np.linspace(0, len(rooms) - 1, min(most, len(rooms))).round().astype(int)).tolist():
         yield rooms[idx]
 
@@ -253,9 +253,9 @@ def middle_of_crop(room: Room, focus: float, generator: torch.Generator) -> int:
 
     Args:
         room: with pseudo labels.
-        focus: chance that it is one of a class drawn among the room's, all alike, and not just any point: what is small is
-            seen more often that way, whatever its labels are worth.
-        generator: every choice comes from it.
+        focus: probability of a point of a class drawn uniformly from the room's instead of any point, so that small things are
+            seen more often, however good their labels are.
+        generator: source of all random choices.
     """
     labels = room.pseudo.labels
     classes = np.unique(labels[labels != IGNORE])
@@ -266,7 +266,7 @@ def middle_of_crop(room: Room, focus: float, generator: torch.Generator) -> int:
 
 
 def cropped(xyz: Float32[Array, "n 3"], side: float, middle: int) -> Int64[Array, " m"]:
-    """The points of a column of a square of that side around a point; never none."""
+    """The points of a square column with that side around a point; never empty."""
     return np.flatnonzero((np.abs(xyz[:, :2] - xyz[middle, :2]) <= side / 2).all(axis=1))
 
 

@@ -9,7 +9,7 @@ from ov3d.points.config import GuideConfig, SpecialiseConfig
 
 
 def scene_order(seed: int, stage: str, epoch: int, num_scenes: int) -> list[int]:
-    """The order in which an epoch sees the scenes."""
+    """The order of scenes in an epoch."""
     return torch.randperm(num_scenes, generator=generator_for(seed, f"{stage}-order", epoch)).tolist()
 
 
@@ -28,5 +28,5 @@ def num_steps(config: SpecialiseConfig | GuideConfig, num_scenes: int) -> int:
 
 
 def steps_per_epoch(num_scenes: int, batch: int) -> int:
-    """Batches that show every scene once."""
+    """Number of batches that show every scene once."""
     return -(-num_scenes // batch)

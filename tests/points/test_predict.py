@@ -206,7 +206,7 @@ def test_scans_that_cannot_be_labelled(run: Run, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             predict_scan(run, tmp_path / name, tmp_path / "out.ply", device=CPU)
         assert not (tmp_path / "out.ply").exists()
-    for output, message in {"good.ply": "is the scan itself", "out.txt": "must end in .ply"}.items():
+    for output, message in {"good.ply": "would overwrite the scan", "out.txt": "must end in .ply"}.items():
         with pytest.raises(UsageError, match=message):
             predict_scan(run, good, tmp_path / output, device=CPU)
     with pytest.raises(UsageError, match="between -1 and 1, got 2"):

@@ -251,12 +251,12 @@ def test_what_cannot_be_learnt_is_one_line(scene: Scene, tmp_path: Path) -> None
     empty = PointCloud(np.zeros((0, 3), np.float32))
     (tmp_path / "labels.yaml").write_text("box: [floor, piano]\n")
     faulty: list[tuple[Scene, tuple[str, ...], str]] = [
-        (unlabelled, (), "no scene-level labels of box"),
+        (unlabelled, (), "box has no scene-level labels"),
         (replace(unlabelled, classes=()), (), "has no class names to learn"),
         (scene, (f"labels={tmp_path / 'labels.yaml'}",), "'piano' is not in the vocabulary"),
         (replace(scene, cloud=empty), (), "has no points"),
-        (scene, ("validation=[box]",), "none to train on"),
-        (scene, ("validation=[bocks]",), "no scene 'bocks' to validate on"),
+        (scene, ("validation=[box]",), "none are left to train on"),
+        (scene, ("validation=[bocks]",), "Validation scene 'bocks' does not exist"),
         (scene, ("classes=[piano]",), "no true class of the vocabulary"),
     ]
     for number, (one, settings, says) in enumerate(faulty):

@@ -1,4 +1,4 @@
-"""Loss curves: one JSON object per line. Every checkpoint rewrites the whole file, so a resumed run repeats no line."""
+"""Loss curves: one JSON object per line. Every checkpoint rewrites the whole file, so a resumed run never repeats a line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Curves:
 
     Args:
         path: the file.
-        last_step: lines of later steps are dropped, because those steps are taken again.
+        last_step: lines of later steps are dropped, because those steps are repeated.
     """
 
     def __init__(self, path: Path, last_step: int) -> None:

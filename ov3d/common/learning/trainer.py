@@ -4,8 +4,8 @@ A `Stage` is the method: what is trained, its loss, and what happens between ste
 same way for all stages: learning rates, checkpoints, resuming, checks for NaN, curves, progress.
 
 The random numbers of a step come from (seed, stage, step) alone, and a checkpoint holds weights, Adam's moments and the
-stage's own state. So a run that was killed and resumed ends with the same bits as one that was not (on the CPU, with the same
-number of threads).
+stage's own state. So a killed and resumed run ends with the same bits as an uninterrupted one (on the CPU, with the same number
+of threads).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TrainerContext:
         folder: where the checkpoint and the curves go.
         seed: of all random numbers.
         device: where tensors live.
-        progress: is told how far training is.
+        progress: receives progress.
         resume: whether to resume from a checkpoint in the folder.
     """
 
@@ -60,7 +60,7 @@ class State:
     Attributes:
         modules: by their prefix in the checkpoint.
         metadata: JSON-able.
-        arrays: beside the modules' tensors.
+        arrays: in addition to the modules' tensors.
     """
 
     modules: Mapping[str, nn.Module]
@@ -69,18 +69,18 @@ class State:
 
 
 class Stage(ABC):
-    """A learning stage: what a `Trainer` cannot know.
+    """A learning stage: everything specific to a method.
 
     Attributes:
         name: in messages, checkpoints and random numbers.
-        title: of the progress bar and the picture of the curve.
+        title: of the progress bar and the plot of the curve.
         rate_key: where the learning rate of the first parameter group is configured.
         checkpoint_name, curves_name: files in the trainer's folder.
-        curve_every: steps between two lines of the curves.
-        note_share: share of the steps between two live notes.
+        curve_every: steps between lines of the curves.
+        note_share: fraction of the steps between progress notes.
         steps: length of the stage.
-        checkpoint_every: steps between two checkpoints.
-        made_from: hash of everything that the stage learns from; a checkpoint with another one is not resumed.
+        checkpoint_every: steps between checkpoints.
+        made_from: hash of everything that the stage learns from; a checkpoint with a different hash is not resumed.
     """
 
     name: ClassVar[str]
@@ -100,19 +100,19 @@ class Stage(ABC):
 
     @abstractmethod
     def optimiser(self, step: int) -> torch.optim.Optimizer:
-        """A new optimiser with the learning rates of the first step, for a stage that stands at `step`."""
+        """A new optimiser with the learning rates of the first step, for a stage at `step`."""
 
     @abstractmethod
     def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, Values]:
-        """The loss of a step, and its parts or whatever else belongs into the curves.
+        """The loss of a step, and its parts or other values for the curves.
 
         Args:
             step: counted from 0.
             generator: the only source of random numbers.
         """
 
-    def start(self) -> None:  # noqa: B027 - most stages are ready once they are made
-        """Called before the first step of a training that does not resume."""
+    def start(self) -> None:  # noqa: B027 - most stages need no preparation
+        """Called before the first step of training, unless resuming."""
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take the state from a checkpoint."""
@@ -127,11 +127,11 @@ class Stage(ABC):
         """Called before step `trainer.step`; may check weights and restart the optimiser."""
 
     def after_step(self, trainer: Trainer) -> Values:
-        """Called when `trainer.step` steps were taken; values that it returns go into the curves at once."""
+        """Called after `trainer.step` steps; values that it returns go into the curves immediately."""
         return {}
 
     def note(self, values: Mapping[str, float]) -> str:
-        """What a live note says, given the values of the curves."""
+        """The text of a progress note, given the values of the curves."""
         return f"loss {values['loss']:.3g}"
 
 
@@ -140,7 +140,7 @@ class Trainer:
 
     Args:
         stage: what to train.
-        context: where to train it, and who is told.
+        context: where to train it, and who receives progress.
     """
 
     def __init__(self, stage: Stage, context: TrainerContext) -> None:
@@ -215,14 +215,14 @@ class Trainer:
     def metadata(self) -> dict[str, Any]:
         """The metadata of a checkpoint written now."""
         facts = {"stage": self.stage.name, "step": self.step, "made_from": self.stage.made_from}
-        # What decides the last digits of a sum, for whoever wonders; `begin_run` tells the user when it changes.
+        # These determine the last digits of sums; `begin_run` tells the user when they change.
         machine = {"threads": torch.get_num_threads(), "device": self.context.device.type}
         return {**facts, **machine, **self.stage.state().metadata}
 
     # ----------------------------------------------------------------------------------------------------- internals
 
     def _record(self, values: Values, *, now: bool) -> None:
-        """Add a line to the curves and say a note, where they are due; add the line in any case if `now`."""
+        """Add a line to the curves and report progress when due; add the line in any case if `now`."""
         stage = self.stage
         listed = now or self.done or self.step % stage.curve_every == 0
         noted = self.step % max(1, round(stage.note_share * stage.steps)) == 0
@@ -233,7 +233,7 @@ class Trainer:
             self.context.progress.say(f"Step {self.step} of {stage.steps}: {stage.note(numbers)}")
 
     def _resumed(self) -> bool:
-        """Whether there is a checkpoint to resume from; if so, everything is as it was then."""
+        """Whether there is a checkpoint to resume from; if so, restore it."""
         stage, say = self.stage, self.context.progress.say
         try:
             checkpoint = Checkpoint(self.path)
@@ -241,7 +241,7 @@ class Trainer:
             say(f"{error.message} Training from the start.")
             return False
         before = checkpoint.metadata
-        if before.get("made_from", stage.made_from) != stage.made_from:  # older checkpoints of nerf do not say
+        if before.get("made_from", stage.made_from) != stage.made_from:  # older nerf checkpoints lack it
             say(f"The inputs of stage {stage.name} have changed. Training from the start.")
             return False
         self.step = before["step"]

@@ -27,7 +27,7 @@ from ov3d.points.material import read_room
 from ov3d.points.network import CHECKPOINT_NAME, GUIDE_FOLDER, NetworkSpec, PointNetwork, load_network
 
 NETWORK_FACT = "network"
-"""The fact of an index that names the network it was made with."""
+"""The fact of an index that identifies the network it was made with."""
 
 
 def guide(lesson: Lesson, affine: Affine) -> None:
@@ -56,7 +56,7 @@ def _stage(lesson: Lesson, affine: Affine) -> GuideStage:
 
 
 def _finished(lesson: Lesson, key: str) -> PointNetwork | None:
-    """The network of the checkpoint, where it was trained to the end and its threshold is known."""
+    """The network of the checkpoint, if its training is finished and its threshold is known."""
     run = lesson.run
     try:
         meta = Checkpoint(run.path / GUIDE_FOLDER / CHECKPOINT_NAME).metadata
@@ -89,6 +89,6 @@ def _bake(lesson: Lesson, network: PointNetwork, key: str, *, card: EncoderCard 
 
 
 def _scored(lesson: Lesson, scene: RunScene) -> Scored:
-    """What a training scene's index says about thresholds."""
+    """The evidence of a training scene's index for the threshold."""
     room = read_room(scene.folder)
     return scored(read_index(scene.folder / GUIDED_NAME).scores(lesson.text), room.pseudo, room.lifted.point_row)

@@ -5,7 +5,7 @@
     w_i   = T_i (1 - exp(-tau_i))                weight                                                                   (3)
     y     = sum_i w_i x_i                        the ray's value of any quantity x                                        (4)
 
-The sum in (2) is a running sum over all rays at once, less its value at the ray's start, in fp64: fp32 would be too coarse for the
+The sum in (2) is a running sum over all rays at once, less its value at the ray's start, in fp64: fp32 would lose the
 last rays. Its gradient is the same sum from behind:
 
     dL/dtau_i = g_i (T_i - w_i) - sum_{j > i} g_j w_j,        g = dL/dw                                                   (5)

@@ -86,7 +86,7 @@ def _cameras(frames: tuple[Frame, ...]) -> tuple[Float64[Array, "f 3"], Float64[
     centres = poses[:, :3, 3]
     if len(frames) < 2 or np.ptp(centres, axis=0).max() == 0:
         raise DataError(
-            f"All {len(frames)} cameras stand in one point: nothing tells near from far.",
+            f"All {len(frames)} cameras are at one point: nothing tells near from far.",
             "Move while taking photographs, and check that translations are in the poses' last column.",
         )
     return centres, poses[:, :3, 2]

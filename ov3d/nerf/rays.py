@@ -52,7 +52,7 @@ class PixelBank:
         frames: posed photographs.
         long_side: images are reduced to this long side, never enlarged.
         device: where batches are made.
-        progress: hears how far reading is.
+        progress: receives a bar.
         with_depth: whether measured depth is read.
 
     Raises:
@@ -159,7 +159,7 @@ def working_camera(camera: Camera, long_side: int) -> Camera:
 
 
 def _ray_depth(frame: Frame, camera: Camera) -> Float32[Array, " n"]:
-    """Measured distances along the rays of a working camera, 0 where there is none: the nearest measurement, never a mean."""
+    """Measured distances along the rays of a working camera: the nearest measurement, never a mean; 0 without one."""
     if frame.depth is None:
         return np.zeros(camera.width * camera.height, np.float32)
     measured, lens = frame.depth.load(), frame.depth.camera

@@ -54,7 +54,7 @@ class Targets:
         text: unit text vectors of the classes.
         logit_scale: the encoder's factor on cosines.
         device: where targets go.
-        progress: is told how far it is.
+        progress: receives a bar.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class PatchFeatures:
     Args:
         bank: training views.
         encoder: of patches.
-        progress: is told how far it is.
+        progress: receives a bar.
 
     Attributes:
         key: hash of what decides the encoder's numbers.

@@ -47,7 +47,7 @@ class DistilStage(Stage):
         config: the stage's settings.
         field_key: hash of what the model was made from.
         seed: of all random numbers.
-        progress: is told how many rays have been marched.
+        progress: receives a bar for marching all rays.
 
     Attributes:
         head: the feature head that is trained.

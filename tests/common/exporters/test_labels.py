@@ -11,7 +11,7 @@ import pytest
 from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.datasets import load_dataset
 from ov3d.common.exporters.labels import FORMATS, Inputs, write_submission, write_sweep_labels
-from ov3d.common.metrics.folders import evaluate_folders
+from ov3d.common.metrics.folders import FolderOptions, evaluate_folders
 from ov3d.common.readers import load_scene, open_source
 from ov3d.common.readers.sweep_labels import (
     read_lidarseg,
@@ -170,7 +170,7 @@ def test_the_shared_samples_survive_the_way_out_and_back(shared_data: Path, tmp_
         labels, instances = read_back(name, path, len(cloud))
         assert np.array_equal(labels, cloud.labels) and np.array_equal(instances, cloud.instances)
     subset = "all" if name == "semantickitti" else None
-    report = evaluate_folders(spec, root if subset else root / "panoptic", tmp_path, subset=subset)
+    report = evaluate_folders(spec, root if subset else root / "panoptic", tmp_path, FolderOptions(subset=subset))
     things = [row for row in report.classes if row.name in ("car", "barrier", "truck") and (row.scores["IoU"] or 0) > 0]
     assert things and all(row.scores["PQ"] == row.scores["IoU"] == 1 for row in things)
 
@@ -255,4 +255,4 @@ def test_a_scene_whose_points_were_dropped_gets_a_label_for_each_point_of_its_fi
     )
     packed = np.fromfile(written, "<u4")
     assert len(packed) == 60 and packed[7] == 0
-    evaluate_folders(load_dataset("semantickitti"), root, tmp_path / "found", wanted=["08/000001"])
+    evaluate_folders(load_dataset("semantickitti"), root, tmp_path / "found", FolderOptions(wanted=["08/000001"]))

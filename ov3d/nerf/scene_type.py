@@ -81,19 +81,19 @@ def _cameras(frames: tuple[Frame, ...]) -> tuple[Float64[Array, "f 3"], Float64[
     for frame in frames:
         fault = pose_fault(frame.world_from_camera)
         if fault:
-            raise DataError(f"The pose of {frame.name} cannot be used: {fault}.", "Mend it, or leave the frame out.")
+            raise DataError(f"The pose of {frame.name} cannot be used: {fault}.", "Fix it, or remove the frame.")
     poses = np.array([frame.world_from_camera for frame in frames], np.float64).reshape(-1, 4, 4)
     centres = poses[:, :3, 3]
     if len(frames) < 2 or np.ptp(centres, axis=0).max() == 0:
         raise DataError(
-            f"All {len(frames)} cameras are at one point: nothing tells near from far.",
+            f"All {len(frames)} cameras are at one point: their depths cannot be inferred.",
             "Move while taking photographs, and check that translations are in the poses' last column.",
         )
     return centres, poses[:, :3, 2]
 
 
 def _measured(scene: Scene) -> Float64[Array, "n 3"]:
-    """Points that are known to be there: the cloud, else a sample of the depth images; none is fine."""
+    """Measured points: the cloud, else a sample of the depth images; may be empty."""
     if scene.cloud is not None and len(scene.cloud):
         return scene.cloud.xyz.astype(np.float64)
     with_depth = [frame for frame in scene.frames if frame.depth is not None]

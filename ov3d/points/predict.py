@@ -221,9 +221,7 @@ def _check(scan_path: Path, output: Path, request: PredictRequest) -> None:
 def _notes(run: Run, network: PointNetwork, scan: Scan, words: Words) -> list[str]:
     notes = list(scan.notes)
     if scan.num_dropped:
-        notes.append(
-            f"{scan.num_dropped:,} of {len(scan):,} points have coordinates that are not finite; they get no label"
-        )
+        notes.append(f"{scan.num_dropped:,} of {len(scan):,} points are not finite and get no label")
     if scan.rgb is None:
         notes.append("the scan has no colours, which the network was trained with: expect worse labels")
     if words.outside:

@@ -97,7 +97,7 @@ def test_all_cameras_in_one_point(ov3d: Ov3d, capture: Path) -> None:
         pose[:3, 3] = (1.0, 2.0, 3.0)
         np.savetxt(path, pose)
     error = _refused(ov3d, capture)
-    assert "stand in one point" in error and "translations" in error
+    assert "are at one point" in error and "translations" in error
 
 
 def test_one_photograph_is_too_few(ov3d: Ov3d, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
-    """How to label a scan.
+    """How to label scans.
 
     Attributes:
         classes: names from the run's vocabulary; without classes and prompts, all of it.

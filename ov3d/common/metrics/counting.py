@@ -81,7 +81,7 @@ def check_labels(name: str, labels: Integer[Array, " n"], allowed: Int64[Array, 
         first = int(wrong[0])
         classes = f"{int(allowed.min())} to {int(allowed.max())}" if len(allowed) else "none"
         raise DataError(
-            f"{name} holds {int(labels[first])} at index {first} ({len(wrong)} of {len(labels)} labels are no class; "
+            f"{name} holds {int(labels[first])} at index {first} ({len(wrong)} of {len(labels)} labels are not classes; "
             f"known: {classes}).",
             "Map raw ids to class ids first; declare the label of unknown points, it is never guessed.",
         )

@@ -32,7 +32,7 @@ class SemanticScores:
         num_true: points whose truth is the class.
         num_predicted: points of known truth that were predicted as the class.
         mean_iou, mean_accuracy: over all included classes, absent ones as 0.
-        mean_iou_present, mean_accuracy_present: over included classes that have a true point; NaN when there is none.
+        mean_iou_present, mean_accuracy_present: over included classes that have a true point; NaN without any.
         overall_accuracy: share of points of known truth that are right; NaN without points.
         coverage: share of points of known truth that were predicted as an included class; NaN without points.
         num_points: points of known truth.

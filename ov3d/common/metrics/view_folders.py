@@ -79,7 +79,8 @@ def evaluate_views(
     if wanted is not None:
         names = set(wanted)
         faults = [
-            Fault(name, "it is on the list, but has no ground truth") for name in sorted(names - {_name(v) for v in views})
+            Fault(name, "it is on the list, but has no ground truth")
+            for name in sorted(names - {_name(v) for v in views})
         ]
         views = [view for view in views if _name(view) in names]
     metric = ViewIoU()
@@ -122,7 +123,9 @@ def _find_3d_ovs(truth_root: Path, prediction_root: Path) -> tuple[list[View], l
         classes = tuple(sorted(line.strip() for line in lines if line.strip()))
         ids = sorted(path.name for path in folder.iterdir() if path.is_dir())
         if not ids or not classes:
-            faults.append(Fault(str(folder), "it has no folder of masks" if classes else "classes.txt names no classes"))
+            faults.append(
+                Fault(str(folder), "it has no folder of masks" if classes else "classes.txt names no classes")
+            )
         views += [View(scene, name, classes, folder / name, prediction) for name in ids]
         faults += _extra_entries(prediction, set(ids))
     return views, faults
@@ -223,7 +226,7 @@ def _read_prediction(
                 Fault(str(path), "it is not a class of the view") for stem, path in files.items() if stem not in stems
             ]
             missing = [name for name in classes if file_stem(name) not in files]
-            faults += [*extra, *(Fault(str(folder), f"there is no mask of {name!r}") for name in missing)]
+            faults += [*extra, *(Fault(str(folder), f"the mask of {name!r} is missing") for name in missing)]
             if extra or missing:
                 return None
             found = [(path := files[file_stem(name)], _read_mask(path)) for name in classes]

@@ -104,9 +104,7 @@ def test_truncation_is_said_from_the_cache_too() -> None:
     for _ in range(2):
         said: list[str] = []
         encode_prompts(CARD, [prompt, "a cat"], TextCache(), CountingEncoder, say=said.append)
-        assert said == [
-            "The encoder ignores the last 2 tokens of the prompt 'a cat that sits on a mat'; shorten it."
-        ]
+        assert said == ["The encoder ignores the last 2 tokens of the prompt 'a cat that sits on a mat'; shorten it."]
 
 
 def test_an_encoder_with_another_text_side_is_refused() -> None:

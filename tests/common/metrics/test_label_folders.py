@@ -126,7 +126,7 @@ def test_a_list_of_scans(tmp_path: Path) -> None:
         evaluate_folders(load_dataset("semantickitti"), truth, found, FolderOptions(wanted=["00/000003", "00/9"]))
     assert [fault.why for fault in caught.value.faults] == [
         "its prediction is missing",
-        "it is on the list, and has no truth",
+        "it is on the list, but has no ground truth",
     ]
 
 
@@ -186,11 +186,11 @@ def test_empty_and_missing_folders(tmp_path: Path) -> None:
         evaluate_folders(spec, empty, found)
     with pytest.raises(DataError, match=r"No label file in .*empty \(looked for sequences/XX/predictions"):
         evaluate_folders(spec, truth, empty)
-    with pytest.raises(DataError, match="no folder of predictions"):
+    with pytest.raises(DataError, match="No folder of predictions"):
         evaluate_folders(spec, truth, tmp_path / "nowhere")
     with pytest.raises(UsageError, match="no protocol 'lidarseg'.* It has: panoptic, semantic"):
         evaluate_folders(spec, truth, found, FolderOptions(protocol="lidarseg"))
-    with pytest.raises(UsageError, match="--workers is 0"):
+    with pytest.raises(UsageError, match="--workers must be at least 1, got 0"):
         evaluate_folders(spec, truth, found, workers=0)
 
 
@@ -225,12 +225,15 @@ def test_panoptic_nuscenes(tmp_path: Path) -> None:
     ("damage", "said"),
     [
         (lambda path: np.savez(path, other=np.zeros(600, np.uint16)), "it has no array named data"),
-        (lambda path: np.savez(path, data=np.zeros((600, 2), np.uint16)), "it has shape 600x2, not one label a point"),
+        (
+            lambda path: np.savez(path, data=np.zeros((600, 2), np.uint16)),
+            "it has shape 600x2, not one label per point",
+        ),
         (lambda path: np.savez(path, data=np.zeros(600)), "it holds float64, not integers"),
         (lambda path: path.write_bytes(path.read_bytes()[:90]), "it cannot be read"),
         (
             lambda path: np.savez(path, data=np.full(600, -1, np.int16)),
-            "it holds the label -1: negative labels are no class",
+            "it holds the label -1: negative labels are not classes",
         ),
     ],
 )

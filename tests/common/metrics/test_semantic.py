@@ -72,7 +72,7 @@ def test_every_label_is_counted_or_refused(truth: np.ndarray, random: object, ig
             expected = 0 if row == ignore else int(((truth == row) & (found == column)).sum())
             assert metric.matrix[row, column] == expected
     else:
-        with pytest.raises(DataError, match="labels are no class"):
+        with pytest.raises(DataError, match="labels are not classes"):
             metric.update(found, truth)
         assert metric.compute().num_points == 0
 
@@ -198,7 +198,7 @@ def test_panoptic_iou_keeps_points_predicted_as_ignored_as_misses() -> None:
 @pytest.mark.parametrize(
     ("found", "truth", "said"),
     [
-        ([0, -1], [0, 0], r"prediction holds -1 at index 1 \(1 of 2 labels are no class; known: 0 to 2\)"),
+        ([0, -1], [0, 0], r"prediction holds -1 at index 1 \(1 of 2 labels are not classes; known: 0 to 2\)"),
         ([0, 0], [3, -1], r"truth holds 3 at index 0 \(2 of 2"),
         ([0, 300], [0, 0], "prediction holds 300"),
         ([0, 2**40], [0, 0], "prediction holds 1099511627776"),
@@ -218,9 +218,9 @@ def test_a_label_between_classes_and_table_is_refused() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(UsageError, match="num_classes is 0"):
+    with pytest.raises(UsageError, match="num_classes must be at least 1, got 0"):
         SemanticConfusion(0)
-    with pytest.raises(UsageError, match="no_prediction is 1"):
+    with pytest.raises(UsageError, match="no_prediction must not be a class, got 1"):
         SemanticConfusion(3, no_prediction=1)
 
 

@@ -82,9 +82,9 @@ def test_merging_in_any_order() -> None:
     assert parts[1].compute().pairs == forward.compute().pairs
     with pytest.raises(UsageError, match="counted twice"):
         parts[1].merge(parts[0])
-    with pytest.raises(UsageError, match="counted before"):
+    with pytest.raises(UsageError, match="already been counted"):
         forward.update("0", CLASSES, *views["0"])
-    with pytest.raises(DataError, match="One mask a class"):
+    with pytest.raises(DataError, match="One mask per class"):
         forward.update("9", ["x"], *views["0"])
 
 
@@ -160,8 +160,8 @@ def test_faults_of_masks_are_all_listed(tmp_path: Path) -> None:
         "12.png: it has no ground truth",
         "02.png: it is 40x80 (h x w), the truth 48x80 or 6x10",
         "bananna.png: it is not a class of the view",
-        "11: there is no mask of 'camera'",
-        "11: there is no mask of 'white sheet'",
+        "11: the mask of 'camera' is missing",
+        "11: the mask of 'white sheet' is missing",
     ]
     labels = labels_of(0)
     labels[3, 4] = 3
@@ -181,7 +181,7 @@ def test_folders_without_views(tmp_path: Path) -> None:
     for name in ("3d-ovs", "lerf-ovs"):
         with pytest.raises(DataError, match="No annotated view"):
             evaluate_views(load_dataset(name), found, found)
-        with pytest.raises(DataError, match="no folder of predictions"):
+        with pytest.raises(DataError, match="No folder of predictions"):
             evaluate_views(load_dataset(name), truth, tmp_path / "nowhere")
     with pytest.raises(UsageError, match="no protocol '3d-ovs'.* It has: langsplat"):
         evaluate_views(load_dataset("lerf-ovs"), truth, found, protocol="3d-ovs")

@@ -158,7 +158,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "--subset does not apply to 3D-OVS",
         ),
         (["latest", "--dataset", "s3dis"], 2, "cannot be used together"),
-        (["--dataset", "s3dis", "--ground-truth", "x", "--predictions", "."], 1, "no folder of ground truth at x"),
+        (["--dataset", "s3dis", "--ground-truth", "x", "--predictions", "."], 1, "No folder of ground truth at x"),
         (
             ["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--list", "x"],
             1,

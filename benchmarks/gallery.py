@@ -79,17 +79,17 @@ class Row:
 def measure(seed: int, photographs: tuple[str, ...], options: argparse.Namespace, folder: Path) -> Row:
     """Build a room, fuse it, ask it, compare it."""
     start = time.perf_counter()
-    config = photograph_gallery(seed, photographs=photographs)
+    room = photograph_gallery(seed, photographs=photographs)
     if options.views is not None:
-        config = replace(config, num_views=options.views)
-    scene = write_gallery(folder / f"room-{seed}-{len(photographs)}-{config.num_views}", config)
+        room = replace(room, num_views=options.views)
+    scene = write_gallery(folder / f"room-{seed}-{len(photographs)}-{room.num_views}", room)
     backend = get_backend("points")
     config = load_config(backend.config_type, None, [f"refine={options.refine}", *options.settings])
     run = train_run(backend, scene.path, config, outputs=folder / "runs", device="cpu")
-    report = backend.evaluate(
+    scores = backend.evaluate(
         run, scene, device=torch.device("cpu"), classes=photographs, threshold=options.threshold
     ).to_json()
-    tables = {table["title"]: table for table in report["tables"]}
+    tables = {table["title"]: table for table in scores["tables"]}
     points = tables["points"]
     dense = tables.get("photographs, dense 2D features", {}).get("mean_iou")
     refined = tables.get("photographs, refined 2D features", {}).get("mean_iou")

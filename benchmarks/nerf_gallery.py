@@ -65,8 +65,8 @@ def measure(seed: int, folder: Path, settings: list[str], skip: str | None = Non
         if name == skip:
             continue
         overrides = [f"encoder={encoder}", *common]
-        run = _prepared(field, scene, overrides, folder)
-        run, minutes, processor = train_nerf(scene.path, overrides, folder / "runs", run)
+        prepared = _prepared(field, scene, folder)
+        run, minutes, processor = train_nerf(scene.path, overrides, folder / "runs", prepared)
         prefix = "" if field is None else "second_"
         row |= {f"{prefix}minutes": round(minutes, 2), f"{prefix}processor_minutes": round(processor, 2)}
         field = field or run

@@ -21,7 +21,7 @@ def get_backend(name: str) -> Backend:
     """The backend of that name.
 
     Raises:
-        UsageError: no such backend; the message suggests the nearest names.
+        UsageError: unknown backend; the message suggests the nearest names.
     """
     if name in BACKENDS:
         module, _, attribute = BACKENDS[name].partition(":")

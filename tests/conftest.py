@@ -11,6 +11,9 @@ from pathlib import Path
 
 # Before anything of ov3d is imported: signatures get their real array types, and every call is checked against them.
 os.environ["OV3D_CHECK_SHAPES"] = "1"
+# Several workers share the processor: with more than one thread each they would wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from jaxtyping import install_import_hook

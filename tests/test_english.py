@@ -28,10 +28,11 @@ BANNED = {
     rf"\b(?:an?|one|two|three|\d+|the|all|each|every|more|bytes|values|numbers|rows?|columns?|files?|labels?|scores?|ids?|"
     rf"colours?|samples?|units?|masks?|images?|words?|seconds?|names?|points?|vectors?|indexes|features?) a (?:{COUNTED})\b"
     r"(?!-)": "say `per`: one file per scene",
-    r"\bis no (?!longer\b|more\b|better\b|larger\b|smaller\b|wider\b|other\b|way\b|need\b|point in\b)[a-z]+": "say `is not a`",
-    r"\bare no (?!longer\b|more\b|better\b)[a-z]+": "say `are not`",
+    r"(?<!here )\bis no (?!longer\b|more\b|better\b|larger\b|smaller\b|wider\b|other\b|way\b|need\b|point in\b)"
+    r"[a-z]+": "say `is not`",
+    r"(?<!here )\bare no (?!longer\b|more\b|better\b)[a-z]+": "say `are not`",
     r"\bnone (?:takes|lets|keeps|leaves|detects|makes|gives|chooses|has|where|draws|starts|lifts)\b": "say what None does",
-    r"\bis said\b|\bare said\b|\bis told\b": "say who reports it, and where",
+    r"\bis said\b|\bare said\b": "say who reports it, and where",
     r"\bgone? on (?:with|from)\b|\bgoing on (?:with|from)\b|\bgoes on (?:with|from)\b": "say `resume`",
     r"\bcannot be\.|\bcan't be\.": "say what the value must be",
     r"\bhears\b": "say `is told` or `receives`",
@@ -41,7 +42,11 @@ BANNED = {
 }
 """Patterns of phrases, and what to write in their place."""
 
-ALLOWED: dict[str, tuple[str, ...]] = {}
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "docs/protocols.md": ("score a run",),
+    "ov3d/cli/eval.py": ("score a run", "point a class"),
+    "ov3d/common/exporters/labels.py": ("names a folder", "point a class"),
+}
 """Texts that a pattern meets by chance, by file."""
 
 

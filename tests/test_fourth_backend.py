@@ -26,7 +26,6 @@ from tests.cli.conftest import Ov3d, ov3d
 from tests.colour_encoder import colour_encoder
 from tests.common.small_scenes import CLASSES, box_cloud
 from tests.test_backend_contract import (
-    one_thread,
     scene,
     test_a_resumed_run_equals_an_uninterrupted_one,
     test_a_run_is_not_resumed_with_other_settings,
@@ -40,7 +39,6 @@ from tests.test_backend_contract import (
 
 __all__ = [
     "colour_encoder",
-    "one_thread",
     "ov3d",
     "scene",
     "test_a_resumed_run_equals_an_uninterrupted_one",

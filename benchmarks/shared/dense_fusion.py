@@ -25,7 +25,7 @@ NUM_MAPS = 4
 """Distinct maps, which the views take in turn: far above any cache, so turns save nothing."""
 ROOM = np.array([6.0, 5.0, 2.8])
 BOXES = np.array([[1.0, 1, 0, 2.2, 1.8, 0.9], [3.5, 3, 0, 5, 4.2, 0.6], [4.2, 0.5, 0, 4.8, 1.3, 1.6]])
-PAPER = {"border": 10.0, "depth_tolerance": 0.25, "missing_depth": "drop"}
+PAPER = LiftConfig(border=10.0, depth_tolerance=0.25, missing_depth="drop")
 """The paper's border and tolerance, as in the peer."""
 
 
@@ -123,7 +123,7 @@ def make_fusion(folder: Path, *, num_points: int, dim: int, memory_mib: int) -> 
     generator = torch.Generator().manual_seed(0)
     size = (dim, CAMERA.height * CAMERA.width)
     maps = [torch.randn(size, generator=generator).mul_(dim**-0.5).half() for _ in range(NUM_MAPS)]
-    return Fusion(points, frames, DenseMaps(maps), LiftConfig(**PAPER, memory_mib=memory_mib))
+    return Fusion(points, frames, DenseMaps(maps), PAPER.model_copy(update={"memory_mib": memory_mib}))
 
 
 def room_points(rng: np.random.Generator, num_points: int) -> np.ndarray:

@@ -154,7 +154,9 @@ def evaluate(
     asked = _RunOptions(protocol, scene, classes, threshold, ensemble)
     found: EvalReport | list[EvalReport]
     if dataset is None:
-        _refuse(files.typed, "works only with --dataset NAME.", "Name the data set, or leave it out to score runs.")
+        _refuse(
+            files.typed, "works only with --dataset NAME.", "Name the data set, or leave it out to score your own run."
+        )
         found = _run_reports(run or "latest", asked, device, outputs, console)
     elif run is not None:
         raise UsageError("A run and --dataset cannot be used together.", "Leave one out.")

@@ -1,6 +1,6 @@
 """Losses of distillation.
 
-With F the feature a ray sees, C_s and R_s the teacher's feature and relevancies at scale s, S the mix of scales, T the
+With F the feature of a ray, C_s and R_s the teacher's feature and relevancies at scale s, S the mix of scales, T the
 classes' text vectors, d_i DINO features:
 
     feature   mean(1 - cos(F, sum_s S_s C_s))                                                                  (1)
@@ -14,8 +14,8 @@ is two matrix products,
 
     KL_ij = sum_c p_ic log p_ic - (P log P^t)_ij                                                               (5)
 
-and JS needs the entropy of every pair's mean. KL has no upper bound, so `repel` is cut at a limit: a pair that differs
-enough earns nothing more.
+and JS needs the entropy of every pair's mean. KL has no upper bound, so `repel` is capped at a limit: beyond it, a pair
+earns nothing more.
 
 Source: Liu et al., *Weakly Supervised 3D Open-vocabulary Segmentation*, NeurIPS 2023, equations 4 to 9.
 
@@ -35,7 +35,7 @@ from ov3d.nerf.pairs import TINY, Divergence, pair_sums
 def feature_loss(
     found: Float[Tensor, "n d"], wanted: Float[Tensor, "n d"], trust: Float[Tensor, " n"]
 ) -> Float[Tensor, ""]:
-    """Equation (1) over the rays, each as far as its target is trusted."""
+    """Equation (1) over the rays, weighted by trust in their targets."""
     cosine = F.cosine_similarity(found, wanted, dim=1, eps=TINY)
     return ((1 - cosine) * trust).sum() / trust.sum().clamp(min=TINY)
 
@@ -43,7 +43,7 @@ def feature_loss(
 def relevancy_loss(
     logits: Float[Tensor, "n k"], relevancy: Float[Tensor, "n k"], trust: Float[Tensor, " n"]
 ) -> Float[Tensor, ""]:
-    """Equation (2) over the rays, each as far as its target is trusted."""
+    """Equation (2) over the rays, weighted by trust in their targets."""
     p, q = logits.softmax(1), relevancy.softmax(1)
     middle = 0.5 * (p + q)
     divergence = _entropy(middle) - 0.5 * (_entropy(p) + _entropy(q))
@@ -61,7 +61,7 @@ def distribution_loss(
 
     Args:
         p: class probabilities of its rays.
-        likeness: v, one row and one column a ray; symmetric.
+        likeness: v, one row and one column per ray; symmetric.
         divergence: which D.
         limit: largest D that `repel` rewards.
 
@@ -76,7 +76,7 @@ def stretched(
 ) -> Float[Tensor, "n s k"]:
     """Relevancy in [0, 1]: the cosine between the least and the greatest of its image, scale and class.
 
-    Where they are the same (one colour, or nothing known) the image says nothing, and the relevancy is 0.
+    Where they are equal (one colour, or nothing known) the image is uninformative, and the relevancy is 0.
     """
     span = high - low
     flat = span <= TINY

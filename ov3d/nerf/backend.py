@@ -1,4 +1,4 @@
-"""The nerf backend: photographs and class names into a radiance field, and from it a LanguageIndex."""
+"""The nerf backend: trains a radiance field from photographs and class names, and bakes it into a LanguageIndex."""
 
 from __future__ import annotations
 
@@ -55,22 +55,22 @@ class NerfBackend(Backend):
 
         Raises:
             UsageError: the folder holds a run with other settings.
-            DataError: a scene cannot be trained on, or there is none.
+            DataError: the source is empty, or a scene cannot be trained on.
         """
         begun = begin_run(self.name, source, config, run=run, device=device, progress=progress, options=options)
         learnt = Learnt()
         with learnt.timed("train"):
             for idx, folder in enumerate(begun.folders):
                 capture = look_over(begun, source[idx])
-                model, bank, facts = learn_field(begun, capture, folder)
+                field, facts = learn_field(begun, capture, folder)
                 if "distil" in config.stages:
-                    facts |= distil(begun, capture, folder, model, bank)
+                    facts |= distil(begun, capture, folder, field)
                     learnt.indexes[capture.scene.name] = folder / INDEX_NAME
                 learnt.facts[capture.scene.name] = facts
         return finish_run(begun, learnt)
 
     def estimate(self, source: SceneSource, config: NerfConfig, *, device: torch.device) -> list[Estimate]:
-        """About what `train` would take; see `Backend.estimate`."""
+        """Estimate what `train` would take; see `Backend.estimate`."""
         teacher = teacher_of(config, device) if config.needs_teacher else None
         return [estimate_scene(source[idx], teacher, config, device) for idx in range(len(source))]
 
@@ -95,7 +95,7 @@ class NerfBackend(Backend):
         """Compare the run's answers in views with their truth; see `evaluate_views` and, for masks, `evaluate_masks`.
 
         Raises:
-            UsageError: the protocol has no use for a threshold or for a choice of classes.
+            UsageError: the protocol does not support a threshold or a choice of classes.
         """
         protocol = protocol or self.protocols[0]
         _check_options(protocol, classes, threshold)
@@ -117,6 +117,6 @@ class NerfBackend(Backend):
 
 def _check_options(protocol: str, classes: tuple[str, ...], threshold: float | None) -> None:
     if protocol != "held-out" and threshold is not None:
-        raise UsageError(f"--threshold does not apply to protocol {protocol}, which has its own way.", "Leave it out.")
+        raise UsageError(f"--threshold does not apply to protocol {protocol}, which has its own criterion.", "Omit it.")
     if protocol == "3d-ovs" and classes:
-        raise UsageError("Protocol 3d-ovs scores all classes of the scene: --classes does not apply.", "Leave it out.")
+        raise UsageError("Protocol 3d-ovs scores all classes of the scene: --classes does not apply.", "Omit it.")

@@ -1,11 +1,11 @@
-"""Baking: what a trained model says about surfaces, as an index that NumPy can ask.
+"""Baking: a trained model's features on surfaces, as an index that can be queried with NumPy.
 
 With W = Q R (Q orthonormal [d, 28], R upper triangular), the unit feature of a code z is F = Q c with
 
     c = R z / |R z|,        F . t = c . (Q^t t)                                                                (1)
 
-so a point keeps the 28 numbers c in the basis Q^t, and nothing is lost but digits. Points are the scene's own cloud, or one
-made from rendered depth; a point's code is the mean over the views that see it, brought to unit length.
+so a point stores the 28 numbers c in the basis Q^t, exact up to rounding. Points are the scene's own cloud, or one
+made from rendered depth; a point's code is the mean over the views that see it, normalised to unit length.
 
 Symbols: v views, n points, p pixels, d width of the encoder.
 """
@@ -39,17 +39,17 @@ from ov3d.nerf.rays import working_camera
 from ov3d.nerf.view_rays import view_rays
 
 LEAST_OPACITY = 0.5
-"""A pixel that sees less sees no surface."""
+"""Below this opacity, a pixel sees no surface."""
 CLOUD_VOXELS = 256
 """Voxels along the longest side of a cloud that is made from rendered depth."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RenderedView:
-    """What a trained model sees from a frame.
+    """A trained model rendered from a frame.
 
     Attributes:
-        code: c of equation (1), zeros where nothing is.
+        code: c of equation (1), zeros in empty space.
         distance: along the rays, world units.
         opacity: in [0, 1].
         colour: RGB.
@@ -133,12 +133,12 @@ def bake(
     Args:
         model: trained.
         head: its feature head.
-        scene: its frames, all of them, and a cloud or depth where there is one.
+        scene: all its frames, and its cloud or depth if it has one.
         card: the encoder's.
         folder: where `index.safetensors` and `views.safetensors` go.
         vocabulary: classes it was aligned with.
-        config: how codes get onto points, and the long side of the views' code maps.
-        progress: hears how far it is.
+        config: how codes are lifted onto points, and the long side of the views' code maps.
+        progress: receives progress.
 
     Returns:
         The points' codes in the basis Q^t.
@@ -157,7 +157,7 @@ def bake(
     source = RenderedFeatures(views, hash_text(json.dumps(model.metadata(), sort_keys=True), weights))
     lifted = lift(cloud, scene.frames, source, config.lift, progress=progress)
     if not len(lifted):
-        raise DataError(f"No point of {scene.name} is seen by a view.", "See: ov3d doctor SCENE")
+        raise DataError(f"No view of {scene.name} sees any of its points.", "See: ov3d doctor SCENE")
     lifted = replace(lifted, basis=np.ascontiguousarray(q.T))
     facts = {"frames": len(scene.frames)}
     index = LanguageIndex.of_lifted(
@@ -177,7 +177,7 @@ def _view_set(scene: Scene, views: Mapping[str, RenderedView]) -> ViewSet:
 
 
 def _points(scene: Scene, views: Mapping[str, RenderedView], progress: Progress) -> PointCloud:
-    """The scene's own points, else one a voxel of what was measured, else of what is rendered."""
+    """The scene's own points, else one point per voxel of measured depth, else of rendered depth."""
     if scene.cloud is not None or any(frame.depth is not None for frame in scene.frames):
         cloud = with_cloud(scene, progress=progress).cloud
         assert cloud is not None
@@ -196,7 +196,7 @@ def _points(scene: Scene, views: Mapping[str, RenderedView], progress: Progress)
     if not len(points):
         raise DataError(f"The radiance field of {scene.name} shows no surface.", "See: ov3d doctor SCENE")
     low, high = np.percentile(points, (1, 99), axis=0)
-    near = ((points >= low) & (points <= high)).all(axis=1)  # a few rays end in the far distance
+    near = ((points >= low) & (points <= high)).all(axis=1)  # a few rays end far away
     points, colours = points[near], colours[near]
     size = max(float((high - low).max()) / CLOUD_VOXELS, 1e-9)
     cells = np.floor((points - low) / size).astype(np.int64)

@@ -1,7 +1,7 @@
 """Configuration of the nerf backend; every field is a key of its YAML file and of `--set`.
 
-A preset fills in everything that is not given: `cpu` trains on a laptop in minutes, `gpu` spends what a graphics card gives in
-about the same time, `paper` has the numbers of 3D-OVS' reference, one configuration for all scenes.
+A preset fills in everything that is not given: `cpu` trains on a laptop in minutes, `gpu` uses a graphics card for about the
+same time, `paper` has the numbers of the 3D-OVS reference code, one configuration for all scenes.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ STAGES = ("field", "distil")
 """Stages in order; any prefix can be run."""
 
 ADAM_BETAS = (0.9, 0.99)
-"""Decay of both stages' moments, the reference's."""
+"""Adam betas of both stages, as in the reference code."""
 
 
 class FieldConfig(Config):
-    """Stage `field`: the radiance field, learnt from photographs alone."""
+    """Stage `field`: the radiance field, trained from photographs alone."""
 
     steps: int = Field(default=1600, ge=1)
-    """Steps of training."""
+    """Training steps."""
     rays: int = Field(default=4096, ge=1)
-    """Rays a step, at most."""
+    """Maximum rays per step."""
     samples: int = Field(default=160_000, ge=1)
-    """Samples a step, about: while the field is a fog, rays have hundreds of samples each, and fewer rays are drawn."""
+    """Approximate samples per step: early on, rays have hundreds of samples each, so fewer rays are drawn."""
     first_voxels: int = Field(default=80**3, ge=64)
-    """Voxels at the start."""
+    """Number of voxels at the start."""
     last_voxels: int = Field(default=144**3, ge=64)
-    """Voxels after the last upsampling."""
+    """Number of voxels after the last upsampling."""
     upsample_at: tuple[int, ...] = (400, 700, 1000)
-    """Steps after which the grid gets finer; resolutions are log-spaced."""
+    """Steps after which the grid is upsampled; resolutions are log-spaced."""
     density_ranks: tuple[int, int, int] = (16, 4, 4)
     """Components of density on the planes XY, XZ, YZ."""
     appearance_ranks: tuple[int, int, int] = (48, 12, 12)
@@ -47,46 +47,46 @@ class FieldConfig(Config):
     network_rate: float = Field(default=1e-3, gt=0)
     """Learning rate of the networks."""
     rate_decay: float = Field(default=0.1, gt=0, le=1)
-    """Share of the learning rates that is left at the end."""
+    """Final learning rates, as a fraction of the initial ones."""
     tv_density: float = Field(default=0.01, ge=0)
     """Weight of the total variation of the density planes."""
     tv_appearance: float = Field(default=0.01, ge=0)
     """Weight of the total variation of the appearance planes."""
     tv_every: int = Field(default=4, ge=1)
-    """The total variation is taken every so many steps, with so many times its weight."""
+    """Apply total variation every this many steps, with its weight multiplied by the same number."""
     step_ratio: float = Field(default=0.5, gt=0, le=0.5)
     """Distance of samples along a ray, in voxels."""
     occupancy_every: int = Field(default=20, ge=1)
-    """Steps between two looks at which cells are occupied."""
+    """Steps between updates of the occupancy grid."""
     occupancy_from: int = Field(default=100, ge=0)
-    """Step from which cells that are nearly empty are left out as well; before, only what is exactly empty is."""
+    """Step from which nearly empty cells are skipped too; before it, only exactly empty ones are."""
     occupancy_threshold: float = Field(default=1e-3, ge=0, lt=1)
-    """Opacity of a step below which a cell is nearly empty."""
+    """Opacity per sampling step below which a cell counts as nearly empty."""
     shrink_at: int | None = Field(default=None, ge=1)
-    """Step after which the box is shrunk to what is occupied; none never does."""
+    """Step after which the box is shrunk to the occupied cells; `None` never shrinks it."""
     white_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of steps whose background is white; it is black in the others."""
+    """Fraction of steps with a white background; the others use black."""
     depth_weight: float = Field(default=0.1, ge=0)
-    """Weight of measured depth where there is some; 0 learns from colour alone."""
+    """Weight of measured depth, where available; 0 trains on colour alone."""
     long_side: int = Field(default=480, ge=8)
-    """Photographs are reduced to this long side."""
+    """Photographs are downscaled to this long side, in pixels."""
     checkpoint_every: int = Field(default=200, ge=1)
-    """Steps between two checkpoints."""
+    """Steps between checkpoints."""
     view_every: int = Field(default=800, ge=0)
-    """Steps between two pictures of a held-out view in the run's folder; 0 makes none."""
+    """Steps between renderings of a held-out view into the run's folder; 0 disables them."""
 
 
 class DistilConfig(Config):
-    """Stage `distil`: the teacher's features, learnt on top of the radiance field."""
+    """Stage `distil`: the teacher's features, distilled onto the radiance field."""
 
     steps: int = Field(default=300, ge=1)
-    """Steps of training. More of them learn a teacher's mistakes by heart."""
+    """Training steps; with more of them, the field memorises the teacher's mistakes."""
     joint_from: int = Field(default=50, ge=0)
-    """Step from which the appearance is tuned along; its learning rates start anew."""
+    """Step from which appearance is trained jointly; its learning rates restart."""
     rays: int = Field(default=2048, ge=1)
-    """Random rays a step."""
+    """Random rays per step."""
     patches: int = Field(default=2, ge=0)
-    """Patches of neighbouring rays a step, for the alignment of feature distributions."""
+    """Patches of neighbouring rays per step, for the alignment of feature distributions."""
     patch_side: int = Field(default=24, ge=2)
     """Rays along a patch's side."""
     head_rate: float = Field(default=5e-3, gt=0)
@@ -100,26 +100,26 @@ class DistilConfig(Config):
     relevancy_weight: float = Field(default=1.0, ge=0)
     """Weight of the alignment of relevancy distributions (RDA)."""
     doubt: float = Field(default=4.0, ge=0)
-    """Targets weigh as their agreement with what their look-alikes say, to this power; 0 takes all alike. See `trust.py`."""
+    """Exponent p: a target's weight = (agreement with its look-alikes)^p; 0 weights all equally. See `trust.py`."""
     attract_weight: float = Field(default=1.0, ge=0)
-    """Weight of alike neighbours in the alignment of feature distributions (FDA); the reference's 200 draws small classes into
-    large ones."""
+    """Weight of similar neighbours in the alignment of feature distributions (FDA); the reference's 200 absorbs small classes
+    into large ones."""
     repel_weight: float = Field(default=0.2, ge=0)
-    """Weight of unlike neighbours."""
+    """Weight of dissimilar neighbours."""
     colour_weight: float = Field(default=1.0, ge=0)
     """Weight of the photographs in the joint phase."""
     divergence: Literal["kl", "js"] = "js"
-    """Distance of distributions in FDA: `js` is the paper's, `kl` what its reference computes."""
+    """Divergence between distributions in FDA: `js` as in the paper, `kl` as in its reference code."""
     repel_limit: float = Field(default=0.69, gt=0)
-    """Largest divergence of a pair that the repelling term rewards; without it `kl` runs away."""
+    """Largest divergence of a pair that the repelling term rewards; without a limit, `kl` diverges."""
     temperature: float = Field(default=0.2, gt=0)
-    """Divides cosines before the softmax of FDA, where the encoder's logit scale is CLIP's 100; for others in proportion."""
+    """Divides cosines before the softmax of FDA, for CLIP's logit scale of 100; scaled in proportion for other encoders."""
     alike: float = Field(default=0.7, ge=-1, le=1)
     """Cosine of DINO features above which neighbours should agree."""
     selection_ranks: tuple[int, int, int] = (8, 2, 2)
     """Components of the Selection Volume."""
     checkpoint_every: int = Field(default=250, ge=1)
-    """Steps between two checkpoints."""
+    """Steps between checkpoints."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -182,7 +182,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""What a preset sets apart from the defaults, which are `cpu`'s."""
+"""Values of each preset that differ from the defaults, which are those of `cpu`."""
 
 
 class NerfConfig(RunConfig):
@@ -192,26 +192,26 @@ class NerfConfig(RunConfig):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = PRESETS
 
     refine: str = "none"
-    """Refinement of the 2D features: none, dino or timm:NAME (affinities of a patch encoder, and superpixels); auto is dino
-    for the offline encoder and none for others."""
+    """Refinement of the 2D features: none, dino or timm:NAME (affinities of a patch encoder, and superpixels); auto means dino
+    for the offline encoder, none for others."""
     lift: LiftConfig = LiftConfig(border=0)
-    """How rendered features get onto points."""
+    """How rendered features are lifted onto points."""
     space: Literal["auto", "box", "forward", "contraction"] = "auto"
-    """How the world gets into the grid; auto looks at the poses and says what it chose."""
+    """How the world is mapped into the grid; auto decides from the poses and reports its choice."""
     classes: tuple[str, ...] = ()
-    """Class names to align with; by default the scene's own. Any text can be asked afterwards, but these are learnt best."""
+    """Class names to align with; by default the scene's own. Any text can be queried afterwards, but these work best."""
     held_out_every: int = Field(default=8, ge=0)
-    """Every so many views one is kept out of every loss, the first of all; 0 keeps none."""
+    """Keep every Nth view out of training, starting with the first; 0 keeps none out."""
     held_out: tuple[str, ...] = ()
-    """Names of views to keep out, in place of every so many."""
+    """Names of views to keep out of training, instead of every Nth."""
     field: FieldConfig = FieldConfig()
     """The radiance field."""
     distil: DistilConfig = DistilConfig()
     """Distillation."""
     view_long_side: int = Field(default=320, ge=8, le=640)
-    """Long side of the language maps beside the index, for masks and overlays."""
+    """Long side of the language maps stored with the index, for masks and overlays, in pixels."""
 
     @property
     def needs_teacher(self) -> bool:
-        """Only distillation asks one."""
+        """Only distillation uses a teacher."""
         return "distil" in self.stages

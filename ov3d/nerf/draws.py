@@ -12,7 +12,7 @@ from ov3d.common.base.shapes import Int64
 from ov3d.nerf.rays import PixelBank
 
 FRAMES_A_STEP = 6
-"""Random rays of a step come from so many views: a teacher is asked for many pixels of few views at a time."""
+"""Number of views that a step's random rays come from: a teacher is asked for many pixels of few views at a time."""
 PATCH_STRIDE = 3
 """Distance of a patch's rays, pixels: a patch spans more than one thing."""
 
@@ -25,12 +25,12 @@ def draw_pixels(
     Args:
         bank: training views.
         generator: of the step.
-        rays: random pixels.
-        patches: how many squares.
+        rays: number of random pixels.
+        patches: number of squares.
         side: pixels along the side of a square.
 
     Returns:
-        Random pixels of a few views, then the squares; and where each square begins.
+        Random pixels of a few views, then the squares; and the start index of each square.
     """
     views = torch.randint(len(bank.frames), (FRAMES_A_STEP,), generator=generator).tolist()
     parts = []
@@ -48,7 +48,7 @@ def draw_pixels(
 
 
 def _square(bank: PixelBank, frame_idx: int, side: int, generator: torch.Generator) -> Int64[Tensor, " n"] | None:
-    """Pixels of a square of rays somewhere in a view; none where the view is too small."""
+    """Pixels of a random square of rays in a view; None if the view is too small."""
     camera = bank.cameras[frame_idx]
     stride = min(PATCH_STRIDE, (min(camera.width, camera.height) - 1) // max(side - 1, 1))
     if stride < 1:

@@ -1,8 +1,8 @@
-"""How well a run labels views that it never saw, beside how well its 2D teacher labels the same views.
+"""How well a run labels views that it never saw, compared with how well its 2D teacher labels the same views.
 
 Protocol `held-out`: every pixel of the held-out views takes the best of the prompted classes (all that have a true
-pixel there), or none where even the best cosine stays below a threshold, if one is given. The teacher answers in the
-same pixels, from the same photographs: what the field adds is the difference. Where nothing was held out, the training
+pixel there), or `other` where even the best cosine stays below a threshold, if one is given. The teacher answers in the
+same pixels, from the same photographs: the difference is what the field adds. If nothing was held out, the training
 views are scored, and a note says so.
 
 Also PSNR and SSIM of the rendered photographs (Wang et al., *Image quality assessment*, TIP 2004: windows of 11
@@ -35,19 +35,19 @@ from ov3d.nerf.losses import psnr
 from ov3d.nerf.model import Model
 
 TEACHER_ROWS = 1 << 14
-"""Pixels that the teacher is asked for at once."""
+"""Pixels per request to the teacher."""
 WINDOW, SIGMA = 11, 1.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredScene:
-    """A trained scene beside its truth and its teacher: what every protocol scores.
+    """A trained scene with its truth and its teacher: what every protocol scores.
 
     Attributes:
         model, head: trained.
         scene: with labelled frames.
         teacher: with features of them.
-        held_out: names of the views that no loss ever saw.
+        held_out: names of the views kept out of all losses.
         long_side: views are rendered at this long side.
     """
 
@@ -62,16 +62,16 @@ class ScoredScene:
 def evaluate_views(
     scored: ScoredScene, *, classes: tuple[str, ...] = (), threshold: float | None = None, progress: Progress
 ) -> RunReport:
-    """Score the held-out views or, where nothing was held out, all views.
+    """Score the held-out views or, if nothing was held out, all views.
 
     Args:
         scored: the scene.
         classes: prompted ones, by the scene's names; empty takes every class with a true pixel in the views.
         threshold: raw cosine from which a class is present; None lets the best class always win.
-        progress: hears how far it is.
+        progress: receives progress.
 
     Raises:
-        DataError: none of the views has labels, or no pixel of a class.
+        DataError: no view has labels, or a class has no pixel.
         UsageError: a class that the scene does not know.
     """
     scene, teacher = scored.scene, scored.teacher
@@ -103,7 +103,7 @@ def evaluate_views(
         _table(where, question, ours, photographs(frames, rendered)),
         _table(f"{where}, the teacher in 2D", question, theirs),
     )
-    notes = () if scored.held_out else ("nothing was held out: these views were learnt from",)
+    notes = () if scored.held_out else ("nothing was held out: these are training views",)
     return run_report(scored, "held-out", question.threshold, rendered, tables, notes)
 
 
@@ -129,13 +129,13 @@ def run_report(
 
 
 def say_other_sizes(frames: Sequence[Frame], progress: Progress) -> None:
-    """Say, once, that truth of another size than its photograph is brought to it."""
+    """Report, once, that truth is resized if its size differs from its photograph's."""
     odd = [found for frame in frames if frame.labels and (found := other_size(frame.labels, frame.camera)) is not None]
     if odd:
         path, (width, height) = odd[0]
         views = "1 view has" if len(odd) == 1 else f"{len(odd)} views have"
         first = f"first: {path}, {width}x{height}"
-        progress.say(f"{views} truth of another size than the photograph, resized to the nearest pixel ({first}).")
+        progress.say(f"{views} truth that differs in size from the photograph, resized by nearest neighbour ({first}).")
 
 
 def _where_labels_are(scene: Scene, held_out: bool) -> str:
@@ -143,11 +143,11 @@ def _where_labels_are(scene: Scene, held_out: bool) -> str:
     if not (names and held_out):
         return "Give label images or masks."
     few = ", ".join(f'"{name}"' for name in names[:4]) + (", ..." if len(names) > 4 else "")
-    return f"Labelled are {few}: train with --set 'held_out=[{few}]', or score with --protocol 3d-ovs."
+    return f"Labelled views: {few}. Train with --set 'held_out=[{few}]', or score with --protocol 3d-ovs."
 
 
 def ssim(first: UInt8[Array, "h w 3"], second: UInt8[Array, "h w 3"]) -> float:
-    """Structural similarity of two images, mean over pixels and channels; NaN where a window does not fit."""
+    """Structural similarity of two images, mean over pixels and channels; NaN if a window does not fit."""
     if min(first.shape[:2]) < WINDOW:
         return float("nan")
     along = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
@@ -211,7 +211,7 @@ def _rendered(scored: ScoredScene, frames: Sequence[Frame], progress: Progress) 
 
 
 def _nearest(ids: Int32[Array, "h w"], shape: tuple[int, ...]) -> Int32[Array, "h2 w2"]:
-    """Label ids at another size, each pixel its nearest one."""
+    """Label ids at another size, by nearest neighbour."""
     rows = ((np.arange(shape[0]) + 0.5) * ids.shape[0] / shape[0]).astype(np.int64)
     columns = ((np.arange(shape[1]) + 0.5) * ids.shape[1] / shape[1]).astype(np.int64)
     return ids[rows[:, None], columns]
@@ -225,7 +225,9 @@ def _asked(scene: Scene, truths: Sequence[Int32[Array, "_ _"]], classes: tuple[s
         if name not in found:
             raise DataError(f"Class {name!r} has no true pixel in the views to score.", "Leave it out of --classes.")
     if not (classes or found):
-        raise DataError(f"The labels of {scene.name} name no class in the views to score.", "Check the label images.")
+        raise DataError(
+            f"The labels of {scene.name} contain no class in the views to score.", "Check the label images."
+        )
     return classes or found
 
 

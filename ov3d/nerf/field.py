@@ -8,10 +8,10 @@ A field on a grid of X x Y x Z places is a sum of products of a plane and the li
     code(x)  = B a(x) in R^27                                                    appearance, B without bias             (3)
     rgb(x, d) = sigmoid(MLP(code(x), d))                                         d the unit view direction              (4)
 
-The ReLU of (2) has one virtue that a softplus lacks: where the eight corners of a cell are all below zero, density and
-gradient inside are exactly zero, so leaving the cell out changes nothing.
+The ReLU of (2) has one advantage over a softplus: where the eight corners of a cell are all below zero, density and
+gradient inside are exactly zero, so skipping the cell changes nothing.
 
-Symbols: n points, c components, R resolution an axis.
+Symbols: n points, c components, R resolution per axis.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from ov3d.common.base.shapes import Float
 from ov3d.nerf.lookup import LINE_AXES, PLANE_AXES, Taps, products, sum_of_products
 
 Resolution = tuple[int, int, int]
-"""Places on the axes X, Y, Z."""
+"""Grid places along the axes X, Y, Z."""
 Ranks = tuple[int, int, int]
 """Components of the planes XY, XZ, YZ."""
 
 CODE_DIM = 27
 BLOCK_ROWS = 2048
-"""Rows that go through the colour network at once on a CPU."""
+"""Rows per pass through the colour network on a CPU."""
 INITIAL_SCALE = 0.1
-"""Standard deviation of planes and lines at the start."""
+"""Initial standard deviation of planes and lines."""
 
 
 class VectorMatrix(nn.Module):
     """Planes and lines of one factorised tensor, as tables of rows.
 
     Args:
-        resolution: places an axis.
+        resolution: places per axis.
         ranks: components of each plane and its line.
-        generator: draws the start.
+        generator: draws the initial values.
     """
 
     def __init__(self, resolution: Resolution, ranks: Ranks, generator: torch.Generator | None = None) -> None:
@@ -125,10 +125,10 @@ class RadianceField(nn.Module):
     """Density and appearance over one grid.
 
     Args:
-        resolution: places an axis.
+        resolution: places per axis.
         density_ranks, appearance_ranks: components of the planes XY, XZ, YZ.
         width: of the colour network.
-        generator: draws the start of the grids; the networks draw from torch's own.
+        generator: draws the initial values of the grids; the networks use torch's global one.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class RadianceField(nn.Module):
 
     @property
     def resolution(self) -> Resolution:
-        """Places an axis."""
+        """Places per axis."""
         return self.density_grid.resolution
 
     def taps(self, unit: Float[Tensor, "n 3"]) -> Taps:
@@ -173,7 +173,7 @@ class RadianceField(nn.Module):
 
 
 def resolution_for(num_voxels: float | int, size: Float[Tensor, " 3"]) -> Resolution:
-    """Places an axis of a grid of cubic voxels, about `num_voxels` of them, over a box of that size; at least 4 an axis."""
+    """Places per axis of a grid of about `num_voxels` cubic voxels over a box of that size; at least 4 per axis."""
     edge = (float(size.prod()) / num_voxels) ** (1 / 3)
     x, y, z = (max(4, round(float(length) / edge)) for length in size)
     return x, y, z
@@ -186,7 +186,7 @@ def voxel_schedule(first: float | int, last: float | int, times: int) -> list[fl
 
 
 def _line_matrix(old: int, at: Float[Tensor, " new"]) -> Float[Tensor, "new old"]:
-    """Linear interpolation of a line as a matrix; beyond the ends the border counts."""
+    """Linear interpolation of a line as a matrix; values beyond the ends are clamped to the border."""
     at = at.clamp(0, old - 1)
     low = at.floor().clamp(max=old - 2).long()
     matrix = torch.zeros(len(at), old, device=at.device)

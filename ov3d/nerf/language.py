@@ -1,11 +1,11 @@
 """Language on a radiance field: an affine head, and a volume that mixes the teacher's scales.
 
-    F = W z,       W = [M b] in R^(d x 28),  z = (sum_i w_i code_i, sum_i w_i)     the feature a ray sees      (1)
+    F = W z,       W = [M b] in R^(d x 28),  z = (sum_i w_i code_i, sum_i w_i)     the feature of a ray        (1)
     S = softmax_s(sum_i w_i sigmoid(U a_i)),     a_i of a tensor of its own        the mix of scales           (2)
     s(F, t) = z . (W^T t) / sqrt(z^T (W^T W) z)                                    cosine with a text vector t (3)
 
 Three linear layers without activation are one affine map c -> M c + b, and composited it is M sum(w c) + b sum(w): 28
-numbers a ray carry everything, so neither training nor asking ever builds d numbers a sample, and (3) needs no rendering.
+numbers per ray suffice, so neither training nor querying ever builds d numbers per sample, and (3) needs no rendering.
 
 Source: Liu et al., NeurIPS 2023, section 3; the affine form is exact.
 
@@ -23,7 +23,7 @@ from ov3d.nerf.rendering import Weighted, accumulate
 
 Z_DIM = CODE_DIM + 1
 RIDGE = 1e-3
-"""Share of the mean square of z that is added where a head is fitted in closed form."""
+"""Share of the mean square of z that is added when a head is fitted in closed form."""
 
 
 class FeatureHead(nn.Module):
@@ -43,7 +43,7 @@ class FeatureHead(nn.Module):
 
     @torch.no_grad()
     def fit(self, z: Float[Tensor, "n z"], features: Float[Tensor, "n d"], trust: Float[Tensor, " n"]) -> None:
-        """Start where the squared error to some features, each as far as it is trusted, is least: this has a closed form."""
+        """Minimise the trust-weighted squared error to some features in closed form."""
         wide, target = z.double(), features.double()
         weighted = wide.T * trust
         gram = weighted @ wide
@@ -52,13 +52,13 @@ class FeatureHead(nn.Module):
 
 
 class SelectionVolume(nn.Module):
-    """Equation (2): which of the teacher's scales a place listens to.
+    """Equation (2): the mix of the teacher's scales at each place.
 
     Args:
-        resolution: places an axis, the field's.
+        resolution: places per axis, the field's.
         ranks: components of its planes.
         num_scales: s.
-        generator: draws the start.
+        generator: draws the initial values.
     """
 
     def __init__(
@@ -69,6 +69,6 @@ class SelectionVolume(nn.Module):
         self.basis = nn.Linear(sum(ranks), num_scales, bias=False)
 
     def forward(self, seen: Weighted) -> Float[Tensor, "n s"]:
-        """Shares of the scales a ray; they sum to 1."""
+        """Shares of the scales per ray; they sum to 1."""
         values = torch.sigmoid(self.basis(self.grid.products(seen.taps)))
         return accumulate(seen.weight, values, seen.samples).softmax(1)

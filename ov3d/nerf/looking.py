@@ -1,19 +1,19 @@
-"""Looking at views while a field is trained and when it is done: pictures in the run's folder, and PSNR of held-out views."""
+"""Rendering views during and after training of a field: images in the run's folder, and PSNR of held-out views."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ov3d.common.base.files import write_bytes, write_text
+from ov3d.common.base.files import write_text
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.shapes import Array, UInt8
+from ov3d.common.exporters.drawing import save_png
 from ov3d.common.features.crops import resized
 from ov3d.common.scenes.scene import Frame
 from ov3d.nerf.losses import psnr
@@ -23,12 +23,12 @@ from ov3d.nerf.view_rays import view_rays
 
 VIEWS_FOLDER = "views"
 MAX_PIXELS = 600_000
-"""Held-out views are looked at until so many pixels were rendered: a minute or less on one core."""
+"""Held-out views are rendered up to this many pixels: a minute or less on one core."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Look:
-    """A view beside its photograph.
+    """A view compared with its photograph.
 
     Attributes:
         image: as rendered.
@@ -49,13 +49,13 @@ def look_at_view(model: Model, frame: Frame, long_side: int) -> Look:
 
 
 def held_out_psnr(model: Model, frames: Sequence[Frame], long_side: int, progress: Progress) -> float | None:
-    """Mean PSNR of held-out views, said aloud; none where nothing was held out.
+    """Mean PSNR of held-out views, reported to the user; None if nothing was held out.
 
     Args:
         model: trained.
-        frames: views that no loss saw; the first ones up to `MAX_PIXELS` are looked at.
+        frames: views kept out of all losses; the first ones up to `MAX_PIXELS` are rendered.
         long_side: of rendering.
-        progress: hears it.
+        progress: receives it.
     """
     decibels: list[float] = []
     pixels = 0
@@ -74,13 +74,13 @@ def held_out_psnr(model: Model, frames: Sequence[Frame], long_side: int, progres
 
 
 class Looker:
-    """Renders a view every now and then, so that a run can be judged while it goes.
+    """Renders a view now and then, so that a run can be judged while training.
 
     Args:
-        frame: the view, best one that is kept out.
+        frame: the view, preferably a held-out one.
         long_side: of rendering.
         folder: of the scene in its run.
-        progress: hears PSNR.
+        progress: receives the PSNR.
     """
 
     def __init__(self, frame: Frame, long_side: int, folder: Path, progress: Progress) -> None:
@@ -88,14 +88,12 @@ class Looker:
         self._folder, self._progress = folder / VIEWS_FOLDER, progress
 
     def __call__(self, model: Model, step: int) -> None:
-        """Look after a step."""
+        """Render after a step."""
         from PIL import Image
 
         with torch.no_grad():
             look = look_at_view(model, self._frame, self._long_side)
-        stream = BytesIO()
-        Image.fromarray(look.image).save(stream, format="png")
-        write_bytes(self._folder / f"step-{step:06d}.png", stream.getvalue())
+        save_png(self._folder / f"step-{step:06d}.png", Image.fromarray(look.image))
         facts = {"step": step, "view": self._frame.name, "psnr": round(look.decibels, 3)}
         write_text(self._folder / f"step-{step:06d}.json", json.dumps(facts) + "\n")
         self._progress.say(f"Step {step}: view {self._frame.name} rendered at {look.decibels:.1f} dB")

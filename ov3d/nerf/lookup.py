@@ -1,4 +1,4 @@
-"""Interpolation in tables: a few weighted rows a point, forwards and backwards as sparse matrix products.
+"""Interpolation in tables: a few weighted rows per point, forwards and backwards as sparse matrix products.
 
 A factor of the field is a table V [r, c]: r places on a grid, c components. A point reads k of them (two on a line, four on a
 plane) with weights w that sum to 1,
@@ -6,14 +6,14 @@ plane) with weights w that sum to 1,
     y_n = sum_k w_nk V[i_nk]                                                                                            (1)
 
 which is y = W V with a sparse W [n, r]; the gradient is dV = W^T dy. Rows are contiguous, so one cache line serves sixteen
-components: on a CPU this is ten times faster than `grid_sample`, whose channels lie a plane apart.
+components: on a CPU this is ten times faster than `grid_sample`, whose channels are a plane apart.
 
-A density is the sum over the components of plane times line. Its gradient is one number a point, zero behind a surface and
+A density is the sum over the components of plane times line. Its gradient is one number per point, zero behind a surface and
 where a ReLU is closed, so
 
     s_n = sum_c (W V)_nc (U L)_nc                                                                                       (2)
 
-has a gradient of its own, which first leaves those points out where they are many.
+has its own gradient, which first drops those points if there are many.
 
 Symbols: n points, r rows, c components, k taps.
 """
@@ -34,17 +34,17 @@ from ov3d.common.base.shapes import Float, Int32, Int64
 PLANE_AXES = ((0, 1), (0, 2), (1, 2))
 """Axes of the three planes XY, XZ, YZ."""
 LINE_AXES = (2, 1, 0)
-"""The axis that each plane lacks."""
+"""The axis perpendicular to each plane."""
 WORTH_LEAVING = 0.8
-"""Points without a gradient are left out where fewer than this share have one: elsewhere picking costs more."""
+"""Points without a gradient are dropped if fewer than this share have one: otherwise selecting costs more."""
 
 
 class Taps:
-    """Which rows points read, with which weights: three planes and three lines, made when they are asked for.
+    """Which rows points read, with which weights: three planes and three lines, computed on first use.
 
     Args:
-        position: in grid units: 0 is the first place of an axis, its resolution - 1 the last; beyond them the border counts.
-        resolution: places an axis, at least 2.
+        position: in grid units: 0 is the first place of an axis, its resolution - 1 the last; values beyond are clamped to the border.
+        resolution: places per axis, at least 2.
     """
 
     __slots__ = ("_along", "_lines", "_planes", "position", "resolution")
@@ -90,7 +90,7 @@ class Taps:
         return self._lines[k]
 
     def _between(self) -> tuple[Int32[Tensor, "3 n"], Float[Tensor, "3 n"], Float[Tensor, "3 n"]]:
-        """The place before each point, an axis a row, and the shares of it and of the next."""
+        """The place before each point, one row per axis, and the shares of it and of the next."""
         if self._along is None:
             far = self.position.T.contiguous()
             low = torch.empty_like(far)
@@ -105,7 +105,7 @@ class Taps:
 def interpolate(
     table: Float[Tensor, "r c"], index: Int32[Tensor, "n k"], weight: Float[Tensor, "n k"]
 ) -> Float[Tensor, "n c"]:
-    """Equation (1); its gradient is for `products` and `sum_of_products` to give."""
+    """Equation (1); its gradient is left to `products` and `sum_of_products`."""
     if not len(index):
         return table.new_zeros(0, table.shape[1])
     return F.embedding_bag(index, table, mode="sum", per_sample_weights=weight)
@@ -162,7 +162,7 @@ class _SumOfProducts(torch.autograd.Function):
 
 
 def _factors(tables: Sequence[Tensor], taps: Taps) -> list[tuple[Tensor, Tensor]]:
-    """Planes and lines at the points, a pair an orientation."""
+    """Planes and lines at the points, one pair per orientation."""
     return [
         (interpolate(tables[k], *taps.plane(k)), interpolate(tables[3 + k], *taps.line(k)))
         for k in range(len(PLANE_AXES))
@@ -188,7 +188,7 @@ def _scattered(taps: Taps, factors: Sequence[Tensor], grads: Sequence[Tensor], n
 def scatter(
     index: Int32[Tensor, "n k"], weight: Float[Tensor, "n k"], values: Float[Tensor, "n c"], num_rows: int
 ) -> Float[Tensor, "r c"]:
-    """W^T values: every row of `values` added, weighted, to the rows it was read from. Deterministic on the CPU."""
+    """W^T values: adds every row of `values`, weighted, to the rows it was read from. Deterministic on the CPU."""
     if values.device.type != "cpu":
         spread = (weight[:, :, None] * values[:, None]).flatten(0, 1)
         return values.new_zeros(num_rows, values.shape[1]).index_add_(0, index.flatten(), spread)

@@ -2,10 +2,10 @@
 
     photographs   mean |C - C*|^2
     depth         mean of |D - D*| + sum_{r_i < D* - margin} w_i     over the rays whose depth D* was measured          (1)
-    smoothness    2 (mean |d_u V|^2 + mean |d_v V|^2)                a plane V: total variation as TensoRF takes it      (2)
+    smoothness    2 (mean |d_u V|^2 + mean |d_v V|^2)                a plane V: total variation as in TensoRF            (2)
 
-D = sum w_i r_i + (1 - sum w_i) r_far is the distance a ray sees; the second part of (1) keeps the air before a surface empty.
-All lengths are the space's own, so weights mean the same in any unit.
+D = sum w_i r_i + (1 - sum w_i) r_far is the expected distance of a ray; the second part of (1) keeps the space before a surface empty.
+All lengths are in the space's own units, so weights mean the same in any unit.
 
 Symbols: w weights of samples, r their distances, C colours; * marks what was measured.
 """
@@ -21,7 +21,7 @@ from ov3d.nerf.lookup import PLANE_AXES
 from ov3d.nerf.rendering import Weighted, accumulate
 
 MAX_DEPTH_ERROR = 0.5
-"""A depth that is off by more is taken for an outlier: it pulls no harder."""
+"""A depth error beyond this counts as an outlier: its gradient does not grow further."""
 
 
 def depth_loss(seen: Weighted, far: Float[Tensor, " n"], measured: Float[Tensor, " n"], margin: float) -> Tensor:
@@ -31,7 +31,7 @@ def depth_loss(seen: Weighted, far: Float[Tensor, " n"], measured: Float[Tensor,
         seen: weighted samples of the rays.
         far: where the rays end.
         measured: D*, 0 where unknown.
-        margin: how far before a surface the air begins.
+        margin: how far before a surface empty space begins.
     """
     known = measured > 0
     count = known.sum().clamp(min=1)

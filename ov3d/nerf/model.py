@@ -1,4 +1,4 @@
-"""A model: a radiance field, the space it lives in and the cells that hold anything; and how it is rendered.
+"""A model: a radiance field, its space and its occupied cells; and how it is rendered.
 
 Symbols: n rays, m samples.
 """
@@ -22,9 +22,9 @@ from ov3d.nerf.sampling import march
 from ov3d.nerf.spaces import Lines, Space
 
 RENDER_RAYS, FIRST_RAYS, LEAST_RAYS = 8192, 1024, 128
-"""Rays that are rendered at once: at most, in the first block, and at least."""
+"""Rays rendered at once: maximum, in the first block, and minimum."""
 RENDER_SAMPLES = 1 << 16
-"""Samples that a block should have: they stay near the processor, and rays through fog have hundreds each."""
+"""Target number of samples per block: they fit into the processor's cache, and rays through fog have hundreds each."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,9 +34,9 @@ class Model:
     Attributes:
         field: density and appearance.
         space: from the world into the field's box.
-        occupancy: cells that a march looks into.
+        occupancy: cells that a march visits.
         step_ratio: distance of samples, in voxels.
-        background: grey that views are rendered before: white where training saw white at least as often as black.
+        background: grey level behind views: white if training used white at least as often as black.
     """
 
     field: RadianceField
@@ -53,7 +53,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the field lives."""
+        """The field's device."""
         return self.field.basis.weight.device
 
     def lines(self, origin: Float[Tensor, "n 3"], direction: Float[Tensor, "n 3"]) -> Lines:
@@ -65,7 +65,7 @@ class Model:
         return weigh(self.field, march(self.space, lines, self.occupancy, self.delta, jitter=jitter))
 
     def look_for_occupied(self, threshold: float) -> None:
-        """Find the occupied cells anew."""
+        """Recompute the occupied cells."""
         self.occupancy = find_occupancy(self.field, optical_step=DENSITY_FACTOR * self.delta, threshold=threshold)
 
     @torch.no_grad()
@@ -93,7 +93,7 @@ class Model:
         return total / seen.opacity.clamp(min=1e-6)
 
     def metadata(self) -> dict[str, Any]:
-        """What builds the model again, JSON-able."""
+        """What is needed to rebuild the model, JSON-able."""
         field = self.field
         return {
             "resolution": list(field.resolution),
@@ -107,7 +107,7 @@ class Model:
         }
 
     def arrays(self) -> Mapping[str, UInt8[Array, ...]]:
-        """What a checkpoint keeps beside the weights: the occupied cells."""
+        """What a checkpoint stores besides the weights: the occupied cells."""
         return {"occupied": self.occupancy.cells.cpu().numpy().astype(np.uint8)}
 
     @classmethod
@@ -133,7 +133,7 @@ class Rendered:
 
     Attributes:
         colour: in [0, 1].
-        distance: mean distance, world units; 0 where nothing is.
+        distance: mean distance, world units; 0 in empty space.
         opacity: in [0, 1].
         code: the composited appearance code and the opacity; see `composite_code`.
     """
@@ -148,7 +148,7 @@ def composite_code(field: RadianceField, seen: Weighted) -> Float[Tensor, "n z"]
     """z: the 27 numbers of the appearance code that a ray sees, and its opacity.
 
     Everything after the products is linear, and so is compositing: sum w (B a) = B sum w a. So the products are composited,
-    and the basis B is applied once a ray; a feature head sum w (M c + b) = [M b] z is applied once a ray as well.
+    and the basis B is applied once per ray; so is a feature head, sum w (M c + b) = [M b] z.
     """
     visible = seen.visible()
     products = field.appearance_grid.products(visible.taps)
@@ -160,7 +160,7 @@ def composite_code(field: RadianceField, seen: Weighted) -> Float[Tensor, "n z"]
 def colour_and_code(
     field: RadianceField, seen: Weighted, direction: Float[Tensor, "n 3"], background: float
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n z"]]:
-    """`render_colour` and `composite_code` of rays: the samples' codes, most of the work of both, are made once."""
+    """`render_colour` and `composite_code` of rays: the samples' codes, most of the work of both, are computed once."""
     visible = seen.visible()
     code = field.code(visible.taps)
     colour = blended_colour(field, visible, code, direction, seen.opacity, background)

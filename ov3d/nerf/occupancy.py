@@ -1,14 +1,14 @@
-"""Occupancy: which cells of the grid can hold anything, so that a march looks into no other.
+"""Occupancy: which cells of the grid can hold anything, so that a march skips all others.
 
 A cell lies between eight places of the grid. Inside it the field's sum over components is a mean of the corners' values with
 weights that sum to 1 (bilinear times linear is trilinear), so its density is at most the greatest corner's:
 
     occupied  <=>  1 - exp(-A max_corners sigma delta) > threshold                                                    (1)
 
-With threshold 0 nothing is lost at all; above it, at most that much opacity a step. The values at all places are three matrix
-products a layer, cheap enough to ask often, so cells are left out from the first step on.
+With threshold 0 nothing is lost; above it, at most that much opacity per step. The values at all places are three matrix
+products per layer, cheap enough to compute often, so cells are skipped from the first step on.
 
-A march asks a coarse grid first: `reach` cells round each cell joined by a maximum, so that one look answers for a stretch.
+A march queries a coarse grid first: the maximum over `reach` cells around each cell, so one lookup covers a stretch.
 
 Symbols: sigma density, delta length of a step, A the factor of `rendering.py`.
 """
@@ -27,7 +27,7 @@ from ov3d.common.base.shapes import Bool, Float, Shaped
 from ov3d.nerf.field import RadianceField
 
 MAX_CELLS = 192
-"""Cells an axis at most; of finer grids, cells are joined."""
+"""Maximum cells per axis; cells of finer grids are joined."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,26 +38,24 @@ class Occupancy:
         cells: whether a cell can hold anything.
         near: whether anything within `reach` cells can.
         reach: cells that `near` looks to each side.
-        per_unit: cells an axis from 0 to 1; the last one may be cut off.
+        per_unit: cells per axis from 0 to 1; the last one may be cut off.
+        share: share of the cells that are occupied.
     """
 
     cells: Bool[Tensor, "x y z"]
     near: Bool[Tensor, "x y z"]
     reach: int
     per_unit: tuple[float, float, float]
+    share: float = attribute(init=False)
     _bordered: tuple[Bool[Tensor, "_ _ _"], Bool[Tensor, "_ _ _"]] = attribute(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # With a border of empty cells a point outside needs no test of its own: its cell is clamped onto the border.
+        object.__setattr__(self, "share", float(self.cells.float().mean()))
+        # With a border of empty cells a point outside needs no separate test: its cell is clamped onto the border.
         object.__setattr__(self, "_bordered", (_bordered(self.cells, 0), _bordered(self.near, self.reach)))
 
-    @property
-    def share(self) -> float:
-        """Share of the cells that are occupied."""
-        return float(self.cells.float().mean())
-
     def lookup(self, unit: Float[Tensor, "m 3"], *, coarse: bool = False) -> Bool[Tensor, " m"]:
-        """Whether points of [0, 1]^3 lie in occupied cells (`coarse`: within `reach` of one); points outside do not."""
+        """Whether points of [0, 1]^3 are in occupied cells (`coarse`: within `reach` of one); points outside do not."""
         margin = self.reach if coarse else 0  # a stretch round a point outside may still reach in
         grid = self._bordered[coarse]
         flat = torch.zeros((), dtype=torch.int32, device=unit.device)
@@ -71,7 +69,7 @@ class Occupancy:
         return Occupancy(cells, _grown(cells, self.reach), self.reach, self.per_unit)
 
     def bounds(self) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]] | None:
-        """Corners in [0, 1]^3 of the smallest box round the occupied cells; none where nothing is occupied."""
+        """Corners in [0, 1]^3 of the smallest box round the occupied cells; None if nothing is occupied."""
         where = self.cells.nonzero()
         if not len(where):
             return None
@@ -95,7 +93,7 @@ def find_occupancy(field: RadianceField, *, optical_step: float, threshold: floa
     Args:
         field: the radiance field.
         optical_step: A delta.
-        threshold: opacity of a step that may be left out, in [0, 1).
+        threshold: opacity per step that may be skipped, in [0, 1).
         reach: cells that the coarse grid looks to each side.
     """
     least = -math.log1p(-threshold) / optical_step
@@ -138,6 +136,6 @@ def _per_unit(resolution: tuple[int, int, int]) -> tuple[float, float, float]:
 
 
 def _cells(places: int) -> tuple[int, int]:
-    """Cells along an axis of a grid, and how many of the grid's own each joins."""
+    """Cells along an axis of a grid, and how many of the grid's own cells each joins."""
     step = -(-(places - 1) // MAX_CELLS)
     return -(-(places - 1) // step), step

@@ -1,4 +1,4 @@
-"""A trained field, looked at from anywhere: colour and the score of a prompt, for animations.
+"""A trained field seen from anywhere: colour and the score of a prompt, for animations.
 
 With B the basis of the index and W = Q R the feature head (see `bake`), B = Q^t, so R = B W: the code of a ray in the index's
 own basis, and the prompt's cosine is its product with the prompt in that basis.
@@ -24,13 +24,13 @@ class FieldViews:
     """Views of a scene's field, a `ViewRenderer`.
 
     Args:
-        folder: of the scene in its run, with what distillation left.
+        folder: of the scene in its run, with the files of distillation.
         index: the scene's.
-        answer: to the prompt whose score is wanted.
+        answer: to the prompt whose score is rendered.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
     Raises:
-        DataError: the trained field is not there, or damaged.
+        DataError: the trained field is missing or damaged.
     """
 
     def __init__(self, folder: Path, index: LanguageIndex, answer: Answer, device: str = "auto") -> None:

@@ -1,6 +1,6 @@
-"""Sums of divergences over all pairs of rays of a patch, with gradients of their own: no block [n, n, k] is ever built.
+"""Sums of divergences over all pairs of rays of a patch, with custom gradients: a block [n, n, k] is never built.
 
-Wanted are sum_ij A_ij D_ij and sum_ij B_ij min(D_ij, limit), with A = max(v, 0) and B = min(v, 0) of the likeness v, which is
+The goal is sum_ij A_ij D_ij and sum_ij B_ij min(D_ij, limit), with A = max(v, 0) and B = min(v, 0) of the likeness v, which is
 symmetric. Where a pair is beyond the limit it has no gradient; B' is B with those pairs set to zero. Let p be the
 probabilities, l = log p, h_i = sum_c p_ic l_ic, and W one of A and B'. Kullback-Leibler factors:
 
@@ -8,15 +8,15 @@ probabilities, l = log p, h_i = sum_c p_ic l_ic, and W one of A and B'. Kullback
     sum_ij W_ij D_ij = (W 1) . h - <P, W L>                                                                             (1)
     d/dp = (W 1)(l + 1) - W L - (W^t P) / p                                                                             (2)
 
-so W meets thin matrices only, and D is only asked whether it is beyond the limit. Jensen-Shannon does not factor, yet one
-logarithm a pair and class carries both the value and the gradient: with m = (p_i + p_j)/2,
+so W is only multiplied by thin matrices, and D only compared with the limit. Jensen-Shannon does not factor, yet one
+logarithm per pair and class yields both the value and the gradient: with m = (p_i + p_j)/2,
 
     D_ij = (h_i + h_j)/2 - sum_c m_ijc log m_ijc,      T_ic = sum_j W_ij log m_ijc
     sum_ij W_ij D_ij = (W 1) . h - <P, T>                                                                               (3)
     d/dp = (W 1) l - T                                                                                                  (4)
 
-and pairs (i, j) and (j, i) share that logarithm. Rows go in blocks whose buffers stay in a processor's cache and are used
-again: fresh pages for [n, n] numbers cost more than the arithmetic. Masks are factors 0 and 1: a select on booleans takes
+and pairs (i, j) and (j, i) share that logarithm. Rows are processed in blocks whose buffers stay in the processor's cache and are
+reused: fresh pages for [n, n] numbers cost more than the arithmetic. Masks are factors 0 and 1: a select on booleans takes
 thirty times as long as a product.
 
 Symbols: n rays, k classes.
@@ -36,9 +36,9 @@ Divergence = Literal["kl", "js"]
 TINY = 1e-8
 """Added to probabilities before a logarithm."""
 BLOCK_ROWS = {"kl": 256, "js": 128}
-"""Rows at once on a CPU; `js` holds a logarithm a class."""
+"""Rows at once on a CPU; `js` holds one logarithm per class."""
 STEEP = 1e20
-"""Makes a factor 0 or 1 of any difference worth the name, by cutting its product to [0, 1]."""
+"""Turns any relevant difference into a factor 0 or 1, by clamping its product to [0, 1]."""
 
 
 def pair_sums(
@@ -48,12 +48,12 @@ def pair_sums(
 
     Args:
         p: class probabilities of the rays.
-        likeness: v, one row and one column a ray; symmetric.
+        likeness: v, one row and one column per ray; symmetric.
         divergence: which D.
         limit: largest D that counts for unlike pairs.
 
     Returns:
-        sum max(v, 0) D / #{v > 0} and sum min(v, 0) min(D, limit) / #{v < 0}; 0 where there is no such pair.
+        sum max(v, 0) D / #{v > 0} and sum min(v, 0) min(D, limit) / #{v < 0}; 0 without such pairs.
     """
     function = _KullbackLeibler if divergence == "kl" else _JensenShannon
     attract, repel = function.apply(p, likeness, limit)  # type: ignore[no-untyped-call]
@@ -113,7 +113,7 @@ class _JensenShannon(torch.autograd.Function):
         flat, deep = p.new_empty(3, size * num), p.new_empty(2, size * num * classes)
         for start in range(0, num, size):
             stop = min(start + size, num)
-            shape = (stop - start, num - start)  # the rest is the same pairs again
+            shape = (stop - start, num - start)  # the rest are the same pairs again
             alike, unlike, spare = (one[: shape[0] * shape[1]].view(shape) for one in flat)
             mean, log = (one[: classes * shape[0] * shape[1]].view(classes, *shape) for one in deep)
             _part(likeness[start:stop, start:], alike, unlike)
@@ -161,7 +161,7 @@ def _block_rows(p: Tensor, divergence: Divergence) -> int:
 
 
 def _kept(ctx: Any, sums: list[Tensor], gradients: list[Tensor], counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The two means, with their gradients put by."""
+    """The two means, with their gradients saved."""
     shares = 1 / counts.clamp(min=1)
     ctx.save_for_backward(*(gradient * share for gradient, share in zip(gradients, shares, strict=True)))
     return sums[0] * shares[0], sums[1] * shares[1]

@@ -59,7 +59,7 @@ def evaluate_masks(
         scored: the scene. For `langsplat`, relevancy is rendered at its long side and enlarged.
         protocol: `3d-ovs` or `langsplat`.
         classes: queries of `langsplat`; empty takes all.
-        progress: hears how far it is.
+        progress: told how far it is.
 
     Raises:
         DataError: no view has labels, or a class has no mask in any.
@@ -171,7 +171,7 @@ def _scored_classes(
 ) -> tuple[str, ...]:
     """The classes to score.
 
-    Where a capture keeps one mask a class, a class without any is a mistake; in maps of ids it is merely not there.
+    Where a capture keeps one mask per class, a class without any is a mistake; in maps of ids it is merely not there.
     """
     check_known(scene.name, scene.classes, classes)
     wanted = classes or scene.classes

@@ -9,12 +9,15 @@ Symbols: f frames, p pixels of all frames one after the other, n pixels of a bat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ov3d.common.base.files import hash_file, hash_text
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.shapes import Array, Bool, Float, Float32, Int64, UInt8
 from ov3d.common.features.crops import bounded_size, resized
@@ -85,6 +88,18 @@ class PixelBank:
 
     def __len__(self) -> int:
         return int(self.starts[-1])
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of everything that pixels and rays are made from: files, cameras, poses, sizes."""
+        parts = [repr((camera.width, camera.height)) for camera in self.cameras]
+        for frame, pose in zip(self.frames, self._pose.cpu().numpy(), strict=True):
+            depth = frame.depth if self.depth is not None else None
+            files = (frame.image_path, frame.mask_path, depth and depth.path)
+            parts += [hash_file(path) if path else "" for path in files]
+            parts += [frame.pixels_key, repr(frame.camera), pose.tobytes().hex()]
+            parts.append(repr(replace(depth, path=Path())) if depth else "")
+        return hash_text("pixels-1", *parts)
 
     @property
     def num_bytes(self) -> int:

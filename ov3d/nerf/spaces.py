@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Float, Float64, Int64
 
 SpaceKind = Literal["box", "forward", "contraction"]
@@ -74,6 +75,12 @@ class Space:
     def size(self) -> Float64[Array, " 3"]:
         """Sides of the box."""
         return self.high - self.low
+
+    @property
+    def key(self) -> str:
+        """Hash of the space, in single precision: on another machine the last bits may differ."""
+        numbers = [*self.from_world.ravel(), *self.low, *self.high, self.near, *self.focal]
+        return hash_text(self.kind, np.array(numbers, np.float32).tobytes().hex())
 
     @property
     def scale(self) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ov3d.common.base.files import hash_text
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.shapes import Array, Bool, Float, Float32, Int64
 from ov3d.common.language.cards import PatchEncoder
@@ -53,7 +54,7 @@ class Targets:
         text: unit text vectors of the classes.
         logit_scale: the encoder's factor on cosines.
         device: where targets go.
-        progress: hears how far it is.
+        progress: is told how far it is.
     """
 
     def __init__(
@@ -79,6 +80,13 @@ class Targets:
                 highs.append(cosine.amax(0))
                 task.advance()
         self._low, self._high = torch.stack(lows), torch.stack(highs)
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that targets are made from."""
+        known = (self.source.key(frame) for frame in self.bank.frames)
+        text = self.text.cpu().numpy().tobytes().hex()
+        return hash_text("targets-1", self.bank.key, *known, text, repr(self.logit_scale))
 
     @property
     def num_scales(self) -> int:
@@ -115,11 +123,14 @@ class PatchFeatures:
     Args:
         bank: training views.
         encoder: of patches.
-        progress: hears how far it is.
+        progress: is told how far it is.
+
+    Attributes:
+        key: hash of what decides the encoder's numbers.
     """
 
     def __init__(self, bank: PixelBank, encoder: PatchEncoder, *, progress: Progress) -> None:
-        self.bank = bank
+        self.bank, self.key = bank, encoder.identity.key
         self._tokens = []
         with progress.task("Looking at patches", len(bank.frames)) as task:
             for frame_idx, camera in enumerate(bank.cameras):

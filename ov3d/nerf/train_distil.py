@@ -7,18 +7,16 @@ of samples stay what they are, only the appearance is asked again.
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from ov3d.common.base.errors import CorruptFileError, DataError
+from ov3d.common.base.files import hash_text
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.shapes import Float, Int64
-from ov3d.common.learning.checkpoints import Checkpoint, adam, generator_for, write_checkpoint
-from ov3d.common.learning.curves import Curves
-from ov3d.common.learning.soundness import cause_of_nan, not_finite, say_threads
+from ov3d.common.learning.checkpoints import adam, generator_for
+from ov3d.common.learning.trainer import Stage, State, Trainer, Values
 from ov3d.nerf.alignment import distribution_loss, feature_loss, relevancy_loss
 from ov3d.nerf.config import ADAM_BETAS, DistilConfig
 from ov3d.nerf.draws import draw_pixels
@@ -32,30 +30,34 @@ from ov3d.nerf.targets import PatchFeatures, Target, Targets
 from ov3d.nerf.trust import Trust
 
 CHECKPOINT_NAME = "distil.safetensors"
-CURVES_NAME = "distil.jsonl"
-STAGE = "distil"
-CURVE_EVERY = 20
-SAY_SHARE = 0.2
 FIT_PIXELS = 16384
 """Pixels that the head is fitted to in closed form before the first step."""
 CLIP_SCALE = 100.0
 """Logit scale of the encoder that the reference's temperature is for."""
 
 
-class DistilTrainer:
-    """Trains language onto a model, or goes on with it.
+class DistilStage(Stage):
+    """Trains language onto a model.
 
     Args:
         model: the trained radiance field; its appearance is changed in the joint phase.
         bank: pixels of the training views.
         targets: the teacher at them.
-        patches: DINO at them, or none: then feature distributions are not aligned.
+        patches: DINO at them; without it feature distributions are not aligned.
         config: the stage's settings.
-        folder: checkpoints and curves go there.
-        seed: of everything random.
-        progress: hears steps.
-        resume: whether a checkpoint that is there is gone on from.
+        field_key: hash of what the model was made from.
+        seed: of all random numbers.
+        progress: is told how many rays have been marched.
+
+    Attributes:
+        head: the feature head that is trained.
     """
+
+    name = "distil"
+    title = "Distilling"
+    rate_key = "distil.head_rate"
+    checkpoint_name = CHECKPOINT_NAME
+    curves_name = "distil.jsonl"
 
     def __init__(
         self,
@@ -64,17 +66,17 @@ class DistilTrainer:
         targets: Targets,
         patches: PatchFeatures | None,
         config: DistilConfig,
-        folder: Path,
         *,
+        field_key: str,
         seed: int,
         progress: Progress,
-        resume: bool = True,
     ) -> None:
         self.model, self.bank, self.targets, self.patches = model, bank, targets, patches
-        self.config, self.folder, self.seed, self.progress = config, folder, seed, progress
-        self.step = 0
-        self.curves = Curves(folder / CURVES_NAME, 0)
-        # The codes are those of the field before it was tuned, also where a run goes on in the joint phase.
+        self.config, self.seed = config, seed
+        self.steps, self.checkpoint_every = config.steps, config.checkpoint_every
+        patch_key = "" if patches is None else patches.key
+        self.made_from = hash_text(field_key, targets.key, patch_key, config.model_dump_json(), str(seed))
+        # The codes are those of the field before it was tuned, also where the joint phase is resumed.
         self.rays: RayCache = cache_rays(model, bank, progress)
         torch.manual_seed(seed + 1)
         device = model.device
@@ -86,81 +88,70 @@ class DistilTrainer:
         if config.doubt and len(targets.text) > 1:
             drawn = generator_for(seed, "trust", 0)
             self.trust = Trust(bank, self.rays, targets, patches, power=config.doubt, generator=drawn)
-        path = folder / CHECKPOINT_NAME
-        if not (resume and path.is_file() and self._loaded(path)):
-            self._fit()
-            self.optimiser = self._new_optimiser(joint=False)
 
-    @property
-    def done(self) -> bool:
-        """Whether all steps were taken."""
-        return self.step >= self.config.steps
+    def start(self) -> None:
+        """The head in closed form, to the mean of the teacher's scales: a better start than any random one."""
+        generator = generator_for(self.seed, "fit", 0)
+        pixels = self.bank.draw(min(FIT_PIXELS, len(self.bank)), generator)
+        pixels = pixels.sort().values
+        target = self.targets.at(pixels)
+        mean = torch.nn.functional.normalize(target.features.mean(1), dim=1)
+        known = target.known.nonzero()[:, 0]
+        if len(known):
+            trust = self._trust(pixels, target)[known]
+            self.head.fit(self.rays.z.index_select(0, pixels[known]).float(), mean[known], trust)
 
-    def run(self) -> FeatureHead:
-        """Train to the end.
-
-        Raises:
-            DataError: the loss is no number any more.
-        """
-        config = self.config
-        with self.progress.task("Distilling", config.steps) as task:
-            task.advance(self.step)
-            while not self.done:
-                self._one_step()
-                task.advance()
-                if self.step % config.checkpoint_every == 0 or self.done:
-                    # A checkpoint of weights that are no numbers would be worth nothing.
-                    if any(map(not_finite, (self.head, self.selection, self.model.field))):
-                        raise self._failed(self.step, {})
-                    self.write()
-        return self.head
-
-    def write(self) -> None:
-        """Write curves and a checkpoint; at the end of the stage without the optimiser, which nothing needs any more."""
-        self.curves.write()
-        metadata = {
-            "stage": STAGE,
-            "step": self.step,
-            "model": self.model.metadata(),
-            "dim": len(self.head.weight),
-            "num_scales": self.targets.num_scales,
-            "threads": torch.get_num_threads(),
-        }
+    def state(self) -> State:
+        """The model, the head and the Selection Volume."""
         modules = {"field": self.model.field, "head": self.head, "selection": self.selection}
-        optimiser = None if self.done else self.optimiser
-        write_checkpoint(self.folder / CHECKPOINT_NAME, modules, optimiser, metadata, self.model.arrays())
+        shape = {"dim": len(self.head.weight), "num_scales": self.targets.num_scales}
+        return State(modules, {"model": self.model.metadata(), **shape}, self.model.arrays())
 
-    # ------------------------------------------------------------------------------------------------------- a step
+    def optimiser(self, step: int) -> torch.optim.Adam:
+        """Adam over the head and the Selection Volume; in the joint phase also over the appearance."""
+        config, field = self.config, self.model.field
+        groups = [
+            {"params": list(self.head.parameters()) + list(self.selection.basis.parameters()), "lr": config.head_rate},
+            {"params": list(self.selection.grid.parameters()), "lr": config.selection_rate},
+        ]
+        field.requires_grad_(False)
+        if self._joint(step):
+            for module in (field.appearance_grid, field.basis, field.colour):
+                module.requires_grad_(True)
+            networks = [*field.basis.parameters(), *field.colour.parameters()]
+            groups.append({"params": list(field.appearance_grid.parameters()), "lr": config.joint_grid_rate})
+            groups.append({"params": networks, "lr": config.joint_network_rate})
+        return adam(groups, betas=ADAM_BETAS)
 
-    def _one_step(self) -> None:
-        config, step = self.config, self.step
-        joint = step >= config.joint_from
-        if step == config.joint_from and step:
-            self.optimiser = self._new_optimiser(joint=True)
-        generator = generator_for(self.seed, STAGE, step)
+    def before_step(self, trainer: Trainer) -> None:
+        """The joint phase begins with new learning rates."""
+        if trainer.step == self.config.joint_from:
+            trainer.restart_optimiser()
+
+    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, Values]:
+        """The weighted sum of `_losses` and, in the joint phase, the error of colours."""
+        config = self.config
         patches = config.patches if self.patches is not None and len(self.targets.text) > 1 else 0
         pixels, patch_starts = draw_pixels(
             self.bank, generator, rays=config.rays, patches=patches, side=config.patch_side
         )
         target = self.targets.at(pixels)
+        joint = self._joint(step)
         z, colour_error = self._look(pixels, joint=joint)
         parts = self._losses(z, pixels, patch_starts, target)
         loss = sum((weight * part for weight, part in parts.values()), config.colour_weight * colour_error)
         assert isinstance(loss, Tensor)
-        if not math.isfinite(float(loss.detach())):
-            raise self._failed(step, parts)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        self.step += 1
-        if self.step % CURVE_EVERY == 0 or self.done:
-            values = {name: float(part.detach()) for name, (_, part) in parts.items()}
-            if joint:
-                values["psnr"] = psnr(float(colour_error.detach()))
-            self.curves.add(self.step, loss=float(loss.detach()), **values)
-        if self.step % max(1, round(SAY_SHARE * config.steps)) == 0:
-            cosine = 1 - float(parts["feature"][1].detach())
-            self.progress.say(f"Step {self.step} of {config.steps}: cosine with the teacher {cosine:.3f}")
+        values: dict[str, Tensor | float] = {name: part.detach() for name, (_, part) in parts.items()}
+        if joint:
+            values["psnr"] = psnr(float(colour_error.detach()))
+        return loss, values
+
+    def note(self, values: Mapping[str, float]) -> str:
+        """How much rendered features resemble the teacher's."""
+        return f"cosine with the teacher {1 - values['feature']:.3f}"
+
+    def _joint(self, step: int) -> bool:
+        return step >= self.config.joint_from
 
     def _look(self, pixels: Int64[Tensor, " n"], *, joint: bool) -> tuple[Float[Tensor, "n z"], Float[Tensor, ""]]:
         """The codes of rays, and how far their colours are off (0 in the frozen phase, where nobody looks)."""
@@ -222,61 +213,3 @@ class DistilTrainer:
             one, other = distribution_loss(p, likeness, divergence=config.divergence, limit=config.repel_limit)
             attract, repel = attract + one, repel + other
         return attract, repel
-
-    # ---------------------------------------------------------------------------------------------- start and restart
-
-    def _fit(self) -> None:
-        """The head in closed form, to the mean of the teacher's scales: a better start than any random one."""
-        generator = generator_for(self.seed, "fit", 0)
-        pixels = self.bank.draw(min(FIT_PIXELS, len(self.bank)), generator)
-        pixels = pixels.sort().values
-        target = self.targets.at(pixels)
-        mean = torch.nn.functional.normalize(target.features.mean(1), dim=1)
-        known = target.known.nonzero()[:, 0]
-        if len(known):
-            trust = self._trust(pixels, target)[known]
-            self.head.fit(self.rays.z.index_select(0, pixels[known]).float(), mean[known], trust)
-
-    def _new_optimiser(self, *, joint: bool) -> torch.optim.Adam:
-        config, field = self.config, self.model.field
-        for parameter in field.parameters():
-            parameter.requires_grad_(False)
-        groups = [
-            {"params": list(self.head.parameters()) + list(self.selection.basis.parameters()), "lr": config.head_rate},
-            {"params": list(self.selection.grid.parameters()), "lr": config.selection_rate},
-        ]
-        if joint:
-            networks = [*field.basis.parameters(), *field.colour.parameters()]
-            groups.append({"params": list(field.appearance_grid.parameters()), "lr": config.joint_grid_rate})
-            groups.append({"params": networks, "lr": config.joint_network_rate})
-        for group in groups[2:]:
-            for parameter in group["params"]:  # type: ignore[attr-defined]
-                parameter.requires_grad_(True)
-        return adam(groups, betas=ADAM_BETAS)
-
-    def _failed(self, step: int, parts: dict[str, tuple[float, Tensor]]) -> DataError:
-        lost = [name for name, (_, part) in parts.items() if not math.isfinite(float(part.detach()))]
-        causes = [cause_of_nan(module) for module in (self.head, self.selection, self.model.field)]
-        cause = next(filter(None, causes), f"the cause is its part {', '.join(lost) or 'colour'}")
-        kept = self.folder / CHECKPOINT_NAME
-        last = f" The checkpoint before it is kept at {kept}." if kept.is_file() else ""
-        return DataError(
-            f"The loss is no number at step {step} of stage {STAGE}; {cause}.{last}",
-            f"Start a new run with smaller steps: --set distil.head_rate={self.config.head_rate / 4:g}",
-        )
-
-    def _loaded(self, path: Path) -> bool:
-        try:
-            checkpoint = Checkpoint(path)
-        except CorruptFileError as error:
-            self.progress.say(f"{error.message} Distilling from the start.")
-            return False
-        self.step = checkpoint.metadata["step"]
-        for name, module in (("field", self.model.field), ("head", self.head), ("selection", self.selection)):
-            checkpoint.load_module(name, module)
-        self.optimiser = self._new_optimiser(joint=self.step > self.config.joint_from)
-        checkpoint.load_optimiser(self.optimiser)
-        self.curves = Curves(self.folder / CURVES_NAME, self.step)
-        self.progress.say(f"Going on with distillation at step {self.step}.")
-        say_threads(checkpoint, self.progress)
-        return True

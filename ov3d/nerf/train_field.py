@@ -1,7 +1,7 @@
-"""Stage `field`: the radiance field from photographs, and depth where it was measured.
+"""Stage `field`: the radiance field from photographs, and from depth where it was measured.
 
-A step draws rays from all training views, marches them through the occupied cells, compares colours, and moves planes, lines
-and networks. At some steps the grid gets finer (resolutions are log-spaced) and the optimiser starts anew; every few steps the
+A step draws rays from all training views, marches them through the occupied cells, compares colours, and updates planes, lines
+and networks. At some steps the grid gets finer (resolutions are log-spaced) and the optimiser restarts; every few steps the
 occupied cells are found again: at first only cells that are exactly empty are left out, so nothing that may yet grow is
 cut.
 """
@@ -9,20 +9,18 @@ cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ov3d.common.base.errors import CorruptFileError, DataError
-from ov3d.common.base.progress import Progress
-from ov3d.common.learning.checkpoints import Checkpoint, adam, generator_for, write_checkpoint
-from ov3d.common.learning.curves import Curves
-from ov3d.common.learning.soundness import cause_of_nan, not_finite, say_threads
+from ov3d.common.base.errors import DataError
+from ov3d.common.base.files import hash_text
+from ov3d.common.learning.checkpoints import Checkpoint, adam, generator_for
+from ov3d.common.learning.trainer import Stage, State, Trainer, Values
 from ov3d.nerf.config import ADAM_BETAS, FieldConfig
-from ov3d.nerf.field import RadianceField, resolution_for, voxel_schedule
+from ov3d.nerf.field import RadianceField, Resolution, resolution_for, voxel_schedule
 from ov3d.nerf.losses import depth_loss, psnr, total_variation
 from ov3d.nerf.model import Model
 from ov3d.nerf.occupancy import full_occupancy
@@ -31,137 +29,101 @@ from ov3d.nerf.rendering import render_colour
 from ov3d.nerf.spaces import Space
 
 CHECKPOINT_NAME = "field.safetensors"
-CURVES_NAME = "field.jsonl"
-STAGE = "field"
-CURVE_EVERY = 20
-SAY_SHARE = 0.1
-"""Share of the steps after which the live PSNR is said."""
 FOG_SAMPLES = 200
-"""Samples a ray of a field that has learnt nothing yet, about."""
+"""Samples per ray, about, before the field has learnt anything."""
 DEPTH_MARGIN = 4.0
-"""The air before a measured surface ends so many steps before it."""
+"""Space counts as empty up to so many steps before a measured surface."""
 SHRINK_MARGIN = 0.02
+"""Share of the box that is kept around what is occupied."""
 
 
-class FieldTrainer:
-    """Trains a model, or goes on with one.
+class FieldStage(Stage):
+    """Trains a radiance field.
 
     Args:
         bank: pixels of the training views.
         space: where the field lives.
         config: the stage's settings.
-        folder: checkpoints and curves go there.
-        seed: of everything random.
-        progress: hears steps and live PSNR.
+        seed: of all random numbers.
         device: where tensors live.
-        resume: whether a checkpoint that is there is gone on from.
+        look: called every `view_every` steps with the model and the step.
+
+    Attributes:
+        model: what is trained; there once a `Trainer` has the stage.
     """
+
+    name = "field"
+    title = "Training the radiance field"
+    rate_key = "field.grid_rate"
+    checkpoint_name = CHECKPOINT_NAME
+    curves_name = "field.jsonl"
+    note_share = 0.1
+    model: Model
 
     def __init__(
         self,
         bank: PixelBank,
         space: Space,
         config: FieldConfig,
-        folder: Path,
         *,
         seed: int,
-        progress: Progress,
         device: torch.device,
-        resume: bool = True,
+        look: Callable[[Model, int], None] | None = None,
     ) -> None:
-        self.bank, self.config, self.folder, self.seed = bank, config, folder, seed
-        self.progress, self.device = progress, device
-        self.step = 0
-        self.curves = Curves(folder / CURVES_NAME, 0)
-        self._recent = float("nan")
-        self._samples_a_ray = float(FOG_SAMPLES)
-        path = folder / CHECKPOINT_NAME
-        if resume and path.is_file() and self._loaded(path):
-            return
-        torch.manual_seed(seed)
+        self.bank, self.space, self.config, self.seed = bank, space, config, seed
+        self.device, self.look = device, look
+        self.steps, self.checkpoint_every = config.steps, config.checkpoint_every
+        self.made_from = hash_text(bank.key, space.key, config.model_dump_json(), str(seed))
+        self._recent_error = float("nan")
+        self._samples_per_ray = float(FOG_SAMPLES)
+
+    def start(self) -> None:
+        """A field of noise in which every cell is occupied."""
+        config = self.config
+        torch.manual_seed(self.seed)
         field = RadianceField(
-            resolution_for(config.first_voxels, torch.from_numpy(space.size)),
+            resolution_for(config.first_voxels, torch.from_numpy(self.space.size)),
             density_ranks=config.density_ranks,
             appearance_ranks=config.appearance_ranks,
             width=config.colour_width,
-            generator=generator_for(seed, "start", 0),
-        ).to(device)
-        occupancy, background = full_occupancy(field.resolution, device), float(config.white_share >= 0.5)
-        self.model = Model(field, space, occupancy, config.step_ratio, background)
-        self.optimiser = self._new_optimiser()
+            generator=generator_for(self.seed, "start", 0),
+        ).to(self.device)
+        occupancy, background = full_occupancy(field.resolution, self.device), float(config.white_share >= 0.5)
+        self.model = Model(field, self.space, occupancy, config.step_ratio, background)
 
-    @property
-    def done(self) -> bool:
-        """Whether all steps were taken."""
-        return self.step >= self.config.steps
+    def state(self) -> State:
+        """The field, its model, and the running means."""
+        running = [self._recent_error.hex(), self._samples_per_ray.hex()]  # every bit of them, and NaN
+        metadata = {"model": self.model.metadata(), "running": running}
+        return State({"field": self.model.field}, metadata, self.model.arrays())
 
-    def run(self, look: Callable[[Model, int], None] | None = None) -> Model:
-        """Train to the end.
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take the model and the running means from a checkpoint."""
+        self._recent_error, self._samples_per_ray = map(float.fromhex, checkpoint.metadata["running"])
+        self.model = Model.from_checkpoint(checkpoint, self.device)
 
-        Args:
-            look: called every `view_every` steps with the model and the step.
+    def optimiser(self, step: int) -> torch.optim.Adam:
+        """Adam over the grids and, with another rate, the networks."""
+        field, config = self.model.field, self.config
+        grids = [*field.density_grid.parameters(), *field.appearance_grid.parameters()]
+        networks = [*field.basis.parameters(), *field.colour.parameters()]
+        groups = [{"params": grids, "lr": config.grid_rate}, {"params": networks, "lr": config.network_rate}]
+        return adam(groups, betas=ADAM_BETAS)
 
-        Raises:
-            DataError: the loss is no number any more, or every cell became empty.
-        """
-        config = self.config
-        with self.progress.task("Training the radiance field", config.steps) as task:
-            task.advance(self.step)
-            while not self.done:
-                self._one_step()
-                task.advance()
-                if look is not None and config.view_every and self.step % config.view_every == 0:
-                    look(self.model, self.step)
-                if self.step % config.checkpoint_every == 0 or self.done:
-                    self._check(self.step)
-                    self.write()
-        return self.model
+    def decay(self, step: int) -> float:
+        """Falls exponentially, to `rate_decay` at the end."""
+        return self.config.rate_decay ** (step / self.steps)
 
-    def write(self) -> None:
-        """Write curves and a checkpoint; at the end of the stage without the optimiser, which nothing needs any more."""
-        self.curves.write()
-        metadata = {"stage": STAGE, "step": self.step, "model": self.model.metadata()}
-        metadata["threads"] = torch.get_num_threads()
-        metadata["running"] = [self._recent.hex(), self._samples_a_ray.hex()]  # every bit of them, and NaN
-        optimiser = None if self.done else self.optimiser
-        write_checkpoint(
-            self.folder / CHECKPOINT_NAME, {"field": self.model.field}, optimiser, metadata, self.model.arrays()
-        )
-
-    # ------------------------------------------------------------------------------------------------------- a step
-
-    def _one_step(self) -> None:
-        config, step = self.config, self.step
-        self._prepare(step)
-        rate = config.rate_decay ** (step / config.steps)
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["initial"] * rate
-        colour_error, loss = self._loss(step)
-        if not math.isfinite(float(loss.detach())):
-            raise self._failed(step)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        self.step += 1
-        before = self._recent if math.isfinite(self._recent) else colour_error
-        self._recent = 0.95 * before + 0.05 * colour_error
-        if self.step % CURVE_EVERY == 0 or self.done:
-            self.curves.add(
-                self.step, loss=float(loss.detach()), psnr=psnr(self._recent), occupied=self.model.occupancy.share
-            )
-        if self.step % max(1, round(SAY_SHARE * config.steps)) == 0:
-            self.progress.say(f"Step {self.step} of {config.steps}: training PSNR {psnr(self._recent):.1f} dB")
-
-    def _loss(self, step: int) -> tuple[float, Tensor]:
+    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, Values]:
+        """Squared error of colours, error of depths, and total variation, over random rays."""
         config, model = self.config, self.model
-        generator = generator_for(self.seed, STAGE, step)
-        count = max(1, min(config.rays, int(config.samples / self._samples_a_ray)))
+        count = max(1, min(config.rays, int(config.samples / self._samples_per_ray)))
         pixels = self.bank.pixels(self.bank.draw(count, generator))
         jitter = torch.rand(count, generator=generator).to(self.device)
         background = float(torch.rand(1, generator=generator) < config.white_share)
         lines = model.lines(pixels.origin, pixels.direction)
         seen = model.see(lines, jitter)
-        self._samples_a_ray = 0.8 * self._samples_a_ray + 0.2 * max(len(seen.samples) / count, 1.0)
+        self._samples_per_ray = 0.8 * self._samples_per_ray + 0.2 * max(len(seen.samples) / count, 1.0)
         colour = render_colour(model.field, seen, pixels.direction, background)
         error = (colour - pixels.colour).square().mean()
         loss = error
@@ -176,24 +138,22 @@ class FieldTrainer:
             ):
                 if weight:
                     loss = loss + weight * config.tv_every * total_variation(grid)
-        return float(error.detach()), loss
+        return loss, {"psnr": self._recent_psnr(float(error.detach())), "occupied": model.occupancy.share}
 
-    # ---------------------------------------------------------------------------------------- what happens between steps
-
-    def _prepare(self, step: int) -> None:
-        """Finer grids, a smaller box, occupied cells: whatever is due before a step."""
-        config, model = self.config, self.model
+    def before_step(self, trainer: Trainer) -> None:
+        """A finer grid, a smaller box, occupied cells: whatever is due."""
+        config, model, step = self.config, self.model, trainer.step
         due = step % config.occupancy_every == 0
         if step in config.upsample_at:
             times = config.upsample_at.index(step)
             voxels = voxel_schedule(config.first_voxels, config.last_voxels, len(config.upsample_at))[times]
-            self._resample(resolution_for(voxels, torch.from_numpy(model.space.size)), np.zeros(3), np.ones(3))
+            self._resample(resolution_for(voxels, torch.from_numpy(model.space.size)), np.zeros(3), np.ones(3), trainer)
             due = True
         if step == config.shrink_at:
-            self._shrink()
+            self._shrink(trainer)
             due = True
         if due and step:
-            self._check(step)  # a cell whose density is no number would count as empty
+            trainer.check_weights()  # a cell whose density is NaN would count as empty
             model.look_for_occupied(config.occupancy_threshold if step >= config.occupancy_from else 0.0)
             if not model.occupancy.cells.any():
                 raise DataError(
@@ -202,66 +162,37 @@ class FieldTrainer:
                     "--set space=contraction",
                 )
 
-    def _shrink(self) -> None:
+    def after_step(self, trainer: Trainer) -> Values:
+        """Look at a view, where it is due."""
+        if self.look is not None and self.config.view_every and trainer.step % self.config.view_every == 0:
+            self.look(self.model, trainer.step)
+        return {}
+
+    def note(self, values: Mapping[str, float]) -> str:
+        """How well the last rays were rendered."""
+        return f"training PSNR {values['psnr']:.1f} dB"
+
+    def _recent_psnr(self, error: float) -> float:
+        """PSNR of a running mean of the colours' error, which a new one is added to."""
+        before = self._recent_error if math.isfinite(self._recent_error) else error
+        self._recent_error = 0.95 * before + 0.05 * error
+        return psnr(self._recent_error)
+
+    def _shrink(self, trainer: Trainer) -> None:
         """Put the whole resolution into the box of what is occupied."""
         self.model.look_for_occupied(self.config.occupancy_threshold)
         bounds = self.model.occupancy.bounds()
         if bounds is None:
-            return  # `_prepare` says so
+            return  # `before_step` raises
         low, high = (bound.double().cpu().numpy() for bound in bounds)
         low, high = np.maximum(low - SHRINK_MARGIN, 0), np.minimum(high + SHRINK_MARGIN, 1)
         space = self.model.space
         smaller = space.shrunk(space.low + low * space.size, space.low + high * space.size)
         resolution = resolution_for(math.prod(self.model.field.resolution), torch.from_numpy(smaller.size))
         self.model.space = smaller
-        self._resample(resolution, low, high)
+        self._resample(resolution, low, high, trainer)
 
-    def _resample(self, resolution: tuple[int, int, int], low: np.ndarray, high: np.ndarray) -> None:
+    def _resample(self, resolution: Resolution, low: np.ndarray, high: np.ndarray, trainer: Trainer) -> None:
         corners = [torch.from_numpy(corner).float().to(self.device) for corner in (low, high)]
         self.model.field.resample(resolution, corners[0], corners[1])
-        self.optimiser = self._new_optimiser()
-
-    def _new_optimiser(self) -> torch.optim.Adam:
-        field, config = self.model.field, self.config
-        grids = [*field.density_grid.parameters(), *field.appearance_grid.parameters()]
-        networks = [*field.basis.parameters(), *field.colour.parameters()]
-        return adam(
-            [
-                {"params": grids, "lr": config.grid_rate, "initial": config.grid_rate},
-                {"params": networks, "lr": config.network_rate, "initial": config.network_rate},
-            ],
-            betas=ADAM_BETAS,
-        )
-
-    def _check(self, step: int) -> None:
-        """See that all weights are numbers: a checkpoint of others would be worth nothing."""
-        if not_finite(self.model.field):
-            raise self._failed(step)
-
-    def _failed(self, step: int) -> DataError:
-        cause = cause_of_nan(self.model.field) or "a ray composites to no number"
-        kept = self.folder / CHECKPOINT_NAME
-        last = f" The checkpoint before it is kept at {kept}." if kept.is_file() else ""
-        return DataError(
-            f"The loss is no number at step {step} of stage {STAGE}; {cause}.{last}",
-            f"Start a new run with smaller steps: --set field.grid_rate={self.config.grid_rate / 4:g}",
-        )
-
-    # --------------------------------------------------------------------------------------------------- checkpoints
-
-    def _loaded(self, path: Path) -> bool:
-        try:
-            checkpoint = Checkpoint(path)
-        except CorruptFileError as error:
-            self.progress.say(f"{error.message} Training from the start.")
-            return False
-        self.step = checkpoint.metadata["step"]
-        self._recent, self._samples_a_ray = (float.fromhex(text) for text in checkpoint.metadata["running"])
-        self.model = Model.from_checkpoint(checkpoint, self.device)
-        self.optimiser = self._new_optimiser()
-        checkpoint.load_optimiser(self.optimiser)
-        self.curves = Curves(self.folder / CURVES_NAME, self.step)
-        if self.step and not self.done:
-            self.progress.say(f"Going on with the radiance field at step {self.step}.")
-            say_threads(checkpoint, self.progress)
-        return True
+        trainer.restart_optimiser()

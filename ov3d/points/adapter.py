@@ -1,10 +1,10 @@
-"""Stage `specialise`: an affine map of features that tells the trained classes apart (ESS).
+"""Stage `specialise`: an affine map of features that separates the trained classes (ESS).
 
     A(x) = (1 - a) (W2 W1 x + b) + a x,    logits = s A(x) T^t                                                  (1)
 
-with T the text vectors, which stay as they are, and a = 0.05. There is no activation, so A is one affine map. Features are
+with T the text vectors, which stay as they are, and a = 0.05. Without an activation, A is one affine map. Features are
 codes, x = B^t c, and every product of (1) is taken in the narrower space: W1 B^t and T W2 are small matrices, so a step never
-makes a row of the encoder's width.
+builds a row of the encoder's width.
 
 The loss is the cross-entropy to the pseudo labels. What A gains on the trained classes it loses on other words.
 
@@ -16,23 +16,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ov3d.common.base.progress import Progress
+from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Float, Float32
+from ov3d.common.learning.checkpoints import adam
+from ov3d.common.learning.trainer import Stage, State, Values
 from ov3d.common.scenes.scene import IGNORE
 from ov3d.points.config import SpecialiseConfig
 from ov3d.points.material import Rooms
-from ov3d.points.steps import StageTrainer, num_steps, scenes_of_step, steps_per_epoch
+from ov3d.points.steps import num_steps, scenes_of_step, steps_per_epoch
 
-STAGE = "specialise"
 HIDDEN_SHARE = 4
-"""The hidden width is the encoder's over this."""
+"""The hidden width is the encoder's width divided by this."""
 
 
 class Adapter(nn.Module):
@@ -41,7 +41,7 @@ class Adapter(nn.Module):
     Args:
         dim: width of the encoder.
         residual: a of equation (1).
-        generator: of the start values, uniform in +-1 / sqrt(inputs).
+        generator: for the initial values, uniform in +-1 / sqrt(inputs).
     """
 
     def __init__(self, dim: int, residual: float, generator: torch.Generator | None = None) -> None:
@@ -92,21 +92,25 @@ class Affine:
         return np.concatenate([rows, self.offset[None]]).astype(np.float32)
 
 
-class AdapterTrainer(StageTrainer):
+class AdapterStage(Stage):
     """Trains the adapter on the pseudo labels of all rooms.
 
     Args:
-        rooms: what it learns from.
+        rooms: training data.
         text: unit vectors of the vocabulary.
         config: the stage's settings.
         logit_scale: s of equation (1).
-        folder, seed, progress, resume: as in `StageTrainer`.
+        seed: of all random numbers.
         device: where tensors live.
+
+    Attributes:
+        adapter: what is trained.
     """
 
+    name = "specialise"
     title = "Specialising features"
     rate_key = "specialise.rate"
-    module: Adapter
+    curve_every = 5
 
     def __init__(
         self,
@@ -115,42 +119,37 @@ class AdapterTrainer(StageTrainer):
         config: SpecialiseConfig,
         logit_scale: float,
         *,
-        made_from: str,
-        folder: Path,
         seed: int,
-        progress: Progress,
         device: torch.device,
-        resume: bool = True,
     ) -> None:
-        self.rooms, self.config, self.device = rooms, config, device
+        self.rooms, self.config, self.seed, self.device = rooms, config, seed, device
+        self.steps, self.checkpoint_every = num_steps(config, len(rooms)), config.checkpoint_every
+        self.made_from = hash_text(rooms.key(), config.model_dump_json(), str(seed))
         self.scale = logit_scale
         self.text = torch.from_numpy(np.ascontiguousarray(text)).to(device)
         self.weights: Tensor | None = None
         if config.balance:
             self.weights = torch.from_numpy(rooms.class_weights(len(text), config.balance)).to(device)
-        generator = torch.Generator().manual_seed(seed)
-        super().__init__(
-            STAGE,
-            Adapter(text.shape[1], config.residual, generator).to(device),
-            steps=num_steps(config, len(rooms)),
-            checkpoint_every=config.checkpoint_every,
-            made_from=made_from,
-            folder=folder,
-            seed=seed,
-            progress=progress,
-            resume=resume,
-        )
+        self.adapter = Adapter(text.shape[1], config.residual, torch.Generator().manual_seed(seed)).to(device)
 
-    def rate(self, step: int) -> float:
-        """Falls every so many epochs."""
+    def state(self) -> State:
+        """The adapter."""
+        return State({"network": self.adapter})
+
+    def optimiser(self, step: int) -> torch.optim.Adam:
+        """Adam over the adapter."""
+        return adam([{"params": list(self.adapter.parameters()), "lr": self.config.rate}])
+
+    def decay(self, step: int) -> float:
+        """Decays every `decay_every` epochs."""
         epoch = step // steps_per_epoch(len(self.rooms), self.config.batch)
-        return self.config.rate * self.config.rate_decay ** (epoch // self.config.decay_every)
+        return self.config.rate_decay ** (epoch // self.config.decay_every)
 
-    def loss(self, step: int, generator: torch.Generator) -> Tensor:
-        """Cross-entropy over the drawn points of the step's scenes."""
-        scenes = scenes_of_step(self.seed, self.stage, step, len(self.rooms), self.config.batch)
+    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, Values]:
+        """Cross-entropy over points drawn from the step's scenes."""
+        scenes = scenes_of_step(self.seed, self.name, step, len(self.rooms), self.config.batch)
         logits, labels = zip(*(self._answers(idx, generator) for idx in scenes), strict=True)
-        return cross_entropy(self.scale * torch.cat(logits), torch.cat(labels), self.weights)
+        return cross_entropy(self.scale * torch.cat(logits), torch.cat(labels), self.weights), {}
 
     def _answers(self, idx: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         room = self.rooms[idx]
@@ -158,7 +157,7 @@ class AdapterTrainer(StageTrainer):
         drawn = rows[torch.randint(len(rows), (min(self.config.points, len(rows)),), generator=generator).numpy()]
         code = torch.from_numpy(room.lifted.code[drawn].astype(np.float32)).to(self.device)
         labels = torch.from_numpy(room.pseudo.labels[drawn].astype(np.int64)).to(self.device)
-        return self.module.logits(code, self._basis(room.lifted.basis), self.text), labels
+        return self.adapter.logits(code, self._basis(room.lifted.basis), self.text), labels
 
     def _basis(self, basis: Float32[Array, "r d"] | None) -> Float[Tensor, "r d"]:
         if basis is None:

@@ -39,7 +39,7 @@ from ov3d.points.stages.specialise import bake_scenes, load_affine, specialise
 
 
 class PointsBackend(Backend):
-    """Fuses 2D features onto points, and teaches them to a 3D network."""
+    """Fuses 2D features onto points, and trains a 3D network on them."""
 
     name = "points"
     stages = STAGES
@@ -60,8 +60,8 @@ class PointsBackend(Backend):
         """Fuse every scene of the source, then learn from all of them together; see `Backend.train`.
 
         Raises:
-            UsageError: the folder holds a run with other settings, or there are no class names to learn.
-            DataError: a scene cannot be fused or has no scene-level labels, or there is no scene.
+            UsageError: the folder holds a run with other settings, or class names to learn are missing.
+            DataError: the source is empty, or a scene cannot be fused or lacks scene-level labels.
         """
         begun = begin_run(self.name, source, config, run=run, device=device, progress=progress, options=options)
         _check_validation(config.validation, tuple(source.ids))
@@ -76,7 +76,7 @@ class PointsBackend(Backend):
         return finish_run(begun, learnt)
 
     def estimate(self, source: SceneSource, config: PointsConfig, *, device: torch.device) -> list[Estimate]:
-        """About what `train` would take; see `Backend.estimate`."""
+        """Estimate what `train` would take; see `Backend.estimate`."""
         teacher = teacher_of(config, device)
         found, num_training = [], max(len(source) - len(config.validation), 1)
         for idx in range(len(source)):
@@ -89,8 +89,8 @@ class PointsBackend(Backend):
         return found
 
     def scores(self, run: Run, scene: str, text: Float[Array, "k d"]) -> Float32[Array, "n k"]:
-        """Raw scores of all points for unit text vectors, from the lifted features or, where there is one, the 3D network; 0
-        for points that no camera saw, if it needs cameras."""
+        """Raw scores of all points for unit text vectors: of the 3D network, if the run has one, else of the lifted features,
+        which are 0 for points that no camera saw."""
         config = config_of(run, PointsConfig)
         index_file = index_path(run, scene)
         if index_file.name == GUIDED_NAME:
@@ -120,7 +120,7 @@ class PointsBackend(Backend):
         protocol: str | None = None,
         ensemble: bool = False,
     ) -> RunReport:
-        """Compare a run's answers on a scene with its truth, by the one protocol; see `evaluate_points`."""
+        """Compare a run's answers on a scene with its truth, by the only protocol; see `evaluate_points`."""
         listener: Progress = progress or Silent()
         config = config_of(run, PointsConfig)
         teacher = teacher_of(config, device)
@@ -161,7 +161,7 @@ def _learn(lesson: Lesson) -> None:
 
 
 def _finish_learning(lesson: Lesson, affine: Affine) -> None:
-    """The last stages: those that leave an index of what was learnt."""
+    """The last stages: those that write an index of what was learnt."""
     config, answers, learnt = lesson.run.config, lesson.answers, lesson.learnt
     if "guide" in config.stages:
         with learnt.timed("guide"):
@@ -174,6 +174,6 @@ def _finish_learning(lesson: Lesson, affine: Affine) -> None:
 def _check_validation(validation: tuple[str, ...], ids: tuple[str, ...]) -> None:
     for name in validation:
         if name not in ids:
-            raise UsageError(f"There is no scene {name!r} to validate on.", did_you_mean(name, ids))
+            raise UsageError(f"Validation scene {name!r} does not exist.", did_you_mean(name, ids))
     if not set(ids) - set(validation):
-        raise DataError("All scenes are validation scenes: there is none to train on.", "Name fewer in validation.")
+        raise DataError("All scenes are validation scenes, so none are left to train on.", "List fewer in validation.")

@@ -1,16 +1,16 @@
 """Baking: what the learning stages say about a scene's points, as an index that NumPy can ask.
 
 After `specialise` a seen point answers with A(x), after `guide` every point with the 3D network's vector of its voxel: points
-of one voxel share a code. Photographs play no part any more.
+of one voxel share a code. Photographs are no longer used.
 
-Training moves the scores, so the encoder's presence threshold fits no more. Another one is taken from the training scenes: for
-each of them and each trained class, the score that an object of that class would be found by,
+Training changes the scores, so the encoder's presence threshold no longer fits. A new one is taken from the training scenes:
+for each scene and trained class, the score at which an object of that class would be found,
 
     p = the 99.9th percentile of the scores of the class over the points of the scene                           (1)
 
-should reach the threshold where the scene is said to have the class, and not where it is said not to; of all thresholds, the
-one that balances both kinds of mistakes is taken, in the middle of the gap. Where no scene lacks a class, the threshold lies
-half way between what points score for their own pseudo label and for the best other class, medians over points.
+should reach the threshold exactly where the scene's labels list the class; of all thresholds, the one that balances both
+kinds of mistakes is taken, in the middle of the gap. If no scene lacks a class, the threshold is half way between the
+scores of points for their own pseudo label and for the best other class, medians over points.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SPECIALISED_NAME = "specialised.safetensors"
 GUIDED_NAME = "guided.safetensors"
 PEAK = 99.9
 SPECIALISED_FACT = "specialised"
-"""The fact that says whether features were specialised: it costs other words than the trained ones."""
+"""The fact that records whether features were specialised, which lowers the quality of prompts outside the classes."""
 
 
 def specialised_features(lifted: LiftedFeatures, affine: Affine) -> Float32[Array, "v d"]:
@@ -82,12 +82,12 @@ def bake_specialised(
 
 
 def bake_guided(folder: Path, network: PointNetwork, facts: Mapping[str, Any]) -> Path:
-    """Write the index of what the network says of a scene's points, from their positions and colours alone.
+    """Write the index of the network's features of a scene's points, from their positions and colours alone.
 
     Args:
         folder: of the scene in the run.
         network: trained, with a threshold that fits.
-        facts: what else the index should state.
+        facts: further facts for the index.
     """
     fused = read_index(folder / INDEX_NAME)
     codes, voxel = network.codes(upright(fused.xyz, fused.world.up), fused.rgb)
@@ -117,11 +117,11 @@ def calibrated(card: EncoderCard, threshold: float) -> EncoderCard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """What a training scene says about thresholds.
+    """A training scene's evidence for the threshold.
 
     Attributes:
         peaks: p of equation (1) for each class.
-        present: which classes the scene is said to have.
+        present: which classes the scene's labels list.
         own: median score of points for their own pseudo label.
         other: median of their best score for another class.
     """
@@ -133,7 +133,7 @@ class Scored:
 
 
 def scored(scores: Float[Array, "n k"], pseudo: PseudoLabels, point_row: Int32[Array, " v"]) -> Scored:
-    """What a scene says about thresholds.
+    """A scene's evidence for the threshold.
 
     Args:
         scores: of all its points for the trained classes.
@@ -151,7 +151,7 @@ def scored(scores: Float[Array, "n k"], pseudo: PseudoLabels, point_row: Int32[A
 
 
 def presence_threshold(scenes: Sequence[Scored]) -> float:
-    """The threshold that tells present classes from absent ones best: of those with the least sum of the shares of missed and
+    """The threshold that best separates present from absent classes: of those with the least sum of the shares of missed and
     of invented classes, the middle of the widest gap."""
     values = np.concatenate([scene.peaks for scene in scenes])
     present = np.concatenate([scene.present for scene in scenes])

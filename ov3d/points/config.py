@@ -1,7 +1,7 @@
 """Configuration of the points backend; every field is a key of its YAML file and of `--set`.
 
-The preset `zero-shot`, the default, fuses features and learns nothing. The others add the stages that train a 3D network:
-`cpu` in minutes on a laptop, `gpu` with what a graphics card gives in about the same time, `paper` with 3DSS-VLG's numbers.
+The preset `zero-shot`, the default, fuses features without training. The others add the stages that train a 3D network:
+`cpu` in minutes on a laptop, `gpu` on a graphics card in about the same time, `paper` with the numbers of 3DSS-VLG.
 """
 
 from __future__ import annotations
@@ -21,101 +21,101 @@ STAGES = ("fuse", "pseudo-label", "specialise", "guide")
 
 
 class PseudoConfig(Config):
-    """Stage `pseudo-label`: a class for every seen point, out of those that its scene is said to have."""
+    """Stage `pseudo-label`: a class for every seen point, chosen from its scene's classes."""
 
     top_share: float = Field(default=1.0, gt=0, le=1)
-    """Share of each class's points of a scene that keep their label, those with the highest scores; 1 keeps all."""
+    """Fraction of each class's points in a scene that keep their label, highest scores first; 1 keeps all."""
     superpoints: bool = False
-    """Whether labels are spread over pieces of surface that geometry holds together, by majority."""
+    """Whether labels are spread over geometric superpoints by majority vote."""
 
 
 class SpecialiseConfig(Config):
-    """Stage `specialise`: an affine map of features that tells the trained classes apart (ESS)."""
+    """Stage `specialise`: an affine map of features that separates the trained classes (ESS)."""
 
     enabled: bool = True
-    """Whether features are specialised; without, they guide as they are, and other prompts are answered as well as ever."""
+    """Whether features are specialised; if not, `guide` learns them unchanged and other prompts lose nothing."""
     steps: int = Field(default=180, ge=1)
-    """Steps of training."""
+    """Training steps."""
     epochs: int | None = Field(default=None, ge=1)
-    """Times that every scene is seen, in place of a number of steps."""
+    """Number of passes over all scenes, instead of a number of steps."""
     batch: int = Field(default=4, ge=1)
-    """Scenes a step."""
+    """Scenes per step."""
     points: int = Field(default=40_000, ge=1)
-    """Points drawn of a scene, at most."""
+    """Maximum points drawn per scene."""
     rate: float = Field(default=3e-3, gt=0)
     """Learning rate of Adam."""
     rate_decay: float = Field(default=0.7, gt=0, le=1)
-    """Factor on the rate every `decay_every` epochs."""
+    """The learning rate is multiplied by this every `decay_every` epochs."""
     decay_every: int = Field(default=20, ge=1)
-    """Epochs between two falls of the rate."""
+    """Epochs between decays of the learning rate."""
     residual: float = Field(default=0.05, ge=0, le=1)
-    """Share of the feature itself in the specialised one."""
+    """Share of the original feature in the specialised one."""
     balance: float = Field(default=0.0, ge=0, le=1)
-    """Points weigh as the share of their pseudo label among all points to minus this power; the paper's 0 takes all alike."""
+    """Class-balance exponent p: a point's weight = (frequency of its pseudo label)^-p; 0, as in the paper, disables it."""
     scale: float | None = Field(default=1.0, gt=0)
-    """Factor on the logits; the paper has none (1), none takes the encoder's own."""
+    """Factor on the logits: 1 as in the paper; `None` uses the encoder's logit scale."""
     checkpoint_every: int = Field(default=50, ge=1)
-    """Steps between two checkpoints."""
+    """Steps between checkpoints."""
 
 
 class GuideConfig(Config):
     """Stage `guide`: a sparse U-Net learns the features of points from their neighbourhood (ESGS)."""
 
     voxel_size: float = Field(default=0.08, gt=0)
-    """Side of the network's voxels, scene units."""
+    """Voxel size of the network, scene units."""
     stem_dim: int = Field(default=16, ge=1)
     """Channels after the first convolution."""
     stem_size: int = Field(default=3, ge=1)
-    """Side of the first kernel, odd."""
+    """Kernel size of the first convolution, odd."""
     down: tuple[int, ...] = (32, 48, 64, 96)
     """Channels of the levels on the way down."""
     up: tuple[int, ...] = (32, 48, 64, 64)
-    """Channels of the levels on the way up, the finest first."""
+    """Channels of the levels on the way up, finest first."""
     blocks: int = Field(default=1, ge=1)
-    """Residual blocks a level, each way."""
+    """Residual blocks per level, each way."""
     steps: int = Field(default=960, ge=1)
-    """Steps of training."""
+    """Training steps."""
     epochs: int | None = Field(default=None, ge=1)
-    """Times that every scene is seen, in place of a number of steps."""
+    """Number of passes over all scenes, instead of a number of steps."""
     batch: int = Field(default=1, ge=1)
-    """Scenes a step."""
+    """Scenes per step."""
     crop: float | None = Field(default=None, gt=0)
-    """Side of a random square column of a scene that a step sees, scene units; none takes it whole."""
+    """Side of the random square column cropped from a scene per step, scene units; `None` uses the whole scene."""
     focus: float = Field(default=0.0, ge=0, le=1)
-    """Share of crops around a point of a class drawn among the scene's, all alike; the others are around any point."""
+    """Fraction of crops centred on a point of a class drawn uniformly from the scene's; the rest, on any point."""
     rate: float = Field(default=5e-3, gt=0)
     """Learning rate of Adam at the start."""
     power: float = Field(default=0.9, ge=0)
     """The rate falls as (1 - step / steps) to this power."""
     agreement: float = Field(default=16.0, ge=0)
-    """Points weigh as the agreement of their views to this power; the paper's 0 takes all alike."""
+    """Exponent p: a point's weight = (agreement of its views)^p; 0, as in the paper, weights all equally."""
     corroboration: float = Field(default=6.0, ge=0)
-    """Points that v views see weigh as v / (v + 1) to this power: nobody has confirmed what one view says. The paper's 0 takes
-    all alike."""
+    """Exponent p: the weight of a point seen by v views = (v / (v + 1))^p, since nothing confirms a single view. 0, as in the
+    paper, weights all equally."""
     balance: float = Field(default=0.33, ge=0, le=1)
-    """Points weigh as the share of their pseudo label among all points to minus this power; the paper's 0 takes all alike."""
+    """Class-balance exponent p: a point's weight = (frequency of its pseudo label)^-p; 0, as in the paper, disables it."""
     label_weight: float = Field(default=1.0, ge=0)
-    """Weight of the cross-entropy to the pseudo labels beside the distance of features; the paper's is 0."""
+    """Weight of the cross-entropy with the pseudo labels, added to the feature distance; 0 in the paper."""
     statistics: Literal["scan", "training"] = "scan"
-    """What the trained network normalises by: the statistics of the scan that it is asked about, as a step of training does by
-    its scenes', or those of the training. The paper's are the training's."""
+    """Statistics that the trained network normalises with: those of the scan it labels, just as a training step uses those of
+    its scenes, or (`training`, as in the paper) averages over training."""
     settle: int = Field(default=16, ge=0)
-    """Whole scenes from which the normalisation's statistics are taken anew at the end; the paper's 0 keeps running ones."""
+    """Whole scenes used to recompute the normalisation statistics at the end; 0, as in the paper, keeps running ones."""
     bf16: bool = False
-    """Whether convolutions run in bf16, on devices that multiply it."""
+    """Whether convolutions run in bf16, on devices that support it."""
     augment: AugmentConfig = AugmentConfig()
-    """How a scene is changed before a step."""
+    """Augmentation of a scene before each step."""
     select: Literal["last", "best"] = "last"
-    """Which network is kept: that of the last epoch, or the best on the validation scenes by their true labels."""
+    """Which network is kept: the one of the last epoch, or the best on the validation scenes by their true labels."""
     validate_every: int = Field(default=5, ge=1)
-    """Epochs between two looks at the validation scenes."""
+    """Epochs between evaluations on the validation scenes."""
     checkpoint_every: int = Field(default=60, ge=1)
-    """Steps between two checkpoints."""
+    """Steps between checkpoints."""
 
     @model_validator(mode="after")
     def _fits(self) -> GuideConfig:
         if len(self.down) != len(self.up):
-            raise ValueError("guide.down and guide.up must be as long as each other")
+            raise ValueError("guide.down and guide.up must have the same length")
         if self.stem_size % 2 == 0:
             raise ValueError("guide.stem_size must be odd")
         return self
@@ -164,7 +164,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""What a preset sets apart from the defaults, which are `cpu`'s."""
+"""Values of each preset that differ from the defaults, which are those of `cpu`."""
 
 
 class PointsConfig(RunConfig):
@@ -174,25 +174,25 @@ class PointsConfig(RunConfig):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = PRESETS
 
     preset: str = "zero-shot"
-    """Where the values come from that are not given."""
+    """Preset that supplies all values not given."""
     voxel_size: float | None = Field(default=None, gt=0)
-    """Side of the voxels that a cloud made from depth is thinned to, scene units; by default the scene decides."""
+    """Voxel size to which a cloud made from depth is thinned, scene units; by default chosen from the scene."""
     basis: BasisConfig = BasisConfig()
-    """In how few numbers lifted features are kept."""
+    """Low-rank basis in which lifted features are stored."""
     lifted: Path | None = None
-    """Another run: its lifted features are taken over where they fit, and its basis codes the others; by default all features
+    """Another run whose lifted features are reused where they fit, and whose basis encodes the others; by default all features
     are lifted."""
     score: Literal["mean", "cosine"] = "mean"
-    """What a fused point's score is: the mean of its views' cosines (disagreement lowers it) or the cosine of their mean."""
+    """Score of a fused point: the mean of its views' cosines (disagreement lowers it) or the cosine of their mean."""
     score_tolerance: float = Field(default=1e-3, gt=0, lt=1)
-    """Largest change of a score that the index's low-rank basis may make."""
+    """Largest change of a score that the index's low-rank basis may cause."""
     labels: Path | None = None
-    """Which classes are in which scene: a text file, a folder of them or a YAML; by default labels.txt beside a scene, else
-    its true labels."""
+    """Which classes are in which scene: a text file, a folder of text files or a YAML file; by default labels.txt beside a
+    scene, else the classes of its true labels."""
     classes: tuple[str, ...] = ()
-    """Class names to learn; by default those that the scenes are said to have."""
+    """Class names to learn; by default all classes listed for the scenes."""
     validation: tuple[str, ...] = ()
-    """Names of scenes that are kept out of training; their index comes from the network alone."""
+    """Names of scenes kept out of training; their index comes from the network alone."""
     pseudo: PseudoConfig = PseudoConfig()
     """Pseudo labels."""
     specialise: SpecialiseConfig = SpecialiseConfig()

@@ -1,11 +1,11 @@
-"""2D-3D ensemble: of a point's fused feature and the network's, the one that is surer of some class.
+"""2D-3D ensemble: of a point's fused feature and the network's, the one that is more confident of some class.
 
     f = f2 if max_k f2 . t_k >= max_k f3 . t_k and some camera saw the point, else f3
 
-Source: Peng et al., *OpenScene*, CVPR 2023, section 3.4. Both are unit vectors of one space, so their cosines compare.
+Source: Peng et al., *OpenScene*, CVPR 2023, section 3.4. Both are unit vectors of one space, so their cosines are comparable.
 
-f2 is what photographs say. For a scene that the run was trained on, its folder holds that already; any other scene needs
-photographs, whose features are extracted and lifted as the run did it.
+f2 comes from photographs. For a scene that the run was trained on, it is already in the run's folder; any other scene needs
+photographs, whose features are extracted and lifted with the run's settings.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FusedScores:
-    """What photographs say about a cloud.
+    """Scores of a cloud from photographs.
 
     Attributes:
         scores: cosines of fused features with the k prompts, 0 for unseen points.
@@ -44,6 +44,13 @@ class FusedScores:
 
     scores: Float32[Array, "n k"]
     seen: Bool[Array, " n"]
+
+    @classmethod
+    def of(cls, lifted: LiftedFeatures, text: Float32[Array, "k d"]) -> FusedScores:
+        """Scores of a cloud's lifted features for the unit vectors of the prompts."""
+        scores = np.zeros((lifted.num_points, len(text)), np.float32)
+        scores[lifted.point_row] = lifted.scores(text)
+        return cls(scores, lifted.row_of_point() >= 0)
 
 
 def fused_scores(
@@ -56,7 +63,7 @@ def fused_scores(
         scan: of finite points.
         text: unit vectors of the prompts.
         device: where an image encoder runs.
-        progress: hears how far it is.
+        progress: receives progress.
 
     Raises:
         UsageError: the scan has no photographs, and the run was not trained on it.
@@ -65,9 +72,7 @@ def fused_scores(
     lifted = _own(run, scan)
     if lifted is None:
         lifted = _lifted_now(run, scan, device, progress)
-    scores = np.zeros((len(scan.xyz), len(text)), np.float32)
-    scores[lifted.point_row] = lifted.scores(text)
-    return FusedScores(scores, lifted.row_of_point() >= 0)
+    return FusedScores.of(lifted, text)
 
 
 def takes_fused(
@@ -77,7 +82,7 @@ def takes_fused(
     if fused.shape != network.shape or len(seen) != len(fused):
         raise DataError(
             f"Scores of shapes {fused.shape} and {network.shape} for {len(seen)} points cannot be combined.",
-            "They must be of the same cloud and prompts.",
+            "They must come from the same cloud and prompts.",
         )
     if not fused.shape[1]:
         return np.zeros(len(fused), bool)
@@ -95,7 +100,7 @@ def ensemble_scores(
         seen: whether a point has a 2D feature.
 
     Raises:
-        DataError: the three are of different clouds or prompts.
+        DataError: the three come from different clouds or prompts.
     """
     return np.where(takes_fused(fused, network, seen)[:, None], fused, network)
 
@@ -116,8 +121,8 @@ def _lifted_now(run: Run, scan: Scan, device: torch.device, progress: Progress) 
     """Features of a scene's photographs, lifted with the run's teacher and settings."""
     if scan.scene is None or not scan.scene.frames:
         raise UsageError(
-            f"--ensemble needs photographs: {scan.path} has none, and is not one of the run's scenes.",
-            "Name a scene's folder that holds posed photographs and a cloud, or leave --ensemble out.",
+            f"--ensemble needs photographs: {scan.path} has none and is not one of the run's scenes.",
+            "Give a scene folder with posed photographs and a cloud, or omit --ensemble.",
         )
     config = load_config(PointsConfig, run.path / CONFIG_NAME)
     teacher = open_teacher(config.encoder, refine=config.refine, device=device)

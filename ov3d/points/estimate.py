@@ -1,12 +1,12 @@
-"""About how long the learning stages of a run take on one core, before they start.
+"""An estimate, before they start, of how long the learning stages of a run take on one core.
 
-A step of `guide` costs about as much as its voxels times the multiplications of a voxel. Surfaces have a quarter of the
+A step of `guide` costs about as much as its voxels times the multiplications per voxel. Surfaces have a quarter of the
 voxels on every coarser level, so with the channels of levels l, B blocks each way and crops that show a share s of a scene,
 
     work = B sum_l (down_l^2 + 2 up_l^2) / 4^l,      seconds = steps batch s voxels work U                        (1)
 
 where U was measured with the preset `cpu` on twelve generated rooms: 261 s for 480 steps of 17,500 voxels on one core. The
-other stages are small beside it.
+other stages are negligible.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ov3d.points.config import GuideConfig, PointsConfig
 from ov3d.points.steps import num_steps
 
 MEASURED = 261 / (480 * 17_500)
-"""Seconds a voxel and step, with the network of the preset `cpu`."""
+"""Seconds per voxel and step, with the network of the preset `cpu`."""
 VOXELS_A_POINT = 0.11
-"""Of a cloud that is not made yet."""
+"""Of a cloud that does not exist yet."""
 
 
 def learning_seconds(scene: Scene, num_points: int, config: PointsConfig, num_scenes: int) -> float:
@@ -29,9 +29,9 @@ def learning_seconds(scene: Scene, num_points: int, config: PointsConfig, num_sc
 
     Args:
         scene: with a cloud or without.
-        num_points: of the cloud, or about of the one that is to be made.
+        num_points: of the cloud, or estimated if it is still to be made.
         config: the run's.
-        num_scenes: that are learnt from.
+        num_scenes: number of training scenes.
     """
     guide = config.guide
     if "guide" not in config.stages:

@@ -1,12 +1,12 @@
-"""How well a run labels the points of a scene, beside how well its 2D teacher labels the photographs.
+"""How well a run labels the points of a scene, compared with how well its 2D teacher labels the photographs.
 
 Every prompted class gets its text vector; a point takes the best one, or none ("other") where the best raw cosine stays below
 the presence threshold. The teacher answers the same question in every `PIXEL_STEP`-th pixel of every labelled view, with the
 same threshold.
 
-A run that was trained is asked for all classes of the scene, and every point takes the best one, without a threshold; beside
-it stands what the features that it learnt from answer to the same question and, where that is wanted, what the two answer
-together (`ov3d.points.ensemble`). Photographs play no part then.
+A trained run is asked for all classes of the scene, and every point takes the best one, without a threshold. The features
+that it learnt from are scored on the same question and, on request, both together (`ov3d.points.ensemble`); photographs are
+not used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ov3d.common.scenes.cloud_from_depth import with_cloud
 from ov3d.common.scenes.scene import IGNORE, Scene
 from ov3d.common.teachers.teacher import ImageFeatures, Teacher
 from ov3d.points.config import PointsConfig
-from ov3d.points.ensemble import ensemble_scores
+from ov3d.points.ensemble import FusedScores, ensemble_scores
 
 PIXEL_STEP = 4
 """The teacher is asked at every fourth pixel of every fourth row."""
@@ -37,13 +37,13 @@ PIXEL_STEP = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredScene:
-    """A scene of a run beside its truth.
+    """A scene of a run with its truth.
 
     Attributes:
         path: of the run's index.
-        index: what the run answers with.
+        index: the index that the run answers from.
         scene: with the points of the index.
-        truth: a class id for each of them, -1 where nobody knows.
+        truth: a class id for each of them, -1 where unknown.
     """
 
     path: Path
@@ -63,13 +63,13 @@ class ScoredScene:
 
 
 def scored_scene(path: Path, scene: Scene, config: PointsConfig, *, progress: Progress) -> ScoredScene:
-    """A scene of a run beside its truth.
+    """A scene of a run with its truth.
 
     Args:
         path: the index.
         scene: the scene it was made from, with a true class per point.
         config: the run's.
-        progress: hears how far it is.
+        progress: receives progress.
 
     Raises:
         DataError: the scene has no truth, or its points are not those of the index.
@@ -84,7 +84,7 @@ def scored_scene(path: Path, scene: Scene, config: PointsConfig, *, progress: Pr
     if cloud.xyz.shape != index.xyz.shape or not np.array_equal(cloud.xyz, index.xyz):
         raise DataError(
             f"The points of {scene.name} are not those of the run ({len(cloud)} and {len(index)}).",
-            "The scene has changed since; train again.",
+            "The scene has changed since training; train again.",
         )
     return ScoredScene(path, index, scene, cloud.labels)
 
@@ -98,32 +98,28 @@ def evaluate_points(
     ensemble: bool = False,
     progress: Progress,
 ) -> RunReport:
-    """Score what a run says about a scene.
+    """Score a run's answers on a scene.
 
     Args:
         scored: the scene.
         teacher: the encoder and store that the run was made with.
         classes: prompted classes, by the scene's names; empty takes every class that has a true point, backgrounds aside,
             and for a trained run all of them.
-        threshold: raw cosine from which a class is present; None takes the encoder's own, and for a trained run none at all.
+        threshold: raw cosine from which a class is present; None takes the encoder's own, and for a trained run no threshold.
         ensemble: whether the 3D network is also scored together with the features that it learnt from.
-        progress: hears how far it is.
+        progress: receives progress.
 
     Raises:
-        DataError: there is no class to ask for, or the features that an ensemble needs are missing.
+        DataError: no class has a true point, or the features that an ensemble needs are missing.
         UsageError: a class that the scene does not know, or an ensemble without a 3D network.
     """
     index, scene = scored.index, scored.scene
     if ensemble and not scored.has_network:
         raise UsageError(
             f"--ensemble needs a 3D network, and the run has none for {scene.name}.",
-            "Leave it out, or train one: ov3d train points ROOMS --preset cpu",
+            "Omit it, or train one: ov3d train points ROOMS --preset cpu",
         )
-    check_known(scene.name, scene.classes, classes)
-    classes = classes or (scene.classes if scored.trained else _asked_by_default(scored))
-    if threshold is None and not scored.trained:
-        threshold = index.encoder.presence_threshold
-    question = Question.of(scene.classes, classes, teacher.text(classes), threshold)
+    question = _question(scored, teacher, classes, threshold)
     if scored.trained:
         tables = _trained_tables(scored, question, ensemble)
     else:
@@ -131,9 +127,6 @@ def evaluate_points(
         tables = [_index_table("points", scored, question, index)]
         sources = teacher.sources().items()
         tables += [table for name, one in sources if (table := _views_table(name, scene, one, question, progress))]
-    notes = [corruption_note(index.facts)]
-    if index.facts.get("specialised"):
-        notes.append("features were specialised on the trained classes, at the cost of other words")
     return RunReport(
         scene=index.scene,
         backend=index.backend,
@@ -142,8 +135,24 @@ def evaluate_points(
         threshold=question.threshold,
         share_seen=float(index.seen.mean()) if len(index) else 0.0,
         tables=tuple(tables),
-        notes=tuple(note for note in notes if note),
+        notes=_notes(index),
     )
+
+
+def _question(scored: ScoredScene, teacher: Teacher, classes: tuple[str, ...], threshold: float | None) -> Question:
+    """The question put to the points, with defaults filled in."""
+    known, trained = scored.scene.classes, scored.trained
+    check_known(scored.scene.name, known, classes)
+    classes = classes or (known if trained else _asked_by_default(scored))
+    if threshold is None and not trained:
+        threshold = scored.index.encoder.presence_threshold
+    return Question.of(known, classes, teacher.text(classes), threshold)
+
+
+def _notes(index: LanguageIndex) -> tuple[str, ...]:
+    specialised = "features were specialised on the trained classes, at the cost of other prompts"
+    notes = corruption_note(index.facts), specialised if index.facts.get("specialised") else ""
+    return tuple(note for note in notes if note)
 
 
 def _asked_by_default(scored: ScoredScene) -> tuple[str, ...]:
@@ -151,12 +160,14 @@ def _asked_by_default(scored: ScoredScene) -> tuple[str, ...]:
     scene = scored.scene
     found = tuple(name for name in true_classes(scene.classes, scored.truth) if name.casefold() not in BACKGROUNDS)
     if not found:
-        raise DataError(f"No point of {scene.name} has a class but background.", "Name the classes with --classes.")
+        raise DataError(
+            f"No point of {scene.name} has a class other than background.", "Name the classes with --classes."
+        )
     return found
 
 
 def _trained_tables(scored: ScoredScene, question: Question, ensemble: bool) -> list[PromptedTable]:
-    """What was learnt, what it was learnt from and, where that is wanted, both together."""
+    """Tables of what was learnt, what it was learnt from and, on request, both together."""
     title = "points, 3D network" if scored.has_network else "points, specialised"
     fused = read_index(scored.path.with_name(INDEX_NAME))
     tables = [
@@ -164,8 +175,8 @@ def _trained_tables(scored: ScoredScene, question: Question, ensemble: bool) -> 
         _index_table("points, fused", scored, question, fused),
     ]
     if ensemble:
-        fused_scores, seen = _lifted_scores(scored, question)
-        scores = ensemble_scores(fused_scores, scored.index.scores(question.text), seen)
+        lifted = _fused_scores(scored, question)
+        scores = ensemble_scores(lifted.scores, scored.index.scores(question.text), lifted.seen)
         tables.append(_points_table("points, 2D-3D ensemble", scored, question, scores))
     return tables
 
@@ -190,24 +201,21 @@ def _points_table(
     return replace(table, extra=_over_all(table)) if scored.trained else table
 
 
-def _lifted_scores(scored: ScoredScene, question: Question) -> tuple[Float32[Array, "n k"], Bool[Array, " n"]]:
-    """Scores of the lifted features that the run learnt from, and which points have one."""
+def _fused_scores(scored: ScoredScene, question: Question) -> FusedScores:
+    """Scores of the features that the run learnt from."""
     path = scored.path.with_name(LIFTED_NAME)
     if not path.is_file():
         raise DataError(
             f"--ensemble needs the lifted features of {scored.scene.name}, but {path} is missing.",
-            "Leave --ensemble out, or train again.",
+            "Omit --ensemble, or train again.",
         )
-    lifted = read_lifted(path)
-    scores = np.zeros((lifted.num_points, len(question.text)), np.float32)
-    scores[lifted.point_row] = lifted.scores(question.text)
-    return scores, lifted.row_of_point() >= 0
+    return FusedScores.of(read_lifted(path), question.text)
 
 
 def _views_table(
     title: str, scene: Scene, source: ImageFeatures, question: Question, progress: Progress
 ) -> PromptedTable | None:
-    """The teacher's answers on labelled views that it has features of; None where there is no such view."""
+    """The teacher's answers on labelled views that it has features of; None without such a view."""
     frames = [frame for frame in scene.frames if frame.labels is not None and source.has(frame)]
     if not frames:
         return None
@@ -223,6 +231,6 @@ def _views_table(
 
 
 def _over_all(table: PromptedTable) -> dict[str, float]:
-    """Means over all prompted classes, those without a true point as 0."""
+    """Means over all prompted classes, counting those without a true point as 0."""
     iou, accuracy = (float(values[:-1].mean()) for values in (table.scores.iou, table.scores.accuracy))
     return {"mIoU over all classes": iou, "mAcc over all classes": accuracy}

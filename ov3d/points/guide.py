@@ -1,14 +1,14 @@
-"""Stage `guide`: the 3D network learns what the specialised features say (ESGS).
+"""Stage `guide`: the 3D network learns the specialised features (ESGS).
 
     loss = mean over voxels with a feature of 1 - cos(W z, A(x))                                               (1)
 
 with z the U-Net's output for a voxel, W its head, and x the mean feature of the voxel's seen points. A is affine, so the mean
-of A(x) is A of the mean, and with A(x) = (c, 1) N for codes c the cosine is taken without a row of the encoder's width:
+of A(x) is A of the mean, and with A(x) = (c, 1) N for codes c the cosine is computed without a row of the encoder's width:
 
     W z . A(x) = ((c, 1) (N W)) . z,    |W z|^2 = z . (W^t W) z,    |A(x)|^2 = (c, 1) (N N^t) (c, 1)^t          (2)
 
-Wrong targets of single surfaces are outvoted by what the same shapes and colours are called elsewhere, as long as the network
-has not learnt the rooms by heart.
+Wrong targets of single surfaces are outvoted by the labels of the same shapes and colours elsewhere, as long as the network
+has not memorised the rooms.
 
 Symbols: v voxels, r width of the codes, d of the encoder, z of the U-Net's last block.
 Source: Xu et al. (3DSS-VLG), ECCV 2024, section 3.4.
@@ -16,19 +16,19 @@ Source: Xu et al. (3DSS-VLG), ECCV 2024, section 3.4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from ov3d.common.base.progress import Progress
+from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Float, Float32, Int32, Int64
 from ov3d.common.learning.augment import augment_colours, augment_positions
-from ov3d.common.learning.checkpoints import Checkpoint, write_checkpoint
+from ov3d.common.learning.checkpoints import Checkpoint, adam, write_checkpoint
+from ov3d.common.learning.trainer import Stage, State, Trainer, Values
 from ov3d.common.scenes.scene import IGNORE
 from ov3d.common.sparse.voxels import SparseTensor, average_by_voxel, voxelise
 from ov3d.points.adapter import Affine
@@ -36,30 +36,30 @@ from ov3d.points.config import GuideConfig
 from ov3d.points.material import Room, Rooms
 from ov3d.points.network import PointNetwork, inputs
 from ov3d.points.statistics import take_statistics
-from ov3d.points.steps import StageTrainer, num_steps, scenes_of_step, steps_per_epoch
+from ov3d.points.steps import num_steps, scenes_of_step, steps_per_epoch
 
-STAGE = "guide"
 BEST_NAME = "best.safetensors"
 Score = Callable[[PointNetwork], float]
-"""How good a network is on scenes that it is not trained on."""
+"""Rates a network on scenes that it is not trained on."""
 
 
-class GuideTrainer(StageTrainer):
+class GuideStage(Stage):
     """Trains the network on the specialised features of all rooms.
 
     Args:
-        network: with its start values.
-        rooms: what it learns from.
+        network: freshly initialised.
+        rooms: training data.
         affine: A of equation (1).
         text: unit vectors of the vocabulary.
         config: the stage's settings.
-        score: of a network on the validation scenes, where the best one is kept.
-        made_from, folder, seed, progress, resume: as in `StageTrainer`.
+        seed: of all random numbers.
+        score: rates a network on the validation scenes; needed to keep the best one.
     """
 
+    name = "guide"
     title = "Training the 3D network"
     rate_key = "guide.rate"
-    module: PointNetwork
+    curve_every = 5
 
     def __init__(
         self,
@@ -69,72 +69,68 @@ class GuideTrainer(StageTrainer):
         text: Float32[Array, "k d"],
         config: GuideConfig,
         *,
-        score: Score | None = None,
-        made_from: str,
-        folder: Path,
         seed: int,
-        progress: Progress,
-        resume: bool = True,
+        score: Score | None = None,
     ) -> None:
-        self.rooms, self.affine, self.config, self.score = rooms, affine, config, score
-        self.device = network.device
+        self.network, self.rooms, self.affine, self.config, self.score = network, rooms, affine, config, score
+        self.seed, self.device = seed, network.device
+        self.steps, self.checkpoint_every = num_steps(config, len(rooms)), config.checkpoint_every
+        map_key = hash_text(affine.matrix.tobytes().hex(), affine.offset.tobytes().hex())
+        self.made_from = hash_text(rooms.key(), map_key, config.model_dump_json(), str(seed))
         self.text = torch.from_numpy(np.ascontiguousarray(text)).to(self.device)
         if config.statistics == "scan":
             network.scene_voxels = usual_voxels(network, rooms)
         self.best = float("-inf")
-        self._per_epoch = steps_per_epoch(len(rooms), config.batch)
         self._class_weights = self._weights_of_classes()
-        super().__init__(
-            STAGE,
-            network,
-            steps=num_steps(config, len(rooms)),
-            checkpoint_every=config.checkpoint_every,
-            made_from=made_from,
-            folder=folder,
-            seed=seed,
-            progress=progress,
-            resume=resume,
-        )
 
-    def rate(self, step: int) -> float:
-        """Falls to nothing, as a power of the steps that are left."""
-        return self.config.rate * (1 - step / num_steps(self.config, len(self.rooms))) ** self.config.power
+    def state(self) -> State:
+        """The network, its shape, and the best score so far."""
+        return State({"network": self.network}, {"network": self.network.spec.to_json(), "best": self.best.hex()})
 
-    def metadata(self) -> Mapping[str, Any]:
-        """The network's shape, and the best score so far."""
-        return {"network": self.module.spec.to_json(), "best": self.best.hex()}
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take the network and the best score from a checkpoint."""
+        super().restore(checkpoint)
+        self.best = float.fromhex(checkpoint.metadata["best"])
 
-    def restore(self, metadata: Mapping[str, Any]) -> None:
-        """Take up the best score."""
-        self.best = float.fromhex(metadata["best"])
+    def optimiser(self, step: int) -> torch.optim.Adam:
+        """Adam over the network."""
+        return adam([{"params": list(self.network.parameters()), "lr": self.config.rate}])
 
-    def after_step(self) -> Mapping[str, float]:
-        """A look at the validation scenes at the end of every so many epochs, and of the stage."""
-        epochs, rest = divmod(self.step, self._per_epoch)
-        due = self.done or (not rest and epochs % self.config.validate_every == 0)
+    def decay(self, step: int) -> float:
+        """Falls to 0, as a power of the fraction of steps left."""
+        return (1 - step / self.steps) ** self.config.power
+
+    def after_step(self, trainer: Trainer) -> Values:
+        """Score the validation scenes every `validate_every` epochs and at the end."""
+        epochs, rest = divmod(trainer.step, steps_per_epoch(len(self.rooms), self.config.batch))
+        due = trainer.done or (not rest and epochs % self.config.validate_every == 0)
         if self.score is None or not due:
             return {}
-        value = self.score(self.module)
-        self.module.train()
+        value = self.score(self.network)
+        self.network.train()
         if self.config.select == "best" and value > self.best:
             self.best = value
-            meta = {"network": self.module.spec.to_json(), "step": self.step, "made_from": self.made_from}
-            write_checkpoint(self.folder / BEST_NAME, {"network": self.module}, None, meta)
+            meta = {"network": self.network.spec.to_json(), "step": trainer.step, "made_from": self.made_from}
+            write_checkpoint(trainer.context.folder / BEST_NAME, {"network": self.network}, None, meta)
         return {"validation": value}
 
-    def chosen(self) -> tuple[PointNetwork, int]:
-        """The network that is kept, and the step it is of."""
-        if self.config.select == "best":
-            checkpoint = Checkpoint(self.folder / BEST_NAME)
-            checkpoint.load_module("network", self.module)
-            return self.module, int(checkpoint.metadata["step"])
-        settle(self.module, self.rooms, self.config.settle)
-        return self.module, self.steps
+    def chosen(self, folder: Path) -> tuple[PointNetwork, int]:
+        """The network to keep after training, and the step it is from.
 
-    def loss(self, step: int, generator: torch.Generator) -> Tensor:
+        Args:
+            folder: the trainer's.
+        """
+        if self.config.select == "best":
+            checkpoint = Checkpoint(folder / BEST_NAME)
+            checkpoint.load_module("network", self.network)
+            return self.network, int(checkpoint.metadata["step"])
+        settle(self.network, self.rooms, self.config.settle)
+        return self.network, self.steps
+
+    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, Values]:
         """Equation (1) over the step's scenes as one batch."""
         clouds, colours, targets = [], [], []
-        for idx in scenes_of_step(self.seed, self.stage, step, len(self.rooms), self.config.batch):
+        for idx in scenes_of_step(self.seed, self.name, step, len(self.rooms), self.config.batch):
             xyz, rgb, rows = self._seen(self.rooms[idx], generator)
             clouds.append(xyz)
             colours.append(rgb)
@@ -142,16 +138,16 @@ class GuideTrainer(StageTrainer):
         grid, voxel = voxelise(clouds, self.config.voxel_size)
         feats = average_by_voxel(torch.cat(colours), voxel, grid.num_voxels)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-            z = self.module(SparseTensor(grid, feats.bfloat16() if self.config.bf16 else feats)).float()
+            z = self.network(SparseTensor(grid, feats.bfloat16() if self.config.bf16 else feats)).float()
         total, weight = z.new_zeros(()), 0.0
         start = 0
         for (room, rows), cloud in zip(targets, clouds, strict=True):
             one, share = self._distance(z, voxel[start : start + len(cloud)], room, rows)
             total, weight, start = total + one, weight + share, start + len(cloud)
-        return total / max(weight, 1e-9)
+        return total / max(weight, 1e-9), {}
 
     def _seen(self, room: Room, generator: torch.Generator) -> tuple[Tensor, Tensor, Int64[Array, " m"]]:
-        """A room's points as the step sees them, what they tell the network, and which of the room's points they are."""
+        """A room's points as the step sees them, their inputs to the network, and their indices in the room."""
         config = self.config
         chosen = np.arange(len(room.xyz))
         if config.crop is not None:
@@ -189,14 +185,14 @@ class GuideTrainer(StageTrainer):
         counts = torch.bincount(where, minlength=len(cells)).float()
         confidence = sums[:, -1] / counts  # the mean weight of the voxel's points
         matrix = torch.from_numpy(self.affine.on_codes(room.lifted.basis)).to(self.device)
-        distance = 1 - cosines(z[cells], sums / counts[:, None], matrix, self.module.head)
+        distance = 1 - cosines(z[cells], sums / counts[:, None], matrix, self.network.head)
         if self.config.label_weight:
             votes = self._votes(room.pseudo.labels[rows], where, len(cells))
             distance = distance + self.config.label_weight * self._label_loss(z[cells], votes)
         return (confidence * distance).sum(), float(confidence.sum())
 
     def _votes(self, labels: Int32[Array, " n"], where: Tensor, num_cells: int) -> Float[Tensor, "v k"]:
-        """Share of each pseudo label among a voxel's points; zeros where none has one."""
+        """Share of each pseudo label among a voxel's labelled points; zeros if there are none."""
         known, num_classes = labels != IGNORE, len(self.text)
         picked = torch.from_numpy(labels[known].astype(np.int64)).to(self.device)
         place = where[torch.from_numpy(known).to(self.device)] * num_classes + picked
@@ -205,16 +201,16 @@ class GuideTrainer(StageTrainer):
 
     def _label_loss(self, z: Float[Tensor, "v z"], votes: Float[Tensor, "v k"]) -> Float[Tensor, " v"]:
         """Cross-entropy of scaled cosines of W z with the text vectors to the votes."""
-        head = self.module.head
+        head = self.network.head
         length = ((z @ (head.T @ head)) * z).sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
-        logits = self.module.card.logit_scale * (z @ (head.T @ self.text.T)) / length
+        logits = self.network.card.logit_scale * (z @ (head.T @ self.text.T)) / length
         return -(votes * log_softmax(logits, dim=1)).sum(dim=1)
 
 
 def confidence_of(
     room: Room, rows: Int64[Array, " m"] | Int32[Array, " m"], config: GuideConfig
 ) -> Float32[Array, " m"]:
-    """How much the features of some rows are to be believed: their views agree, and there are several."""
+    """Confidence in the features of some rows: high if several views see them and agree."""
     views = room.lifted.num_views[rows].astype(np.float32)
     confidence: Float32[Array, " m"] = (views / (views + 1)) ** np.float32(config.corroboration)
     return confidence * room.lifted.norms[rows] ** np.float32(config.agreement)
@@ -231,23 +227,23 @@ def cosines(
 
 
 def settle(network: PointNetwork, rooms: Rooms, most: int) -> None:
-    """Take the statistics of normalisation from whole rooms, as the network will see them, at most so many of them.
+    """Recompute the normalisation statistics from whole rooms, as the network will see them, at most `most` of them.
 
-    Running statistics are an average over the last few steps; where a step sees a corner of one room, that is one of walls or
-    one of chairs.
+    Running statistics average over the last few steps; if a step sees one corner of a room, they reflect only its walls or
+    its chairs.
     """
     if most:
         take_statistics(network, (network.voxels(room.xyz, room.rgb)[0] for room in _some(rooms, most)))
 
 
 def usual_voxels(network: PointNetwork, rooms: Rooms, most: int = 16) -> int:
-    """Voxels of a room, the mean over at most so many of them."""
+    """Voxels per room, mean over at most `most` rooms."""
     counts = [network.voxels(room.xyz, None)[0].grid.num_voxels for room in _some(rooms, most)]
     return round(sum(counts) / len(counts))
 
 
 def _some(rooms: Rooms, most: int) -> Iterator[Room]:
-    """At most so many rooms, evenly spread."""
+    """At most `most` rooms, evenly spread."""
     for idx in np.unique(np.linspace(0, len(rooms) - 1, min(most, len(rooms))).round().astype(int)).tolist():
         yield rooms[idx]
 
@@ -257,9 +253,9 @@ def middle_of_crop(room: Room, focus: float, generator: torch.Generator) -> int:
 
     Args:
         room: with pseudo labels.
-        focus: chance that it is one of a class drawn among the room's, all alike, and not just any point: what is small is
-            seen more often that way, whatever its labels are worth.
-        generator: every choice comes from it.
+        focus: probability of a point of a class drawn uniformly from the room's instead of any point, so that small things are
+            seen more often, however good their labels are.
+        generator: source of all random choices.
     """
     labels = room.pseudo.labels
     classes = np.unique(labels[labels != IGNORE])
@@ -270,7 +266,7 @@ def middle_of_crop(room: Room, focus: float, generator: torch.Generator) -> int:
 
 
 def cropped(xyz: Float32[Array, "n 3"], side: float, middle: int) -> Int64[Array, " m"]:
-    """The points of a column of a square of that side around a point; never none."""
+    """The points of a square column with that side around a point; never empty."""
     return np.flatnonzero((np.abs(xyz[:, :2] - xyz[middle, :2]) <= side / 2).all(axis=1))
 
 

@@ -1,4 +1,4 @@
-"""What the learning stages of a run share: its scenes, the classes to learn, and how right each stage is."""
+"""What the learning stages of a run share: its scenes, the classes to learn, and the metrics of each stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RunScene:
     Attributes:
         name: the scene's.
         folder: its files.
-        present: the classes that it has, as its labels say; empty for a validation scene.
+        present: the classes that its labels list; empty for a validation scene.
         training: whether the stages learn from it.
     """
 
@@ -38,12 +38,12 @@ class Lesson:
 
     Attributes:
         run: the run.
-        teacher: whose text vectors are learnt towards; its images are not used.
+        teacher: supplies the text vectors to learn; its images are not used.
         scenes: fused ones.
         vocabulary: classes to learn.
         text: their unit vectors.
         answers: of each stage, for metrics and for `guide.select=best`.
-        learnt: what the run has made so far.
+        learnt: what the run has produced so far.
     """
 
     run: OpenRun[PointsConfig]
@@ -61,8 +61,8 @@ class Lesson:
         Args:
             run: the run.
             labels: which classes its training scenes have.
-            truth: of its scenes, as far as it is known.
-            learnt: what fusing has made.
+            truth: of its scenes, where known.
+            learnt: what fusing has produced.
         """
         assert run.teacher is not None
         scenes = tuple(

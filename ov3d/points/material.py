@@ -1,7 +1,7 @@
 """What the learning stages read of a scene: points, lifted features, pseudo labels, from its folder in the run.
 
-Neither photographs nor true labels are among it. Scenes are read when a step asks for them, and kept as long as they fit into
-memory.
+This includes neither photographs nor true labels. Scenes are read when a step asks for them, and kept as long as they fit
+into memory.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ov3d.common.scenes.upright import upright
 from ov3d.points.pseudo_labels import PSEUDO_NAME, PseudoLabels, read_pseudo_labels
 
 POOLED_NAME = "pooled.safetensors"
-"""Lifted features as means over superpoints, beside the lifted ones, where the run wants superpoints."""
+"""Lifted features as means over superpoints, stored beside the lifted ones if the run uses superpoints."""
 
 CACHE_BYTES = 4 << 30
-"""Scenes are kept in memory up to so many bytes."""
+"""Scenes are kept in memory up to this many bytes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,9 +36,9 @@ class Room:
     Attributes:
         name: the scene's.
         xyz: positions, z upwards.
-        rgb: colours, or none.
-        lifted: features of the points that some frame sees, in codes.
-        rows: the row of `lifted` of each point, -1 for none.
+        rgb: colours, or None.
+        lifted: codes of the points that some frame sees.
+        rows: the row of `lifted` of each point, -1 for points without one.
         pseudo: a class for each row of `lifted`.
     """
 
@@ -51,7 +51,7 @@ class Room:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that it takes, about."""
+        """Approximate memory use in bytes."""
         lifted = self.lifted
         arrays = (self.xyz, self.rgb, self.rows, lifted.code, lifted.point_row, lifted.norms, lifted.num_views)
         return sum(array.nbytes for array in arrays if array is not None)
@@ -62,7 +62,7 @@ class Rooms:
 
     Args:
         folders: of the scenes in the run.
-        cache_bytes: how much is kept in memory.
+        cache_bytes: maximum kept in memory.
     """
 
     def __init__(self, folders: Sequence[Path], *, cache_bytes: int = CACHE_BYTES) -> None:
@@ -83,8 +83,8 @@ class Rooms:
         return self._kept[idx]
 
     def class_weights(self, num_classes: int, power: float) -> Float32[Array, " k"]:
-        """A weight for each pseudo label: its share among the labelled points of all rooms to minus that power, 1 on average
-        over points. A class without a point is taken for one with one."""
+        """Weight of each pseudo label: (its frequency among labelled points of all rooms)^-power, 1 on average over points.
+        A class without points counts as having one."""
         counts = np.ones(num_classes)
         for folder in self._folders:
             labels = read_pseudo_labels(folder / PSEUDO_NAME).labels
@@ -94,7 +94,7 @@ class Rooms:
         return (weights / (weights * shares).sum()).astype(np.float32)
 
     def key(self) -> str:
-        """Names everything that the stages learn from."""
+        """Hash of everything that the stages learn from."""
         return hash_text("rooms-1", *(self[idx].pseudo.key for idx in range(len(self))))
 
 
@@ -107,6 +107,6 @@ def read_room(folder: Path) -> Room:
 
 
 def read_features(folder: Path) -> LiftedFeatures:
-    """The features that the stages learn from: pooled over superpoints where they are, as lifted otherwise."""
+    """The features that the stages learn from: pooled over superpoints if available, else as lifted."""
     path = folder / POOLED_NAME
     return read_lifted(path if path.is_file() else folder / LIFTED_NAME)

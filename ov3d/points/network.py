@@ -1,12 +1,12 @@
 """The 3D network: points and their colours into vectors of the image-text space, without photographs.
 
 A sparse U-Net of MinkUNet18A's shape on voxels, whose head gives as many numbers as the encoder has. Its input is the colour
-in [-1, 1] and a constant; all points of a voxel get the voxel's vector. With z what the U-Net's last block gives for a voxel,
-and W the head, that vector is
+in [-1, 1] and a constant; all points of a voxel get the voxel's vector. With z the output of the U-Net's last block for a
+voxel and W the head, that vector is
 
     f = W z / |W z|                                                                                            (1)
 
-and with W = Q R (Q orthonormal [d, r], R upper triangular), so that nothing but digits is lost in r numbers,
+and with W = Q R (Q orthonormal [d, r], R upper triangular), r numbers suffice, exact up to rounding:
 
     f = Q c,    c = R z / |R z|,    f . t = c . (Q^t t)                                                         (2)
 
@@ -39,10 +39,10 @@ from ov3d.points.statistics import own_statistics
 GUIDE_FOLDER = "guide"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 INPUT_DIM = 4
-"""Red, green and blue in [-1, 1], and one; a cloud without colours is grey: zeros."""
+"""Red, green and blue in [-1, 1], and 1; a cloud without colours is grey: zeros."""
 
 ROOM_VOXELS = 16_000
-"""Voxels of 8 cm of a generated room: taken where nobody says how large the scenes of a training were."""
+"""Voxels of 8 cm of a generated room: the default if the size of the training scenes is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class NetworkSpec:
         dim: width of its vectors, the encoder's.
         voxel_size: scene units.
         stem_dim, stem_size, down, up, blocks: as in `GuideConfig`.
-        turn: angles about the vertical that it was trained with, and so may be asked with.
-        statistics: what it normalises by when it is asked, as in `GuideConfig`.
+        turn: angles about the vertical used in training, and so usable for prediction.
+        statistics: statistics used for prediction, as in `GuideConfig`.
     """
 
     dim: int
@@ -69,7 +69,7 @@ class NetworkSpec:
 
     @classmethod
     def of(cls, config: GuideConfig, dim: int) -> NetworkSpec:
-        """The network that a configuration asks for."""
+        """The shape of the network of a configuration."""
         return cls(
             dim,
             config.voxel_size,
@@ -164,10 +164,10 @@ class PointNetwork(nn.Module):
 
         Args:
             xyz: positions, scene units.
-            rgb: colours, or none.
+            rgb: colours, or None.
 
         Raises:
-            DataError: there is no point, or one that is not finite.
+            DataError: the cloud is empty, or a point is not finite.
         """
         x, inverse = self.voxels(xyz, rgb)
         triangle = self.factors()[1].float().to(self.device)
@@ -175,7 +175,7 @@ class PointNetwork(nn.Module):
             return normalize(self(x).float() @ triangle.T, dim=1).cpu().numpy(), inverse.cpu().numpy()
 
     def ready_for(self, num_voxels: int) -> AbstractContextManager[None]:
-        """Within, the network is in evaluation mode and normalises as it should for a scan of so many voxels."""
+        """Context in which the network is in evaluation mode and normalises as needed for a scan of this many voxels."""
         self.eval()
         own = self.spec.statistics == "scan"
         return own_statistics(self, num_voxels, self.scene_voxels) if own else nullcontext()
@@ -183,29 +183,29 @@ class PointNetwork(nn.Module):
     def voxels(
         self, xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None
     ) -> tuple[SparseTensor, Int64[Tensor, " n"]]:
-        """What the network is given of a cloud, and the voxel of each point; raises as `codes` does."""
+        """The network's input for a cloud, and the voxel of each point; raises as `codes` does."""
         if not len(xyz):
             raise DataError("The cloud has no points to embed.", "Give a cloud with points.")
         points = torch.from_numpy(np.ascontiguousarray(xyz)).to(self.device)
-        # Many scans have their floor at z = 0: on a border of voxels its noise would scatter it over two layers.
+        # Many scans have their floor at z = 0: exactly on a voxel border, noise would scatter it over two layers.
         grid, inverse = voxelise(points + self.voxel_size / 2, self.voxel_size)
         colours = None if rgb is None else torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device)
         values = average_by_voxel(inputs(colours, len(points), self.device), inverse, grid.num_voxels)
         return SparseTensor(grid, values), inverse
 
     def embed(self, xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None) -> Float32[Array, "n d"]:
-        """Unit vectors of points, in evaluation mode; `codes` says the same in less memory.
+        """Unit vectors of points, in evaluation mode; `codes` gives the same in less memory.
 
         Args:
             xyz: positions, scene units, z upwards.
-            rgb: colours, or none.
+            rgb: colours, or None.
         """
         codes, voxel = self.codes(xyz, rgb)
         return codes[voxel] @ self.basis
 
 
 def inputs(colours: Tensor | None, num_points: int, device: torch.device) -> Float[Tensor, "n 4"]:
-    """What a point tells the network; `colours` are UInt8 [n, 3], or Float in [-1, 1] that were augmented."""
+    """The network's input per point; `colours` are UInt8 [n, 3], or Float in [-1, 1] that were augmented."""
     values = torch.zeros(num_points, INPUT_DIM, device=device)
     values[:, 3] = 1
     if colours is not None:
@@ -217,7 +217,7 @@ def load_network(run_path: Path, device: torch.device) -> PointNetwork:
     """The network of a run's guide stage, in evaluation mode.
 
     Raises:
-        UsageError: the run has none, or its training was not finished.
+        UsageError: the run has no network, or its training was not finished.
         CorruptFileError: its file is damaged.
     """
     path = run_path / GUIDE_FOLDER / CHECKPOINT_NAME
@@ -229,7 +229,9 @@ def load_network(run_path: Path, device: torch.device) -> PointNetwork:
     checkpoint = Checkpoint(path)
     meta = checkpoint.metadata
     if "card" not in meta:
-        raise UsageError(f"The network of run {run_path} is not trained to the end.", "Go on: ov3d train --resume RUN")
+        raise UsageError(
+            f"The network of run {run_path} has not finished training.", "Resume it: ov3d train --resume RUN"
+        )
     card = EncoderCard.from_json(meta["card"])
     spec, vocabulary = NetworkSpec.from_json(meta["network"]), tuple(meta["vocabulary"])
     network = PointNetwork(spec, card, vocabulary, scene_voxels=int(meta.get("scene_voxels", ROOM_VOXELS)))

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
-    """What a scan's points were labelled.
+    """Labels of a scan's points.
 
     Attributes:
-        labels: number of the prompt for each point of the file, `NO_LABEL` for none.
+        labels: number of the prompt for each point of the file, `NO_LABEL` for points without one.
         scores: raw cosine of the best prompt, 0 for points that are not finite.
         num_voxels, num_tiles: what the network saw.
-        num_fused: points that photographs answered for.
+        num_fused: points labelled from photographs.
     """
 
     labels: UInt16[Array, " n"]
@@ -66,7 +66,7 @@ def predict_scan(
         output: the PLY to write.
         request: what to look for, and how.
         device: where the network runs.
-        progress: hears how far it is, and notes on the scan.
+        progress: receives progress, and notes on the scan.
 
     Returns:
         What was done, JSON-able: points by class, seconds, voxels, tiles, notes.
@@ -138,14 +138,14 @@ def label_scan(
     """The best of some texts for every point of a scan.
 
     Args:
-        network: all points of one of its voxels get the same answer.
+        network: all points of a voxel get the same answer.
         scan: from `read_scan`.
         text: unit vectors.
         threshold: raw cosine below which a point gets no label; without one every finite point has a label.
-        copies: how the scan lies in the copies whose scores are averaged; more than one need a score per point and text in
-            memory, and so does `fused`.
-        fused: what photographs say about the finite points, where they answer if they are surer than the network.
-        progress: hears how far it is.
+        copies: poses of the scan's copies whose scores are averaged; more than one needs a score per point and text in memory,
+            as does `fused`.
+        fused: scores of the finite points from photographs, used where they are higher than the network's.
+        progress: receives progress.
     """
     listener: Progress = progress or Silent()
     xyz = upright(scan.xyz, scan.up)
@@ -178,7 +178,7 @@ def _averaged(
     *,
     progress: Progress,
 ) -> tuple[Float32[Array, "m k"], int, int]:
-    """Mean cosines of points over turned copies, and how many voxels and tiles there were in all."""
+    """Mean cosines of points over turned copies, and the total number of voxels and tiles."""
     total = np.zeros((len(xyz), len(text)), np.float32)
     num_voxels = num_tiles = 0
     for pose in copies:
@@ -199,7 +199,7 @@ def _voxels(network: PointNetwork, xyz: Float32[Array, "m 3"], rgb: UInt8[Array,
 
 
 def _counted(scan: Scan, labelled: Labelled, words: Words) -> dict[str, Any]:
-    """How many points there are, how many got each label, and how many none."""
+    """The number of points, of points per label, and of points without a label."""
     counts = np.bincount(labelled.labels, minlength=NO_LABEL + 1)
     classes = {name: int(counts[number]) for number, name in enumerate(words.prompts)}
     known = {"points": len(scan), "not_finite": scan.num_dropped}
@@ -209,11 +209,11 @@ def _counted(scan: Scan, labelled: Labelled, words: Words) -> dict[str, Any]:
 def _check(scan_path: Path, output: Path, request: PredictRequest) -> None:
     threshold = request.threshold
     if request.turns < 1:
-        raise UsageError(f"--turns must be at least 1, got {request.turns}.", "1 is the scan itself.")
+        raise UsageError(f"--turns must be at least 1, got {request.turns}.", "1 uses the scan alone.")
     if output.suffix.lower() != ".ply":
         raise UsageError(f"Output must end in .ply, got {output}.", "For example: -o labelled.ply")
     if scan_path.exists() and output.exists() and scan_path.samefile(output):
-        raise UsageError(f"{output} is the scan itself.", "Give another name with -o.")
+        raise UsageError(f"Output {output} would overwrite the scan.", "Choose another name with -o.")
     if threshold is not None and not -1 <= threshold <= 1:
         raise UsageError(f"--threshold must be between -1 and 1, got {threshold:g}.", "Scores are cosines.")
 
@@ -221,7 +221,9 @@ def _check(scan_path: Path, output: Path, request: PredictRequest) -> None:
 def _notes(run: Run, network: PointNetwork, scan: Scan, words: Words) -> list[str]:
     notes = list(scan.notes)
     if scan.num_dropped:
-        notes.append(f"{scan.num_dropped:,} of {len(scan):,} points are not finite: they get no label")
+        notes.append(
+            f"{scan.num_dropped:,} of {len(scan):,} points have coordinates that are not finite; they get no label"
+        )
     if scan.rgb is None:
         notes.append("the scan has no colours, which the network was trained with: expect worse labels")
     if words.outside:
@@ -229,6 +231,6 @@ def _notes(run: Run, network: PointNetwork, scan: Scan, words: Words) -> list[st
         notes.append(f"outside the training vocabulary, so weakly supervised: {listed}")
     extent = float(np.ptp(scan.xyz, axis=0).max())
     if len(scan.xyz) > 1 and extent < 10 * network.voxel_size:
-        notes.append(f"the scan is {extent:.3g} m across, no more than a few voxels: is it in metres? (--scale)")
+        notes.append(f"the scan is only {extent:.3g} m across, a few voxels: is it in metres? (--scale)")
     corrupted = (corruption_note(facts) for facts in run.manifest.get("facts", {}).values())
     return [*notes, *[note for note in corrupted if note][:1]]

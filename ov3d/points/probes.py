@@ -1,4 +1,4 @@
-"""Prompts whose scores an index must keep: the low-rank basis is measured on them."""
+"""Prompts whose scores an index must keep: the error of the low-rank basis is measured on them."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Stage `pseudo-label`: every seen point takes the class it is most like, out of those that its scene is said to have (PLG).
+"""Stage `pseudo-label`: every seen point takes the most similar of its scene's classes (PLG).
 
     y = argmax over the scene's classes k of f . t_k
 
 with f the point's fused feature and t_k the text vector of the bare class name. Points without a feature have no label.
 
-Sources: Xu et al. (3DSS-VLG), ECCV 2024, section 3.2; the class-wise choice of the surest points: DBGroup, AAAI 2026.
+Sources: Xu et al. (3DSS-VLG), ECCV 2024, section 3.2; choosing the most confident points per class: DBGroup, AAAI 2026.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KIND = "pseudo-labels"
 VERSION = 1
 
 Spread = Callable[[Any], Any]
-"""Labels [n] of a whole cloud, `IGNORE` for none, into labels of the same cloud."""
+"""Labels [n] of a whole cloud, `IGNORE` for points without one, to labels of the same cloud."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,11 +38,11 @@ class PseudoLabels:
     """Labels of the points that have a feature.
 
     Attributes:
-        labels: for each row of the lifted features a class number of the vocabulary, `IGNORE` where none was kept.
+        labels: the vocabulary's class number of each row of the lifted features, `IGNORE` where it was dropped.
         scores: its raw cosine.
-        vocabulary: the classes that numbers stand for.
-        present: the classes that the scene is said to have.
-        key: names everything they were made from.
+        vocabulary: the classes that the numbers refer to.
+        present: the classes that the scene's labels list.
+        key: hash of everything they were made from.
     """
 
     labels: Int32[Array, " v"]
@@ -56,7 +56,7 @@ class PseudoLabels:
 
     @property
     def present_idx(self) -> list[int]:
-        """Numbers of the classes that the scene is said to have."""
+        """Numbers of the classes that the scene's labels list."""
         return [self.vocabulary.index(name) for name in self.present]
 
     def facts(self) -> dict[str, Any]:
@@ -80,13 +80,13 @@ def pseudo_label(
         vocabulary: all classes.
         present: the scene's.
         config: which labels are kept.
-        spread: what superpoints do to the labels of the whole cloud, where they are wanted.
+        spread: spreads the labels of the whole cloud over superpoints; None leaves them.
 
     Raises:
-        DataError: there is no row to label.
+        DataError: the scene has no row to label.
     """
     if not len(lifted):
-        raise DataError("No point has a feature, so none can get a label.", "See: ov3d doctor SCENE")
+        raise DataError("No point has a feature, so no point can be labelled.", "See: ov3d doctor SCENE")
     allowed = np.array([vocabulary.index(name) for name in present])
     scores = lifted.scores(text[allowed])
     best = scores.argmax(axis=1)
@@ -117,19 +117,19 @@ def pseudo_key(
     present: tuple[str, ...],
     config: PseudoConfig,
 ) -> str:
-    """Names everything that pseudo labels are made from."""
+    """Hash of everything that pseudo labels are made from."""
     words = hash_text(*vocabulary, "present", *present)
     return hash_text("pseudo-labels-2", lifted_key, text.tobytes().hex(), words, config.model_dump_json())
 
 
 def stored_pseudo_labels(path: Path, key: str, progress: Progress) -> PseudoLabels | None:
-    """Labels of that key from a file; none where there is no such file, or it holds others."""
+    """Labels with that key from a file; None if the file is missing or holds others."""
     if not path.is_file():
         return None
     try:
         found = read_pseudo_labels(path)
     except CorruptFileError as error:
-        progress.say(f"{error.message} Making it again.")
+        progress.say(f"{error.message} Recreating it.")
         return None
     return found if found.key == key else None
 

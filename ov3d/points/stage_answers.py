@@ -1,4 +1,4 @@
-"""What each stage of a run says of the points of a scene, from the stage's files, and how right that is."""
+"""The labels that each stage of a run gives a scene's points, from the stage's files, and their scores."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from ov3d.points.stage_metrics import Truth, best_class, measure
 
 
 class StageAnswers:
-    """Answers of the stages, in the numbers of the scenes' true classes, `IGNORE` for none.
+    """Answers of the stages, in the numbers of the scenes' true classes, `IGNORE` for points without one.
 
     Args:
         folders: of the scenes in the run, by name.
-        training: names of the scenes that are learnt from; the others are for validation.
-        truth: of the scenes, as far as it is known.
+        training: names of the training scenes; the others are for validation.
+        truth: of the scenes, where known.
         text: unit vectors of its classes.
-        progress: hears the figures.
+        progress: receives the scores.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class StageAnswers:
         self.metrics: dict[str, dict[str, Any]] = {}
 
     def measure(self, stage: str, answers: Callable[[str], Int32[Array, " n"]]) -> None:
-        """Score a stage on the scenes whose truth is known, and say it; pseudo labels are of training scenes only."""
+        """Score a stage on the scenes whose truth is known, and report it; only training scenes have pseudo labels."""
         found = {
             split: measure(self.truth, names, answers)
             for split, names in self.splits.items()
@@ -64,24 +64,24 @@ class StageAnswers:
             self.progress.say(f"Stage {stage}: {', '.join(parts)}")
 
     def write(self, run: Path) -> None:
-        """Write metrics.json, where there is truth to compare with."""
+        """Write metrics.json, if any scene has truth."""
         if self.metrics:
             data = {"classes": list(self.truth.classes), "stages": self.metrics}
             path = run / stage_metrics.METRICS_NAME
             write_json(path, data, kind=stage_metrics.METRICS_KIND, version=stage_metrics.METRICS_VERSION)
 
     def validation_score(self, *, needed: bool) -> Score | None:
-        """mIoU over present classes on the validation scenes, where there are any with truth.
+        """mIoU over present classes on the validation scenes that have truth.
 
         Raises:
-            DataError: there are none, though it is needed.
+            DataError: no validation scene has truth.
         """
         names = tuple(name for name in self.splits["validation"] if name in self.truth.labels)
         if not names:
             if needed:
                 raise DataError(
-                    "guide.select=best has no true labels of a validation scene to select by.",
-                    "Take guide.select=last, or name validation scenes with labelled points.",
+                    "guide.select=best needs a validation scene with true labels.",
+                    "Use guide.select=last, or validation scenes with labelled points.",
                 )
             return None
 
@@ -119,7 +119,7 @@ class StageAnswers:
         return _on_points(best_class(scores), lifted)
 
     def index(self, path: Path) -> Int32[Array, " n"]:
-        """Whatever an index says."""
+        """The answers of an index."""
         index = read_index(path)
         return np.where(index.seen, best_class(index.scores(self.text)), np.int32(IGNORE))
 

@@ -1,7 +1,7 @@
 """How well each stage labels the points of the scenes whose truth is known: metrics.json of a run.
 
 A point takes the best of all classes of the scenes' own lists, with no threshold; pseudo labels are taken as they are. One
-confusion matrix a stage and split; points without an answer are missed. Truth is compared with here, and not learnt from.
+confusion matrix per stage and split; points without an answer count as missed. Truth is only compared with, never learnt from.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METRICS_VERSION = 1
 
 @dataclass(slots=True)
 class Truth:
-    """True classes of the points of a run's scenes, as far as they are known.
+    """True classes of the points of a run's scenes, where known.
 
     Attributes:
         classes: of all scenes, each once.
@@ -34,7 +34,7 @@ class Truth:
     labels: dict[str, Integer[Array, " n"]] = field(default_factory=dict)
 
     def add(self, scene: Scene) -> None:
-        """Take up a prepared scene, if it has truth."""
+        """Add a prepared scene, if it has truth."""
         if scene.cloud is None or scene.cloud.labels is None or not scene.classes:
             return
         self.classes = tuple(dict.fromkeys((*self.classes, *scene.classes)))
@@ -48,7 +48,7 @@ class Measured:
     """One stage's answers on some scenes.
 
     Attributes:
-        mean_iou, mean_accuracy: over all classes, those that no point has as 0.
+        mean_iou, mean_accuracy: over all classes, counting those that no point has as 0.
         mean_iou_present, mean_accuracy_present: over classes that some point has.
         coverage: share of points that got an answer.
         iou: by class that some point has.
@@ -73,10 +73,10 @@ def measure(truth: Truth, scenes: tuple[str, ...], answers: Callable[[str], Int3
     Args:
         truth: of the run.
         scenes: names; those without truth are left out.
-        answers: class numbers of `truth.classes` of a scene's points, `IGNORE` for none.
+        answers: class numbers of `truth.classes` of a scene's points, `IGNORE` for points without one.
 
     Returns:
-        None where no scene has truth.
+        None if no scene has truth.
     """
     known = [name for name in scenes if name in truth.labels]
     if not known:

@@ -1,4 +1,4 @@
-"""Superpoints: pieces of surface that geometry and colour hold together, and labels spread over them by majority.
+"""Superpoints: pieces of surface uniform in geometry and colour, and labels spread over them by majority.
 
     points -> voxels -> nearest neighbours -> edges, weight w = (1 - |n_i . n_j|) + a |c_i - c_j|
     edges, lightest first: two pieces C1, C2 become one if w <= min(I(C1) + s / |C1|, I(C2) + s / |C2|)           (1)
@@ -35,7 +35,7 @@ class SuperpointConfig:
     Attributes:
         spacings: side of a voxel in spacings of the cloud.
         neighbours: voxels that a normal is fitted to, and that edges lead to.
-        colour: a, the weight of a difference of colours (1: black beside white weighs as much as a right angle).
+        colour: a, the weight of a difference of colours (1: black beside white counts as much as a right angle).
         scale: s of equation (1): the larger, the larger the pieces.
         min_voxels: smaller pieces join a neighbour.
     """
@@ -50,11 +50,11 @@ class SuperpointConfig:
 def superpoints(
     xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None, config: SuperpointConfig | None = None
 ) -> Int32[Array, " n"]:
-    """Which piece each point belongs to.
+    """The piece that each point belongs to.
 
     Args:
         xyz: finite positions, any units.
-        rgb: colours, or none: then geometry alone decides.
+        rgb: colours; None uses geometry alone.
         config: how pieces are found.
 
     Returns:
@@ -85,11 +85,11 @@ def propagate(labels: Int32[Array, " n"], superpoint: Int32[Array, " n"]) -> Int
     """The most frequent label of each point's superpoint.
 
     Args:
-        labels: class ids, `IGNORE` for none.
+        labels: class ids, `IGNORE` for points without one.
         superpoint: of each point.
 
     Returns:
-        One label for all points of a superpoint, of equally frequent ones the smaller; `IGNORE` where no point of it has any.
+        One label for all points of a superpoint, the smallest of equally frequent ones; `IGNORE` if no point has one.
     """
     spread = np.full(int(superpoint.max(initial=-1)) + 1, IGNORE, np.int32)
     known = labels != IGNORE
@@ -124,7 +124,7 @@ def pooled_features(lifted: LiftedFeatures, superpoint: Int32[Array, " n"]) -> L
 
 
 def pooled_key(lifted: LiftedFeatures) -> str:
-    """Names what `pooled_features` makes of features over the superpoints of their own cloud."""
+    """Key of what `pooled_features` computes over the superpoints of the features' own cloud."""
     return hash_text("pooled-2", lifted.key)
 
 
@@ -135,7 +135,7 @@ def _means(values: Float32[Array, "n c"], voxel: Int32[Array, " n"], count: int)
 
 
 def _neighbours(centres: Float32[Array, "v 3"], count: int, radius: float) -> Int64[Array, "v k"]:
-    """The nearest voxels of each, itself first; itself again where there are fewer within the radius."""
+    """The nearest voxels of each, itself first; itself repeated if fewer are within the radius."""
     itself = np.arange(len(centres))[:, None]
     if radius == 0:  # the points lie on top of each other
         return itself
@@ -157,7 +157,7 @@ def _normals(centres: Float32[Array, "v 3"], near: Int64[Array, "v k"]) -> Float
 
 
 def _smooth(colours: Float32[Array, "v 3"], near: Int64[Array, "v k"]) -> Float32[Array, "v 3"]:
-    """Mean colours of neighbourhoods: the grain of a surface is no border."""
+    """Mean colours of neighbourhoods: the grain of a surface must not look like a border."""
     smooth = np.empty_like(colours)
     for start in range(0, len(colours), BLOCK_VOXELS):
         rows = slice(start, start + BLOCK_VOXELS)

@@ -2,8 +2,8 @@
 
     tile -> vectors of all its voxels, scores of those of the core
 
-What the network says about a voxel depends on its surroundings up to `receptive_radius`, in fact on far less: with a margin of
-`MARGIN` voxels hardly a label changes. Tiles are moved by whole steps of the coarsest grid, so that a voxel falls into the
+The network's output for a voxel depends on its surroundings up to `receptive_radius`, in practice on far less: with a margin
+of `MARGIN` voxels hardly any label changes. Tiles are moved by whole steps of the coarsest grid, so a voxel falls into the
 same coarse cells as without tiles.
 
 A network that normalises by the scan's own statistics was trained with one room at a time. Its tiles are as large as a room
@@ -61,11 +61,11 @@ def score_voxels(
     """The best of some texts for each voxel.
 
     Args:
-        network: in any mode; it is asked in evaluation mode.
+        network: in any mode; it is run in evaluation mode.
         voxels: of `voxels_of`, with the network's voxel size and coarsest step.
         text: unit vectors.
         tiling: how large tiles are; by default the network decides.
-        progress: hears how far it is.
+        progress: receives progress.
 
     Returns:
         Rows of `text`, their cosines, and how many tiles there were.
@@ -114,7 +114,7 @@ def _cosines(
 
 
 def _input(network: PointNetwork, voxels: Voxels, tile: Tile) -> SparseTensor:
-    """What the network is given of a tile."""
+    """The network's input for a tile."""
     step = 1 << len(network.spec.down)
     cells = voxels.cells[tile.rows]
     cells = cells - cells.min(axis=0) // step * step  # near zero: the network's keys have fewer bits than ours

@@ -1,8 +1,8 @@
 """Test-time augmentation: answers averaged over copies of a cloud, turned about the vertical and moved among the voxels.
 
 The reference's evaluation turns at random (Xu et al., ECCV 2024). Here copies follow from a seed and are turned as the
-network's training turned them: one that has seen quarter turns alone knows straight walls only. The first copy is the cloud
-itself, and one copy is no augmentation at all.
+network's training turned them: one that has only seen quarter turns knows only axis-aligned walls. The first copy is the cloud
+itself, so a count of 1 means no augmentation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ov3d.common.learning.augment import Turn
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How a copy of a cloud lies.
+    """The pose of a copy of a cloud.
 
     Attributes:
         angle: about the vertical, radians.
@@ -29,7 +29,7 @@ class Pose:
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def of(self, xyz: Float32[Array, "n 3"], voxel_size: float) -> Float32[Array, "n 3"]:
-        """Positions of the copy; the same array where nothing is changed."""
+        """Positions of the copy; the same array if nothing changes."""
         if self == Pose():
             return xyz
         c, s = np.cos(self.angle), np.sin(self.angle)
@@ -41,7 +41,7 @@ def poses(count: int, turn: Turn, seed: int = 0) -> list[Pose]:
     """The cloud as it is, and copies; a larger count begins with the same ones.
 
     Args:
-        count: how many in all.
+        count: total number.
         turn: the angles of the network's training.
         seed: of everything random.
     """

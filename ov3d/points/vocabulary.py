@@ -1,4 +1,4 @@
-"""Which classes a run learns: those that its training scenes are said to have, and which scene has which."""
+"""Which classes a run learns (all listed for its training scenes), and which scene has which."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class SceneLabels:
     """Collects the scene-level labels of a run, scene by scene.
 
     Args:
-        labels_path: where they are written; none looks beside the scenes, then at their truth.
-        classes: names to learn; none takes the scenes' own, backgrounds aside.
+        labels_path: path of the labels; None looks beside the scenes, then at their truth.
+        classes: names to learn; if empty, the scenes' own except backgrounds.
 
     Attributes:
         present: by training scene.
@@ -27,11 +27,11 @@ class SceneLabels:
         self.present: dict[str, tuple[str, ...]] = {}
 
     def add(self, scene: Scene, *, training: bool) -> None:
-        """Take up a scene; of a validation scene nothing is asked.
+        """Add a scene; validation scenes need no labels.
 
         Raises:
-            UsageError: there are no class names to choose from.
-            DataError: the scene has no labels, or one that is not known.
+            UsageError: no class names are known.
+            DataError: the scene has no labels, or an unknown one.
         """
         if not training:
             return

@@ -158,7 +158,11 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "--subset does not apply to 3D-OVS",
         ),
         (["latest", "--dataset", "s3dis"], 2, "cannot be used together"),
-        (["--dataset", "s3dis", "--ground-truth", "x", "--predictions", "."], 1, "No folder of ground truth at x"),
+        (
+            ["--dataset", "s3dis", "--ground-truth", "x", "--predictions", "."],
+            1,
+            "folder of ground truth x does not exist",
+        ),
         (
             ["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--list", "x"],
             1,
@@ -170,7 +174,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "auto, raw, class",
         ),
         (["--dataset", "s3dis", "--ground-truth", ".", "--predictions", ".", "--ensemble"], 2, "works only with a run"),
-        (["nowhere"], 1, "There is no run at nowhere"),
+        (["nowhere"], 1, "No run found at nowhere"),
     ],
 )
 def test_wrong_calls(
@@ -211,7 +215,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from ov3d.common.metrics import SemanticConfusion
     from ov3d.common.metrics.prompted import PromptedTable
     from ov3d.common.metrics.run_report import RunReport
-    from ov3d.common.scenes.scene import IGNORE, Scene, World
+    from ov3d.common.scenes.scene import IGNORE, LazyScenes, Scene, World
 
     confusion = SemanticConfusion(3, ignore_label=IGNORE, no_prediction=IGNORE)
     confusion.update([0, 0, 1, 2, 2, -1], [0, 0, 1, 1, 2, 0])
@@ -232,8 +236,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             )
 
     monkeypatch.setattr(ov3d.backends, "get_backend", lambda name: Toy())
-    scene = Scene("room", tmp_path / "room", "scannet")
-    monkeypatch.setattr(ov3d.common.learning.evaluate_run, "load_scene", lambda path, **_: scene)
+    scenes = LazyScenes(("room",), lambda name: Scene(name, tmp_path / "room", "scannet"))
+    monkeypatch.setattr(ov3d.common.learning.evaluate_run, "open_source", lambda path, **_: scenes)
     folder = tmp_path / "run"
     folder.mkdir()
     identity = Identity("m", "w", "p", "fp32")

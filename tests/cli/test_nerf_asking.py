@@ -120,7 +120,7 @@ def test_an_orbit_is_rendered_from_the_field_or_painted(ov3d: Ov3d, place: Path,
         (["--render", "orbitt"], "Did you mean orbit?"),
         (["--frames", "4"], "--frames works only with --render orbit"),
         (["-o", "x.png"], "-o x.png must be a folder"),
-        (["--render", "orbit", "-o", "x.mp4"], "no ffmpeg on the path to write x.mp4"),
+        (["--render", "orbit", "-o", "x.mp4"], "Writing x.mp4 needs ffmpeg"),
     ],
 )
 def test_wrong_calls_are_told_before_anything_is_read(

@@ -72,11 +72,11 @@ def test_wrong_options_are_one_line(
 def test_wrong_files_are_one_line(ov3d: Ov3d, run: Run, scan: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.ply"
     cut.write_bytes(scan.read_bytes()[:-30])
-    for path, message in {cut: "cut short", tmp_path / "nowhere.ply": "no scan"}.items():
+    for path, message in {cut: "truncated", tmp_path / "nowhere.ply": "does not exist"}.items():
         done = ov3d("predict", run.path, path, "-o", tmp_path / "out.ply")
         assert done.code == 1
         assert message in done.error
     fused = write_run(tmp_path / "fused", None, stages=("fuse",))
     assert "missing: guide" in ov3d("predict", fused.path, scan, "-o", tmp_path / "out.ply").error
-    assert "no run" in ov3d("predict", tmp_path / "norun", scan, "-o", tmp_path / "out.ply").error
+    assert "No run found" in ov3d("predict", tmp_path / "norun", scan, "-o", tmp_path / "out.ply").error
     assert ov3d("predict", run.path, scan).code == 2

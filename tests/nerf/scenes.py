@@ -8,11 +8,12 @@ import torch
 
 from ov3d.common.base.config import load_config
 from ov3d.common.base.progress import Silent
+from ov3d.common.learning.trainer import Trainer, TrainerContext
 from ov3d.common.scenes.scene import Scene
 from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.scene_type import choose_space
-from ov3d.nerf.train_field import FieldTrainer
+from ov3d.nerf.train_field import FieldStage
 
 CPU = torch.device("cpu")
 TINY = [
@@ -56,10 +57,9 @@ def tiny_config(*settings: str) -> NerfConfig:
     return load_config(NerfConfig, None, [*TINY, *settings])
 
 
-def field_trainer(scene: Scene, folder: Path, config: NerfConfig, *, resume: bool = True) -> FieldTrainer:
-    """A trainer on all frames of a scene."""
+def field_trainer(scene: Scene, folder: Path, config: NerfConfig, *, resume: bool = True) -> Trainer:
+    """A trainer of the field on all frames of a scene."""
     bank = PixelBank(scene.frames, long_side=64, device=CPU, progress=Silent(), with_depth=True)
     space = choose_space(scene).space
-    return FieldTrainer(
-        bank, space, config.field, folder, seed=config.seed, progress=Listener(), device=CPU, resume=resume
-    )
+    stage = FieldStage(bank, space, config.field, seed=config.seed, device=CPU)
+    return Trainer(stage, TrainerContext(folder, config.seed, CPU, Listener(), resume))

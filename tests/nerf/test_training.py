@@ -1,4 +1,4 @@
-"""Training on the tiny scene: it learns, it goes on bit by bit where it stopped, and it says why it cannot."""
+"""Training on the tiny scene: it learns, it resumes to the same bits, and it says why it cannot."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.progress import Silent
 from ov3d.common.base.shapes import Array, Bool, Float, Float32
 from ov3d.common.language.cards import Identity
+from ov3d.common.learning.trainer import Trainer, TrainerContext
 from ov3d.nerf.losses import total_variation
+from ov3d.nerf.model import Model
 from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.targets import PatchFeatures, Targets
-from ov3d.nerf.train_distil import DistilTrainer
-from ov3d.nerf.train_field import CHECKPOINT_NAME, CURVES_NAME, FieldTrainer
+from ov3d.nerf.train_distil import DistilStage
+from ov3d.nerf.train_field import CHECKPOINT_NAME, FieldStage
 from tests.common.small_scenes import box_scene
 from tests.nerf.scenes import CPU, Listener, field_trainer, tiny_config
 from tests.nerf.twins import small_field
@@ -65,17 +68,20 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def _model(trainer: Trainer) -> Model:
+    assert isinstance(trainer.stage, FieldStage | DistilStage)
+    return trainer.stage.model
+
+
 def test_a_field_learns(tmp_path: Path) -> None:
     trainer = field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "run", tiny_config())
     trainer.run()
-    lines = [json.loads(line) for line in (tmp_path / "run" / CURVES_NAME).read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "field.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [20, 30]
     assert lines[-1]["psnr"] > 11
     assert lines[-1]["occupied"] < 1
-    assert (
-        trainer.model.field.resolution
-        != field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "new", tiny_config()).model.field.resolution
-    )
+    untrained = field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "new", tiny_config())
+    assert _model(trainer).field.resolution != _model(untrained).field.resolution
 
 
 @pytest.mark.parametrize("stops", [(3, 16), (14,)])
@@ -85,24 +91,28 @@ def test_a_field_that_was_killed_ends_with_the_same_bits(tmp_path: Path, stops: 
     for stop in stops:
         trainer = field_trainer(scene, tmp_path / "broken", config)
         while trainer.step < stop:
-            trainer._one_step()
+            trainer.take_step()
         trainer.write()
         for _ in range(2):  # what came after the checkpoint is lost
-            trainer._one_step()
+            trainer.take_step()
     resumed = field_trainer(scene, tmp_path / "broken", config)
     assert resumed.step == stops[-1]
     resumed.run()
     assert _files(tmp_path / "broken") == _files(tmp_path / "whole")
 
 
-def _distiller(tmp_path: Path, folder: Path) -> DistilTrainer:
-    scene, config = box_scene(tmp_path / "s", 4), tiny_config()
-    model = field_trainer(scene, tmp_path / "field", config).run()
+def _distiller(tmp_path: Path, folder: Path, *settings: str) -> Trainer:
+    scene, config = box_scene(tmp_path / "s", 4), tiny_config(*settings)
+    field = field_trainer(scene, tmp_path / "field", config)
+    field.run()
     bank = PixelBank(scene.frames, long_side=64, device=CPU, progress=Silent())
     text = np.eye(4, dtype=np.float32)[[0, 3]]
     targets = Targets(bank, _TwoScales(), text, logit_scale=100.0, device=CPU, progress=Silent())
     patches = PatchFeatures(bank, _Patches(), progress=Silent())
-    return DistilTrainer(model, bank, targets, patches, config.distil, folder, seed=0, progress=Listener())
+    stage = DistilStage(
+        _model(field), bank, targets, patches, config.distil, field_key="key", seed=0, progress=Silent()
+    )
+    return Trainer(stage, TrainerContext(folder, 0, CPU, Listener()))
 
 
 def test_distillation_that_was_killed_ends_with_the_same_bits(tmp_path: Path) -> None:
@@ -111,18 +121,18 @@ def test_distillation_that_was_killed_ends_with_the_same_bits(tmp_path: Path) ->
     for stop in (4, 13):
         trainer = _distiller(tmp_path, tmp_path / "broken")
         while trainer.step < stop:
-            trainer._one_step()
+            trainer.take_step()
         trainer.write()
-        trainer._one_step()
+        trainer.take_step()
     _distiller(tmp_path, tmp_path / "broken").run()
     assert _files(tmp_path / "broken") == _files(tmp_path / "whole")
 
 
 def test_distillation_learns_and_touches_density_never(tmp_path: Path) -> None:
     trainer = _distiller(tmp_path, tmp_path / "run")
-    before = {name: value.clone() for name, value in trainer.model.field.state_dict().items()}
+    before = {name: value.clone() for name, value in _model(trainer).field.state_dict().items()}
     trainer.run()
-    after = trainer.model.field.state_dict()
+    after = _model(trainer).field.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("density"))
     assert not torch.equal(after["appearance_grid.planes.0"], before["appearance_grid.planes.0"])
     last = json.loads((tmp_path / "run" / "distil.jsonl").read_text().splitlines()[-1])
@@ -130,69 +140,66 @@ def test_distillation_learns_and_touches_density_never(tmp_path: Path) -> None:
     assert {"relevancy", "attract", "repel", "psnr"} <= set(last)
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+def test_the_joint_phase_may_begin_at_once(tmp_path: Path) -> None:
+    trainer = _distiller(tmp_path, tmp_path / "run", "distil.joint_from=0")
+    before = _model(trainer).field.appearance_grid.planes[0].clone()
+    trainer.take_step()
+    assert not torch.equal(_model(trainer).field.appearance_grid.planes[0], before)
+
+
+@pytest.mark.parametrize(
+    ("stage", "broken", "hint"),
+    [
+        ("field", "field.basis.weight", "field.grid_rate=0.005"),
+        ("distil", "head.weight", "distil.head_rate=0.00125"),
+    ],
+)
+def test_nan_stops_a_stage_and_keeps_its_checkpoint(tmp_path: Path, stage: str, broken: str, hint: str) -> None:
+    if stage == "field":
+        trainer = field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "run", tiny_config())
+    else:
+        trainer = _distiller(tmp_path, tmp_path / "run")
+    trainer.take_step()
+    trainer.write()
+    kept = trainer.path.read_bytes()
+    prefix, _, name = broken.partition(".")
+    with torch.no_grad():
+        trainer.stage.state().modules[prefix].get_parameter(name)[0, 0] = float("nan")
+    with pytest.raises(DataError, match=f"Loss became NaN or infinite at step 1 of stage {stage}; {broken}") as info:
+        trainer.run()
+    assert info.value.hint.endswith(f"--set {hint}")
+    assert trainer.path.read_bytes() == kept
+
+
+def test_cells_are_not_looked_for_with_nan_weights(tmp_path: Path) -> None:
+    """A cell whose density is NaN would count as empty."""
+    trainer = field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "run", tiny_config())
+    while trainer.step < 5:
+        trainer.take_step()
+    with torch.no_grad():
+        _model(trainer).field.density_grid.lines[0].fill_(float("nan"))
+    with pytest.raises(DataError, match=r"Weights became NaN or infinite at step 5 of stage field; field.density_grid"):
+        trainer.take_step()
+
+
+def test_other_photographs_are_noticed(tmp_path: Path) -> None:
     scene, config = box_scene(tmp_path / "s", 4), tiny_config()
     trainer = field_trainer(scene, tmp_path / "run", config)
-    while trainer.step < 7:
-        trainer._one_step()
+    trainer.take_step()
     trainer.write()
-    kept = (tmp_path / "run" / CHECKPOINT_NAME).read_bytes()
-    with torch.no_grad():
-        trainer.model.field.basis.weight[0, 0] = float("nan")
-    with pytest.raises(
-        DataError, match=r"no number at step 7 of stage field; basis.weight.*steps are too large"
-    ) as info:
-        trainer.run()
-    assert "field.grid_rate=0.005" in info.value.hint
-    assert (tmp_path / "run" / CHECKPOINT_NAME).read_bytes() == kept
-
-
-def test_distillation_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
-    trainer = _distiller(tmp_path, tmp_path / "run")
-    trainer._one_step()
-    trainer.write()
-    kept = (tmp_path / "run" / "distil.safetensors").read_bytes()
-    with torch.no_grad():
-        trainer.head.weight[0, 0] = float("nan")
-    with pytest.raises(DataError, match=r"no number at step 1 of stage distil; weight is no number.*too large") as info:
-        trainer.run()
-    assert "distil.head_rate=0.00125" in info.value.hint
-    assert (tmp_path / "run" / "distil.safetensors").read_bytes() == kept
-
-
-def test_weights_that_are_no_numbers_are_never_written(tmp_path: Path) -> None:
-    """A step can end with a sound loss and unsound weights: the checkpoint after it must not hold them."""
-    trainer = field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "run", tiny_config("field.checkpoint_every=1"))
-    step = trainer._one_step
-
-    def broken() -> None:
-        step()
-        with torch.no_grad():
-            trainer.model.field.basis.weight[0, 0] = float("inf")
-
-    trainer._one_step = broken  # type: ignore[method-assign]
-    with pytest.raises(DataError, match=r"no number at step 1 of stage field; basis.weight is no number"):
-        trainer.run()
-    assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
-
-
-def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
-    scene, config = box_scene(tmp_path / "s", 4), tiny_config()
-    trainer = field_trainer(scene, tmp_path / "run", config)
-    trainer._one_step()
-    trainer.write()
-    torch.set_num_threads(2)
+    assert field_trainer(scene, tmp_path / "run", config).step == 1
+    Image.new("RGB", (64, 48)).save(scene.frames[0].image_path)
     again = field_trainer(scene, tmp_path / "run", config)
-    lines = again.progress.lines  # type: ignore[attr-defined]
-    assert any("written with 1 processor threads, this goes on with 2" in line for line in lines)
+    assert again.step == 0
+    assert "inputs of stage field have changed" in again.context.progress.lines[0]  # type: ignore[attr-defined]
 
 
 def test_an_empty_grid_is_said(tmp_path: Path) -> None:
     trainer = field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "run", tiny_config())
     while trainer.step < 5:
-        trainer._one_step()
+        trainer.take_step()
     with torch.no_grad():
-        for table in trainer.model.field.density_grid.planes:
+        for table in _model(trainer).field.density_grid.planes:
             table.zero_()
     with pytest.raises(DataError, match="every cell of its grid is empty"):
         trainer.run()
@@ -201,10 +208,9 @@ def test_an_empty_grid_is_said(tmp_path: Path) -> None:
 def test_shrinking_keeps_what_is_seen(tmp_path: Path) -> None:
     config = tiny_config("field.shrink_at=20", "field.occupancy_from=10")
     trainer = field_trainer(box_scene(tmp_path / "s", 4), tmp_path / "run", config)
-    size = trainer.model.space.size.copy()
+    size = _model(trainer).space.size.copy()
     trainer.run()
-    assert (trainer.model.space.size <= size + 1e-9).all()
-    assert isinstance(trainer, FieldTrainer)
+    assert (_model(trainer).space.size <= size + 1e-9).all()
 
 
 def test_a_damaged_checkpoint_starts_anew(tmp_path: Path) -> None:
@@ -216,7 +222,7 @@ def test_a_damaged_checkpoint_starts_anew(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     again = field_trainer(scene, tmp_path / "run", config)
     assert again.step == 0
-    assert any("Training from the start" in line for line in again.progress.lines)  # type: ignore[attr-defined]
+    assert any("Training from the start" in line for line in again.context.progress.lines)  # type: ignore[attr-defined]
 
 
 def test_total_variation_is_its_definition() -> None:

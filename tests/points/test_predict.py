@@ -196,17 +196,17 @@ def test_scans_that_cannot_be_labelled(run: Run, tmp_path: Path) -> None:
     _write(tmp_path / "empty.ply", xyz[:0], rgb[:0])
     _write(tmp_path / "lost.ply", np.full((3, 3), np.nan, np.float32))
     for name, message in {
-        "missing.ply": "no scan at",
+        "missing.ply": "Scan .* does not exist",
         "cut.ply": "cannot be read as PLY",
         "text.ply": "cannot be read as PLY",
-        "notes.txt": "is not a cloud that can be read. Known: .ply",
-        "empty.ply": "holds no point",
-        "lost.ply": "holds no point with finite coordinates",
+        "notes.txt": "is not a known type of point cloud. Known: .ply",
+        "empty.ply": "has no points",
+        "lost.ply": "has no points with finite coordinates",
     }.items():
         with pytest.raises(DataError, match=message):
             predict_scan(run, tmp_path / name, tmp_path / "out.ply", device=CPU)
         assert not (tmp_path / "out.ply").exists()
-    for output, message in {"good.ply": "is the scan itself", "out.txt": "must end in .ply"}.items():
+    for output, message in {"good.ply": "would overwrite the scan", "out.txt": "must end in .ply"}.items():
         with pytest.raises(UsageError, match=message):
             predict_scan(run, good, tmp_path / output, device=CPU)
     with pytest.raises(UsageError, match="between -1 and 1, got 2"):

@@ -75,15 +75,15 @@ def test_yaml_by_scene(scene: Scene, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("room: [chiar]", "'chiar' is not in the vocabulary. Did you mean chair"),
-        ("hall: [chair]\nrooms: [wall]", "no labels of room in .* Did you mean rooms"),
-        ("room: [chair, Chair]", "names 'chair' twice"),
-        ("room: []", "names no class"),
-        ("room:", "names no class"),
+        ("hall: [chair]\nrooms: [wall]", "has no labels for scene room.* Did you mean rooms"),
+        ("room: [chair, Chair]", "lists 'chair' twice"),
+        ("room: []", "lists no classes"),
+        ("room:", "lists no classes"),
         ("room: chair", "gives room a str, not a list"),
-        ("room: [yes]", "class True, which is no text"),
+        ("room: [yes]", "class True, which is not text"),
         ("", "is empty"),
         ("- chair", "holds a list, not a mapping"),
-        ("room: [chair", "is no YAML"),
+        ("room: [chair", "is not valid YAML"),
     ],
 )
 def test_faults_of_yaml_are_said(scene: Scene, tmp_path: Path, text: str, message: str) -> None:
@@ -96,9 +96,9 @@ def test_faults_of_yaml_are_said(scene: Scene, tmp_path: Path, text: str, messag
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "names no class"),
-        (b"# nothing\n", "names no class"),
-        (b"wall\nwall\n", "names 'wall' twice"),
+        (b"", "lists no classes"),
+        (b"# nothing\n", "lists no classes"),
+        (b"wall\nwall\n", "lists 'wall' twice"),
         (b"wal\n", "Did you mean wall"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
@@ -110,10 +110,10 @@ def test_faults_of_text_are_said(scene: Scene, content: bytes, message: str) -> 
 
 
 def test_no_labels_of_a_scene(scene: Scene, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no scene-level labels of room.*labels\.txt, one a line"):
+    with pytest.raises(DataError, match=r"room has no scene-level labels.*labels\.txt, one per line"):
         scene_labels(replace(scene, cloud=None), None, CLASSES)
-    with pytest.raises(DataError, match="no file of scene labels"):
+    with pytest.raises(DataError, match="Scene labels not found"):
         scene_labels(scene, tmp_path / "missing.txt", CLASSES)
     (tmp_path / "labels").mkdir()
-    with pytest.raises(DataError, match=r"no labels of room in .*room\.txt"):
+    with pytest.raises(DataError, match=r"has no labels for scene room.*room\.txt"):
         scene_labels(scene, tmp_path / "labels", CLASSES)

@@ -19,13 +19,13 @@ from ov3d.common.base.files import read_json
 from ov3d.common.base.runs import Run
 from ov3d.common.learning.backend import RunOptions
 from ov3d.common.learning.checkpoints import Checkpoint
+from ov3d.common.learning.trainer import Trainer
 from ov3d.common.scenes.scene import IGNORE, LazyScenes, PointCloud, Scene
 from ov3d.points.backend import PointsBackend
 from ov3d.points.config import PRESETS, STAGES, PointsConfig
 from ov3d.points.network import load_network
 from ov3d.points.pseudo_labels import PSEUDO_NAME, read_pseudo_labels
 from ov3d.points.stages import pseudo_label
-from ov3d.points.steps import StageTrainer
 from ov3d.points.superpoints import superpoints
 from tests.colour_encoder import ColourEncoder, colour_encoder
 from tests.common.small_scenes import CLASSES, box_scene
@@ -150,20 +150,20 @@ def test_any_prefix_of_the_stages_can_be_asked(scene: Scene, tmp_path: Path, num
 
 @pytest.mark.usefixtures("colour_encoder")
 @pytest.mark.parametrize(("stage", "step"), [("specialise", 3), ("guide", 1), ("guide", 5)])
-def test_a_killed_stage_goes_on_to_the_same_bits(
+def test_a_killed_stage_resumes_to_the_same_bits(
     scene: Scene, tmp_path: Path, stage: str, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ("guide.checkpoint_every=3", f"seed={step}")
     _train(tmp_path / "whole", scene, settings=settings)
-    one_step = StageTrainer._one_step
+    take_step = Trainer.take_step
 
-    def dying(self: StageTrainer) -> None:
-        if (self.stage, self.step) == (stage, step):
+    def dying(self: Trainer) -> None:
+        if (self.stage.name, self.step) == (stage, step):
             raise Stopped
-        one_step(self)
+        take_step(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StageTrainer, "_one_step", dying)
+        patch.setattr(Trainer, "take_step", dying)
         with pytest.raises(Stopped):
             _train(tmp_path / "killed", scene, settings=settings)
     _train(tmp_path / "killed", scene, settings=settings)
@@ -178,32 +178,34 @@ def test_what_is_done_is_used_again(scene: Scene, tmp_path: Path, monkeypatch: p
     run = _train(tmp_path / "run", scene)
     before = index_path(run, "box").read_bytes()
 
-    def never(self: StageTrainer) -> None:
+    def never(self: Trainer) -> None:
         raise AssertionError("nothing is to be trained")
 
     with monkeypatch.context() as patch:
-        patch.setattr(StageTrainer, "_one_step", never)
+        patch.setattr(Trainer, "take_step", never)
         again = _train(tmp_path / "run", scene)
     assert index_path(again, "box").read_bytes() == before
     with pytest.raises(AssertionError, match="nothing is to be"), monkeypatch.context() as patch:
-        patch.setattr(StageTrainer, "_one_step", never)
+        patch.setattr(Trainer, "take_step", never)
         _train(tmp_path / "run", scene, resume=False)
 
 
 @pytest.mark.usefixtures("colour_encoder")
-def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
+def test_nan_stops_a_stage_and_keeps_its_checkpoint(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one_step = StageTrainer._one_step
+    take_step = Trainer.take_step
 
-    def poisoned(self: StageTrainer) -> None:
-        if (self.stage, self.step) == ("guide", 4):
+    def poisoned(self: Trainer) -> None:
+        if (self.stage.name, self.step) == ("guide", 4):
             with torch.no_grad():
-                next(self.module.parameters()).fill_(float("nan"))
-        one_step(self)
+                next(self.stage.state().modules["network"].parameters()).fill_(float("nan"))
+        take_step(self)
 
-    monkeypatch.setattr(StageTrainer, "_one_step", poisoned)
-    with pytest.raises(DataError, match=r"no number at step 4 of stage guide; .* is no number any more") as caught:
+    monkeypatch.setattr(Trainer, "take_step", poisoned)
+    with pytest.raises(
+        DataError, match=r"Loss became NaN or infinite at step 4 of stage guide; network\..*too large"
+    ) as caught:
         _train(tmp_path / "run", scene)
     assert "guide.rate=" in caught.value.hint
     kept = Checkpoint(tmp_path / "run" / "guide" / "checkpoint.safetensors")
@@ -249,12 +251,12 @@ def test_what_cannot_be_learnt_is_one_line(scene: Scene, tmp_path: Path) -> None
     empty = PointCloud(np.zeros((0, 3), np.float32))
     (tmp_path / "labels.yaml").write_text("box: [floor, piano]\n")
     faulty: list[tuple[Scene, tuple[str, ...], str]] = [
-        (unlabelled, (), "no scene-level labels of box"),
+        (unlabelled, (), "box has no scene-level labels"),
         (replace(unlabelled, classes=()), (), "has no class names to learn"),
         (scene, (f"labels={tmp_path / 'labels.yaml'}",), "'piano' is not in the vocabulary"),
         (replace(scene, cloud=empty), (), "has no points"),
-        (scene, ("validation=[box]",), "none to train on"),
-        (scene, ("validation=[bocks]",), "no scene 'bocks' to validate on"),
+        (scene, ("validation=[box]",), "none are left to train on"),
+        (scene, ("validation=[bocks]",), "Validation scene 'bocks' does not exist"),
         (scene, ("classes=[piano]",), "no true class of the vocabulary"),
     ]
     for number, (one, settings, says) in enumerate(faulty):

@@ -1,1 +1,1 @@
-"""The ground floor: errors, shapes, files, configuration, devices, progress and run folders."""
+"""The foundation: errors, shapes, files, configuration, devices, progress and run folders."""

@@ -1,6 +1,6 @@
 """Configuration: strict models, YAML files and `--set a.b=c`.
 
-A key that no model knows is an error that names the nearest known one; nothing is ever silently ignored.
+An unknown key is an error that suggests the nearest known one; nothing is silently ignored.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ov3d.common.base.errors import DataError, UsageError, did_you_mean
 
 
 class Config(BaseModel):
-    """The base of every configuration: unknown keys are refused, values cannot be changed once checked."""
+    """The base of every configuration: unknown keys are refused, and validated values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
@@ -28,12 +28,12 @@ def load_config(model: type[C], path: str | Path | None = None, overrides: Itera
 
     Args:
         model: the configuration class.
-        path: a YAML file, or none.
-        overrides: `dotted.key=value` texts, whose values are read as YAML scalars or lists; or a mapping of dotted keys or
-            of nested mappings to values. The later of two wins.
+        path: a YAML file, or None.
+        overrides: `dotted.key=value` strings, whose values are parsed as YAML scalars or lists; or a mapping from dotted keys
+            (or nested mappings) to values. Later ones win.
 
     Raises:
-        DataError: the file is missing or no YAML mapping.
+        DataError: the file is missing or not a YAML mapping.
         UsageError: an unknown key (with the nearest name) or a value of the wrong type.
     """
     data = _read_yaml(Path(path)) if path is not None else {}
@@ -45,7 +45,7 @@ def load_config(model: type[C], path: str | Path | None = None, overrides: Itera
 
 
 def build_config(model: type[C], data: Mapping[str, Any], *, source: str) -> C:
-    """Validate a nested mapping; `source` is named in the error."""
+    """Validate a nested mapping; errors name `source`."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -59,7 +59,7 @@ def build_config(model: type[C], data: Mapping[str, Any], *, source: str) -> C:
 
 
 def dump_config(config: Config) -> str:
-    """The configuration as YAML text, every value written out."""
+    """The configuration as YAML text with every value, defaults included."""
     import yaml
 
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
@@ -69,12 +69,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     if not path.is_file():
-        raise DataError(f"There is no configuration file at {path}.", "Check the path given to --config.")
+        raise DataError(f"Configuration file {path} does not exist.", "Check the path given to --config.")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path} is no YAML: {' '.join(str(error).split())}.", "Mend it, or leave --config out."
+            f"{path} is not valid YAML: {' '.join(str(error).split())}.", "Fix it, or omit --config."
         ) from None
     if data is None:
         return {}
@@ -99,7 +99,7 @@ def _parsed(text: str) -> tuple[str, Any]:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values: of a nested mapping only the keys it names are overridden."""
+    """Dotted keys and values: a nested mapping overrides only the keys it names."""
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")
@@ -113,7 +113,7 @@ def _apply_override(data: dict[str, Any], key: str, value: Any) -> None:
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise UsageError(f"Setting {key}: {parent} is a value, it has no keys of its own.")
+            raise UsageError(f"Setting {key}: {parent} is a single value without keys.")
         node = child
     node[leaf] = value
 

@@ -1,4 +1,4 @@
-"""Where tensors live, and how much memory they took. All runs on the CPU; a GPU is used when it is there or asked for."""
+"""Device choice, seeding and peak memory. Everything runs on the CPU; a GPU is used if available or requested."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DEVICE_CHOICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 
 
 def pick_device(choice: str = "auto") -> torch.device:
-    """The device for `choice`: `auto` takes CUDA where there is one, else the CPU.
+    """The device for `choice`: `auto` uses CUDA if available, else the CPU.
 
     Raises:
-        UsageError: no such device, or it is not on this machine.
+        UsageError: the device is unknown, or this machine does not have it.
     """
     import torch
 
@@ -29,14 +29,16 @@ def pick_device(choice: str = "auto") -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
-            raise UsageError(f"Device {choice} is not on this machine ({count} CUDA devices).", "Use --device cpu.")
+            raise UsageError(
+                f"Device {choice} is not available ({count} CUDA devices on this machine).", "Use --device cpu."
+            )
     elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("Device mps is not on this machine.", "Use --device cpu.")
+        raise UsageError("Device mps is not available on this machine.", "Use --device cpu.")
     return device
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's global generators, for code that cannot be handed one of its own."""
+    """Seed the global generators of Python, NumPy and torch, for code that cannot be given its own generator."""
     import random
 
     import numpy as np
@@ -48,7 +50,7 @@ def seed_everything(seed: int) -> None:
 
 
 def peak_bytes() -> int | None:
-    """The most memory that this process has held so far (resident); none where the system does not say."""
+    """Peak resident memory of this process so far; None if the system does not report it."""
     import sys
 
     try:

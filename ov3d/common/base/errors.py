@@ -1,7 +1,7 @@
-"""The one way to fail.
+"""Errors that users can act on.
 
-Every error that a user can cause is an `Ov3dError`: a message that says what and where, a hint that says how to fix it.
-The command line prints both in one line and exits with `exit_code`; anything else that escapes is a bug in ov3d.
+Every error that a user can cause is an `Ov3dError`: its message says what is wrong and where, its hint how to fix it.
+The command line prints both on one line and exits with `exit_code`; any other exception is a bug in ov3d.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class UsageError(Ov3dError):
 
 
 class DataError(Ov3dError):
-    """The user's files do not hold what they should: missing members, wrong shapes, impossible poses."""
+    """The user's files have the wrong content: missing keys, wrong shapes, impossible poses."""
 
 
 class CorruptFileError(Ov3dError):
-    """A file that ov3d wrote was cut short or changed since."""
+    """A file that ov3d wrote is truncated or has been changed."""
 
 
 class NewerFormatError(Ov3dError):
-    """A file was written by a newer ov3d than this one."""
+    """A file was written by a newer ov3d."""
 
 
 class MissingModelError(Ov3dError):
@@ -56,13 +56,13 @@ class StorageError(Ov3dError):
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
-    """The `count` known names most like `name`, best first; empty when nothing is close."""
+    """Up to `count` known names most similar to `name`, best first; empty if none is close."""
     by_folded = {candidate.casefold(): candidate for candidate in known}
     return [by_folded[match] for match in difflib.get_close_matches(name.casefold(), list(by_folded), count, 0.5)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint for a mistyped name: the nearest known ones, or all of them where none is near."""
+    """A hint for a mistyped name: the nearest known names, or all of them if none is close."""
     names = list(known)
     close = nearest(name, names)
     if close:

@@ -1,4 +1,4 @@
-"""The one way to write a file, and JSON files that verify themselves.
+"""Atomic file writes, and JSON files with a checksum.
 
 Writing: a temporary name beside the target, fsync, rename. A reader sees the old file or the new one, never a part, and
 a killed process leaves the old file intact. Every ov3d file, JSON here or tensors in `tensor_files.py`, names its kind
@@ -24,14 +24,14 @@ TEMPORARY_SUFFIX = ".ov3d-tmp"
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any]]:
-    """Open a file that appears under `path` only when the block ends without an error.
+    """Open a file that appears at `path` only if the block ends without an error.
 
     Args:
-        path: the file to create or to replace; missing folders are made.
+        path: the file to create or replace; missing folders are created.
         mode: `wb`, or `w` for UTF-8 text.
 
     Raises:
-        StorageError: the disk is full or the place cannot be written; what stood at `path` is untouched.
+        StorageError: the disk is full or the path cannot be written; any old file at `path` is untouched.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
@@ -74,7 +74,7 @@ def write_json(path: str | os.PathLike[str], data: Mapping[str, Any], *, kind: s
 
 
 def read_json(path: str | os.PathLike[str], *, kind: str, version: int) -> dict[str, Any]:
-    """Read and verify a file that `write_json` wrote; raises as `tensor_files.read_tensors` does."""
+    """Read and verify a file written by `write_json`; raises like `tensor_files.read_tensors`."""
     source = existing_file(path, kind)
     try:
         document = json.loads(source.read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def read_json(path: str | os.PathLike[str], *, kind: str, version: int) -> dict[
 
 
 def cache_root() -> Path:
-    """Where everything lives that can be made again: `$OV3D_CACHE`, else `$XDG_CACHE_HOME/ov3d`, else `~/.cache/ov3d`."""
+    """The folder for reproducible files: `$OV3D_CACHE`, else `$XDG_CACHE_HOME/ov3d`, else `~/.cache/ov3d`."""
     if chosen := os.environ.get("OV3D_CACHE"):
         return Path(chosen).expanduser()
     if base := os.environ.get("XDG_CACHE_HOME"):
@@ -109,28 +109,28 @@ def hash_file(path: str | os.PathLike[str]) -> str:
 
 
 def hash_text(*parts: str) -> str:
-    """The xxh3-128 of some strings, in hexadecimal; the boundaries between them count."""
+    """The xxh3-128 of several strings, in hexadecimal; it depends on the boundaries between them."""
     return _hash_bytes(b"".join(len(part.encode()).to_bytes(8, "little") + part.encode() for part in parts))
 
 
 def existing_file(path: str | os.PathLike[str], kind: str) -> Path:
-    """The path, if there is a file.
+    """The path, if the file exists.
 
     Raises:
-        DataError: there is none.
+        DataError: it does not.
     """
     source = Path(path)
     if not source.is_file():
-        raise DataError(f"There is no {kind} file at {source}.", "Check the path.")
+        raise DataError(f"The {kind} file {source} does not exist.", "Check the path.")
     return source
 
 
 def check_stamp(source: Path, kind: str, version: int, found_kind: str | None, found_version: str | int | None) -> None:
-    """Accept what a file says of itself.
+    """Check a file's stated kind and version.
 
     Raises:
-        DataError: it is of another kind, or ov3d did not write it.
-        NewerFormatError: its version is above `version`, the newest that the caller understands.
+        DataError: another kind, or not written by ov3d.
+        NewerFormatError: newer than `version`, the newest that the caller understands.
     """
     if found_kind != kind:
         found = f"a {found_kind} file" if found_kind else "not an ov3d file"
@@ -143,8 +143,8 @@ def check_stamp(source: Path, kind: str, version: int, found_kind: str | None, f
 
 
 def damaged(source: Path, kind: str, why: str) -> CorruptFileError:
-    """The error for a file whose content is not what was written."""
-    return CorruptFileError(f"The {kind} file {source} is damaged: {why}.", "Delete it and make it again.")
+    """The error for a file whose content has changed since it was written."""
+    return CorruptFileError(f"The {kind} file {source} is damaged: {why}.", "Delete it and create it again.")
 
 
 def _hash_bytes(data: bytes) -> str:
@@ -163,12 +163,14 @@ def _storage_errors(target: Path) -> Iterator[None]:
 
 def _storage_error(target: Path, error: OSError) -> Ov3dError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"The disk is full: {target} was not written.", "Free some space and run it again.")
-    return StorageError(f"{target} cannot be written: {error.strerror or error}.", "Choose another place with -o.")
+        return StorageError(
+            f"The disk is full: {target} was not written.", "Free some space and run the command again."
+        )
+    return StorageError(f"{target} cannot be written: {error.strerror or error}.", "Choose another path with -o.")
 
 
 def _sync_folder(folder: Path) -> None:
-    # A rename is durable only once its folder is; Windows cannot open folders, and needs no such thing.
+    # A rename is durable only once its folder is synced; Windows cannot open folders, and does not need this.
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

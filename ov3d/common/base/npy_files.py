@@ -1,4 +1,4 @@
-"""NumPy's .npy files, read so that a damaged one is an error of ours and never code that runs."""
+"""Read NumPy's .npy files safely: a damaged one raises a `DataError` and never runs code."""
 
 from __future__ import annotations
 
@@ -21,26 +21,24 @@ UNREADABLE = (
     RecursionError,
     tokenize.TokenError,
 )
-"""What NumPy raises for files that are cut short or damaged: their headers are parsed as Python literals."""
+"""What NumPy raises for truncated or damaged files: their headers are parsed as Python literals."""
 
 
 def read_npy(path: Path, what: str = "") -> Array:
-    """One array from a .npy file; arrays of objects, which could run code, are refused. `what` names it in errors.
+    """One array from a .npy file; object arrays, which could run code, are refused. `what` names it in errors.
 
     Raises:
-        DataError: it is not there, cut short, damaged, or holds several arrays.
+        DataError: the file is missing, truncated, damaged, or holds several arrays.
     """
     named = f"The {what} {path}" if what else str(path)
     try:
         array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(
-            f"There is no {what} at {path}." if what else f"There is no {path}.", "Check the path."
-        ) from None
+        raise DataError(f"{named} does not exist.", "Check the path.") from None
     except UNREADABLE as error:
         why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise DataError(
-            f"{named} cannot be read as an array: {why}.", "It is cut short or damaged: export it again."
+            f"{named} cannot be read as an array: {why}.", "It is truncated or damaged: export it again."
         ) from None
     if not isinstance(array, np.ndarray):
         raise DataError(f"{named} holds several arrays.", "Save one .npy array.")

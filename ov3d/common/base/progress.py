@@ -1,4 +1,4 @@
-"""How long work says how far it is, without knowing who listens."""
+"""Progress reporting for long work, independent of who displays it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Task(Protocol):
-    """One bar."""
+    """One progress bar."""
 
     def advance(self, amount: int | float = 1) -> None: ...
 
 
 @runtime_checkable
 class Progress(Protocol):
-    """What the command line hands to long work: bars, and single lines."""
+    """What the command line passes to long work: progress bars, and single lines."""
 
     def task(self, description: str, total: int | float) -> AbstractContextManager[Task]: ...
 
@@ -24,11 +24,11 @@ class Progress(Protocol):
 
 
 class Silent:
-    """A `Progress` that says nothing."""
+    """A `Progress` that prints nothing."""
 
     @contextmanager
     def task(self, description: str, total: int | float) -> Iterator[Task]:
-        """A bar nobody sees."""
+        """An invisible bar."""
         yield self
 
     def advance(self, amount: int | float = 1) -> None:

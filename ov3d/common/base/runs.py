@@ -1,6 +1,6 @@
-"""Runs: one folder a training, `OUTPUTS/SCENE/BACKEND/TIME`, and how a name a user types finds one.
+"""Runs: one folder per training, `OUTPUTS/SCENE/BACKEND/TIME`, and finding them by the name a user types.
 
-A run holds `config.yaml`, `manifest.json` (scene, backend, encoder, where the indexes are) and one LanguageIndex a scene.
+A run holds `config.yaml`, `manifest.json` (scene, backend, encoder, paths of the indexes) and one LanguageIndex per scene.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Run:
 
     Attributes:
         path: the run's folder.
-        manifest: what `write_manifest` was given.
-        chosen: how the run was found, for the user to read; empty when its path was given.
+        manifest: as given to `write_manifest`.
+        chosen: how the run was found, to show to the user; empty if its path was given.
     """
 
     path: Path
@@ -43,12 +43,12 @@ class Run:
 
 
 def outputs_root(root: str | Path | None = None) -> Path:
-    """The folder runs are written to: `root`, else `$OV3D_OUTPUTS`, else `./outputs`."""
+    """The folder for runs: `root`, else `$OV3D_OUTPUTS`, else `./outputs`."""
     return Path(root) if root is not None else Path(os.environ.get("OV3D_OUTPUTS", "outputs"))
 
 
 def new_run(scene: str, backend: str, root: str | Path | None = None) -> Path:
-    """Make a fresh run folder; two runs started in the same second get different names."""
+    """Create a new run folder; two runs started in the same second get different names."""
     stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
     for attempt in range(1000):
         path = outputs_root(root) / _safe(scene) / backend / (stamp if attempt == 0 else f"{stamp}-{attempt}")
@@ -58,17 +58,17 @@ def new_run(scene: str, backend: str, root: str | Path | None = None) -> Path:
             continue
         except OSError as error:
             raise DataError(
-                f"{path} cannot be made: {error.strerror}.", "Choose another place with --outputs."
+                f"{path} cannot be created: {error.strerror}.", "Choose another folder with --outputs."
             ) from None
         return path
-    raise DataError(f"There are a thousand runs named {stamp} of {scene}.", "Clear the outputs folder.")
+    raise DataError(f"{scene} already has a thousand runs named {stamp}.", "Clear the outputs folder.")
 
 
 def started_config(run: Path) -> Path:
-    """The settings of a run that is to be resumed.
+    """The settings of a run to resume.
 
     Raises:
-        DataError: the folder holds none.
+        DataError: the folder has no settings.
     """
     path = run / CONFIG_NAME
     if not path.is_file():
@@ -77,30 +77,34 @@ def started_config(run: Path) -> Path:
 
 
 def claim_run(run: Path, config: str) -> None:
-    """Write a configuration into a run's folder, or see that the one there fits: a run goes on as it was begun.
+    """Write a configuration into a run's folder, unless it is there; arguments and errors as of `check_claim`."""
+    if check_claim(run, config):
+        write_text(run / CONFIG_NAME, config)
 
-    A run of some stages may go on with more of them; nothing else may differ.
+
+def check_claim(run: Path, config: str) -> bool:
+    """Whether a configuration still has to be written into a run's folder; nothing is written yet.
+
+    A run of some stages may be resumed with more of them; nothing else may differ.
 
     Args:
         run: the folder.
-        config: the configuration as YAML, every value written out.
+        config: the configuration as YAML with every value.
 
     Raises:
-        UsageError: the folder holds a run of other settings.
+        UsageError: the folder holds a run with other settings.
     """
     path = run / CONFIG_NAME
     before = path.read_text(encoding="utf-8") if path.is_file() else None
-    if before == config:
-        return
-    if before is not None and (other := _other_setting(before, config)):
+    if before is not None and before != config and (other := _other_setting(before, config)):
         raise UsageError(
-            f"Run {run} was started with other settings ({other}).", "Start a new run, or take its config.yaml."
+            f"Run {run} was started with other settings ({other}).", "Start a new run, or use its config.yaml."
         )
-    write_text(path, config)
+    return before != config
 
 
 def _other_setting(before: str, after: str) -> str:
-    """The first setting that differs, stages that were added aside; empty where there is none."""
+    """The first setting that differs, ignoring added stages; empty if all match."""
     import yaml
 
     old, new = yaml.safe_load(before), yaml.safe_load(after)
@@ -115,19 +119,21 @@ def _other_setting(before: str, after: str) -> str:
 
 
 def scene_folders(run: Path, ids: Sequence[str]) -> list[Path]:
-    """A folder in the run for each scene; the number keeps names apart that differ in odd characters only.
+    """One folder in the run per scene; the number separates names that differ only in special characters.
 
     Raises:
-        DataError: two scenes have one name.
+        DataError: two scenes have the same name.
     """
-    for number, name in enumerate(ids):
-        if name in ids[:number]:
+    seen: set[str] = set()
+    for name in ids:
+        if name in seen:
             raise DataError(f"Two scenes are named {name}.", "Scene names in one run must differ.")
+        seen.add(name)
     return [run / "scenes" / f"{number:04d}-{_safe(name)}" for number, name in enumerate(ids)]
 
 
 def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
-    """Write the run's manifest; only a run that has one is found by `find_run`."""
+    """Write the run's manifest; `find_run` finds only runs that have one."""
     write_json(run / MANIFEST_NAME, manifest, kind=MANIFEST_KIND, version=MANIFEST_VERSION)
 
 
@@ -137,12 +143,12 @@ def read_run(path: str | Path, *, chosen: str = "") -> Run:
 
 
 def find_run(name: str | Path | Run = "latest", root: str | Path | None = None) -> Run:
-    """Find a run by its folder, by `latest`, or by a scene or `scene/backend` name (the newest of those).
+    """Find a run by its folder, by `latest`, or by a `scene` or `scene/backend` name (the newest match).
 
-    A run that is open already comes back as it is.
+    An open `Run` is returned unchanged.
 
     Raises:
-        DataError: nothing of that name; what was looked for is named.
+        DataError: no such run; the message says what was looked for.
     """
     if isinstance(name, Run):
         return name
@@ -153,13 +159,13 @@ def find_run(name: str | Path | Run = "latest", root: str | Path | None = None) 
     below = base if name == "latest" else base / name
     manifests = sorted(below.rglob(MANIFEST_NAME), key=lambda file: (file.stat().st_mtime_ns, str(file)))
     if not manifests:
-        where = f"{base} holds no finished run" if name == "latest" else f"There is no run at {path} nor below {below}"
-        raise DataError(f"{where} (looked for {MANIFEST_NAME}).", "Make one: ov3d train points SCENE --stages fuse")
+        where = f"{base} has no finished run" if name == "latest" else f"No run found at {path} or below {below}"
+        raise DataError(f"{where} (looked for {MANIFEST_NAME}).", "Create one: ov3d train points SCENE --stages fuse")
     newest = manifests[-1].parent
     what = "the newest run" if name == "latest" else f"the newest run of {name}"
     return read_run(newest, chosen=f"{what}, of {len(manifests)}")
 
 
 def _safe(name: str) -> str:
-    """A name as one of a file."""
+    """A name made safe for use as a file name."""
     return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "scene"

@@ -1,8 +1,8 @@
 """Array types with shapes, for signatures.
 
-`Float[Array, "n 3"]` is read by people and type checkers; jaxtyping and beartype check it while the tests run
-(`OV3D_CHECK_SHAPES=1`). Otherwise nothing is imported: jaxtyping alone would cost a query a tenth of a second.
-Modules that use these names need `from __future__ import annotations`, so that a signature is never evaluated.
+`Float[Array, "n 3"]` is for people and type checkers; jaxtyping and beartype check it while tests run
+(`OV3D_CHECK_SHAPES=1`). Otherwise neither is imported: jaxtyping alone would slow a query by a tenth of a second.
+Modules that use these names need `from __future__ import annotations`, so that signatures are never evaluated.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Arrays in safetensors files that verify themselves.
+"""Arrays in safetensors files with a checksum.
 
 Each names its kind and format version, holds a JSON object of metadata, and carries an xxh3 checksum over names, shapes,
-bytes and metadata, because plain safetensors accepts a flipped bit.
+bytes and metadata, because plain safetensors does not detect a flipped bit.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _DTYPES = {
     **{f"U{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
     "BOOL": "?",
 }
-"""Types of the safetensors format as NumPy names them."""
+"""NumPy's names for safetensors' types."""
 _NAMES = {**{code: name for name, code in _DTYPES.items()}, "|i1": "I8", "|u1": "U8", "|b1": "BOOL"}
-"""And back, from `dtype.str`, which gives no order to what is one byte."""
+"""The inverse, from `dtype.str`, which has no byte order for one-byte types."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorFile:
-    """What `read_tensors` gives.
+    """The result of `read_tensors`.
 
     Attributes:
         tensors: arrays by name.
-        metadata: the JSON object that was written beside them.
-        version: the format version the file was written in.
+        metadata: the JSON object stored beside them.
+        version: the file's format version.
     """
 
     tensors: dict[str, Shaped[Array, ...]]
@@ -58,10 +58,10 @@ def write_tensors(
     """Write arrays as one safetensors file with kind, version, checksum and JSON metadata.
 
     Args:
-        path: the file to create or to replace.
+        path: the file to create or replace.
         tensors: NumPy arrays by name.
         kind: what the file is, for example `language-index`.
-        version: its format version, raised when an older ov3d could not read it.
+        version: its format version, increased when older versions of ov3d cannot read it.
         metadata: a JSON-able object.
 
     Raises:
@@ -72,12 +72,12 @@ def write_tensors(
     arrays = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in tensors.items()}
     header = {_META_KIND: kind, _META_VERSION: str(version), _META_JSON: json.dumps(metadata or {}, sort_keys=True)}
     header[_META_CHECKSUM] = _checksum(arrays, header)
-    # The library would first copy all tensors into one string of bytes, and its header's order changes by chance.
+    # The library would copy all tensors into one byte string first, and the order of its header varies.
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     with files.atomic_write(path) as stream:
         stream.write(_layout({name: arrays[name] for name in order}, header))
         for name in order:
-            if arrays[name].size:  # a memory view of nothing cannot be cast
+            if arrays[name].size:  # an empty memory view cannot be cast
                 stream.write(arrays[name].data)
     return Path(path)
 
@@ -85,17 +85,17 @@ def write_tensors(
 def read_tensors(
     path: str | os.PathLike[str], *, kind: str, version: int, names: tuple[str, ...] | None = None
 ) -> TensorFile:
-    """Read and verify a file that `write_tensors` wrote.
+    """Read and verify a file written by `write_tensors`.
 
     Args:
         path: the file.
-        kind: what it must be.
+        kind: the expected kind.
         version: the newest format version that the caller understands.
         names: the tensors to return; all are verified either way.
 
     Raises:
-        DataError: there is no such file, or it is of another kind.
-        CorruptFileError: it was cut short, or its bytes are not those that were written.
+        DataError: the file does not exist, or is of another kind.
+        CorruptFileError: it is truncated, or its bytes have changed.
         NewerFormatError: a newer ov3d wrote it.
     """
     from safetensors import SafetensorError, safe_open
@@ -115,9 +115,9 @@ def read_tensors(
 
 
 def parse_tensors(data: bytes, source: Path, *, kind: str | None = None, version: int | None = None) -> TensorFile:
-    """Verify and take apart the bytes of a file that `write_tensors` wrote; `source` names them in errors.
+    """Verify and parse the bytes of a file written by `write_tensors`; errors name `source`.
 
-    Raises: as `read_tensors`. Without kind and version, any kind will do.
+    Raises: like `read_tensors`. Without kind and version, any kind is accepted.
     """
     import numpy as np
 
@@ -137,9 +137,9 @@ def parse_tensors(data: bytes, source: Path, *, kind: str | None = None, version
 
 
 def read_header(path: str | os.PathLike[str], *, kind: str, version: int) -> dict[str, Any] | None:
-    """The JSON metadata of a tensor file without its tensors; none where there is no such file of that kind and version.
+    """The JSON metadata of a tensor file without its tensors; None if no file of that kind and version exists.
 
-    Nothing is verified: it tells which file to read, and reading it whole verifies.
+    Nothing is verified: use this to choose which file to read; reading it in full verifies it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -169,13 +169,13 @@ def _checksum(tensors: Mapping[str, Shaped[Array, ...]], header: Mapping[str, st
     for name in sorted(tensors):
         array = tensors[name]
         digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        if array.size:  # a memory view of nothing cannot be cast
+        if array.size:  # an empty memory view cannot be cast
             digest.update(array.data if array.dtype.kind != "V" else array.tobytes())
     return digest.hexdigest()
 
 
 def _layout(arrays: Mapping[str, Shaped[Array, ...]], header: Mapping[str, str]) -> bytes:
-    """The head of a safetensors file: the length of a JSON object, and the object: metadata, and where each tensor is."""
+    """The header of a safetensors file: the length of a JSON object, and the object: metadata and tensor offsets."""
     document: dict[str, Any] = {"__metadata__": dict(sorted(header.items()))}
     start = 0
     for name, array in arrays.items():
@@ -183,5 +183,5 @@ def _layout(arrays: Mapping[str, Shaped[Array, ...]], header: Mapping[str, str])
         document[name] = {"dtype": _NAMES[array.dtype.str], "shape": list(array.shape), "data_offsets": offsets}
         start += array.nbytes
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors stay aligned
+    text += b" " * (-len(text) % 8)  # keeps tensors aligned
     return len(text).to_bytes(8, "little") + text

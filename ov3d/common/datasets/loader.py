@@ -1,4 +1,4 @@
-"""Reads a data set's YAML file into a strict, cross-checked description."""
+"""Load a data set's YAML file into a strict, cross-checked description."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ov3d.common.base.errors import DataError, UsageError, did_you_mean
 from ov3d.common.base.shapes import Array, Int64
 
 UNKNOWN_ID = -2
-"""Entry of an id table: the file may not hold this id."""
+"""Entry of an id table: this id is not allowed in the file."""
 
 NO_CLASS = -1
-"""Entry of an id table: the id is known, and is none of the classes (ignored truth, or no prediction)."""
+"""Entry of an id table: the id is allowed but is not a class (ignored truth, or no prediction)."""
 
 UNKNOWN_TRUTH = (-100, -1, 255)
-"""What class-id files write where nobody knows the class, by custom."""
+"""The customary value for an unknown class in class-id files."""
 
 Layout = Literal["semantickitti", "nuscenes-panoptic", "nuscenes-lidarseg", "points", "3d-ovs", "lerf-ovs"]
 Protocol = Literal["panoptic", "semantic", "lidarseg", "3d-ovs", "langsplat"]
@@ -31,59 +31,61 @@ class ClassSpec(Config):
     """One class."""
 
     id: int = Field(ge=0)
-    """Class id, the row of every score."""
+    """Class id: the row in every table of scores."""
     name: str
-    """As the data set writes it."""
+    """The data set's spelling."""
     kind: Literal["thing", "stuff", "ignored"]
-    """Things are counted one by one; ignored classes take part in nothing."""
+    """Things are countable objects; ignored classes are left out of everything."""
     prompts: tuple[str, ...] = ()
-    """What to ask for; the name where there is none. Scores of several are combined by their maximum."""
+    """Prompts for the class; its name by default. Scores of several are combined by their maximum."""
 
 
 class SplitSpec(Config):
-    """Which classes are novel: no label of them may be used in training."""
+    """Which classes are novel: their labels must not be used in training."""
 
     novel: tuple[str, ...]
-    """Class names; every other class that is not ignored is base."""
+    """Names of the novel classes; all others that are not ignored are base."""
     note: str = ""
-    """Where the split comes from."""
+    """Source of the split."""
 
 
 class DatasetSpec(Config):
-    """A data set as a metric needs it."""
+    """A data set as described to metrics."""
 
     name: str
-    """What is typed after --dataset."""
+    """Name to give to --dataset."""
     version: int = Field(ge=1)
-    """Raised with every change that can change a number; written into every report."""
+    """Increased with every change that can affect a score; written into every report."""
     title: str
-    """For people."""
+    """Display name."""
     protocols: tuple[Protocol, ...]
-    """How it can be scored; the first is the default."""
+    """Available protocols; the first is the default."""
     layout: Layout
-    """How its files are laid out (docs/protocols.md)."""
+    """Layout of its files (docs/protocols.md)."""
     ignored_class: int | None = None
-    """The class that stands for unknown truth, where the official tool has one."""
+    """The class for unknown truth, if the official tool has one."""
     min_points: int = Field(default=1, ge=1)
-    """The least size of an unmatched segment that counts."""
+    """Smallest size at which an unmatched segment counts, in points."""
     classes: tuple[ClassSpec, ...] = ()
-    """Ids 0 to n - 1 in order; none where each scene has its own."""
+    """Ids 0 to n - 1 in order; empty if each scene has its own classes."""
     truth_ids: dict[int, int | None] = Field(default_factory=dict)
-    """Id in a truth file to class id; null: known, but none of the classes."""
+    """Id in a truth file to class id; null: allowed, but not a class."""
     prediction_ids: dict[int, int | None] = Field(default_factory=dict)
-    """The same for prediction files; empty where it is the same."""
+    """The same for prediction files; empty if identical."""
+    written_ids: dict[int, int] = Field(default_factory=dict)
+    """Class id to the id that prediction files get; the least id that reads back as the class where it is not named."""
     subsets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Sequences of train, val and test."""
+    """Sequences in train, val and test."""
     default_subset: str | None = None
-    """The subset that is scored when nobody says which."""
+    """The subset scored by default."""
     splits: dict[str, SplitSpec] = Field(default_factory=dict)
     """Base and novel classes."""
     default_split: str | None = None
-    """The split that is shown when nobody says which."""
+    """The split shown by default."""
     scenes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Published class names a scene."""
+    """Published class names of each scene."""
     note: str = ""
-    """What a reader of the numbers must know."""
+    """Caveats for interpreting the scores."""
 
     @model_validator(mode="after")
     def _check(self) -> DatasetSpec:
@@ -99,13 +101,18 @@ class DatasetSpec(Config):
         for ids in (self.truth_ids, self.prediction_ids):
             wrong = [idx for idx in ids.values() if idx is not None and not 0 <= idx < num]
             if wrong:
-                raise ValueError(f"an id maps to class {wrong[0]}, which there is not")
+                raise ValueError(f"an id maps to class {wrong[0]}, which does not exist")
+        other = [
+            idx for idx, raw in self.written_ids.items() if (self.prediction_ids or self.truth_ids).get(raw) != idx
+        ]
+        if other:
+            raise ValueError(f"written_ids of class {other[0]} is an id that does not read back as that class")
         if "panoptic" in self.protocols and (self.ignored_class is None or None in self.truth_ids.values()):
             raise ValueError("panoptic scores need an ignored class, and every id mapped to a class")
         for name, split in self.splits.items():
             unknown = set(split.novel) - set(names)
             if unknown:
-                raise ValueError(f"split {name} names {min(unknown)!r}, which is no class")
+                raise ValueError(f"split {name} names {min(unknown)!r}, which is not a class")
         for what, chosen, known in (
             ("default_split", self.default_split, set(self.splits)),
             ("default_subset", self.default_subset, set(self.subsets)),
@@ -130,17 +137,17 @@ class DatasetSpec(Config):
         return tuple(spec.name for spec in self.classes)
 
     def prompts(self, name: str) -> tuple[str, ...]:
-        """What to ask for to find the class."""
+        """Prompts for the class."""
         for spec in self.classes:
             if spec.name == name:
                 return spec.prompts or (spec.name.replace("_", " ").replace("-", " "),)
         raise UsageError(f"{self.title} has no class {name!r}.", did_you_mean(name, self.names))
 
     def split(self, name: str | None = None) -> SplitSpec | None:
-        """The split of that name, the default one, or none where the data set has none.
+        """The named split, by default the default one; None if the data set has no splits.
 
         Raises:
-            UsageError: there is no such split.
+            UsageError: the split does not exist.
         """
         name = self.default_split if name is None else name
         if name is None:
@@ -150,12 +157,19 @@ class DatasetSpec(Config):
             raise UsageError(f"{self.title} has no split {name!r}.", hint)
         return self.splits[name]
 
+    def written_id(self, idx: int) -> int:
+        """What prediction files hold for a class id; 0 for an ignored class that they have no id for."""
+        ids = self.prediction_ids or self.truth_ids
+        return self.written_ids.get(
+            idx, min((raw for raw, known in ids.items() if known == idx and raw >= 0), default=0)
+        )
+
     def id_table(self, side: Literal["truth", "prediction"], *, class_ids: bool = False) -> Int64[Array, " r"]:
         """Class of each id 0, 1, 2, ... of a file: a class id, `NO_CLASS` or `UNKNOWN_ID`.
 
         Args:
             side: truth or prediction.
-            class_ids: the files hold class ids already.
+            class_ids: whether the files already hold class ids.
         """
         ids = self._ids(side, class_ids)
         table = np.full(max([*ids, 0]) + 1, UNKNOWN_ID, np.int64)
@@ -165,7 +179,7 @@ class DatasetSpec(Config):
         return table
 
     def negative_ids(self, side: Literal["truth", "prediction"], *, class_ids: bool = False) -> tuple[int, ...]:
-        """Negative ids that files of this side may hold; they are none of the classes."""
+        """Negative ids allowed in files of this side; they are not classes."""
         return tuple(raw for raw in self._ids(side, class_ids) if raw < 0)
 
     def _ids(self, side: Literal["truth", "prediction"], class_ids: bool) -> Mapping[int, int | None]:
@@ -178,21 +192,21 @@ class DatasetSpec(Config):
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Names of the data sets that ship with ov3d."""
+    """Names of the data sets included with ov3d."""
     return tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.yaml")))
 
 
 def load_dataset(name: str) -> DatasetSpec:
-    """A data set by its name, or by the path of a YAML file of the same form.
+    """A data set by its name, or by the path of a YAML file in the same format.
 
     Raises:
-        UsageError: no such data set (the nearest names are given), or a file with a key or value that is wrong.
-        DataError: no such file, or no YAML.
+        UsageError: unknown data set (the message suggests the nearest names), or a wrong key or value in the file.
+        DataError: the file is missing, or is not YAML.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else Path(__file__).parent / f"{name}.yaml"
     if not name.endswith((".yaml", ".yml")) and name not in dataset_names():
         raise UsageError(f"Unknown data set {name!r}.", did_you_mean(name, dataset_names()))
     spec = load_config(DatasetSpec, path)
     if not name.endswith((".yaml", ".yml")) and spec.name != name:
-        raise DataError(f"{path} names itself {spec.name!r}.", "The installation is damaged; install ov3d again.")
+        raise DataError(f"{path} names itself {spec.name!r}.", "The installation is damaged: reinstall ov3d.")
     return spec

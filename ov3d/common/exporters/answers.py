@@ -1,4 +1,4 @@
-"""Everything an answer is taken home as: a PLY with a score a point, a plan from above, a mask and an overlay a view."""
+"""Write an answer to files: a PLY with scores per point, a view from above, a mask and an overlay per view."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def write_answer(folder: Path, index: LanguageIndex, answer: Answer, beside: Pat
     """Write `points.ply`, `top-down.png`, and for every photograph `mask-NAME.png` and an overlay, `view-NAME.png`.
 
     Args:
-        folder: where to; made where it is missing.
+        folder: the output folder; created if missing.
         index: the points.
-        answer: of this index.
+        answer: for this index.
         beside: the folder of the index, which has the views.
-        progress: hears how far it is, and which photographs are gone: those are left out, and the rest is written.
+        progress: receives progress and a line about missing photographs, whose views are skipped.
 
     Returns:
-        The files.
+        The written files.
     """
     files = [write_answer_ply(folder / PLY_NAME, index, answer)]
     files.append(write_png(folder / PLAN_NAME, top_down_picture(index, answer)))
     views_path = beside / FILE_NAME
     if not views_path.is_file():
-        progress.say(f"No overlays: there are no views at {views_path}.")
+        progress.say(f"No overlays: {views_path} does not exist.")
         return files
     views = read_views(views_path)
     lost = []
@@ -42,7 +42,7 @@ def write_answer(folder: Path, index: LanguageIndex, answer: Answer, beside: Pat
                 files.append(written)
             else:
                 lost.append(written)
-            task.advance(0.5)  # a mask and an overlay a view
+            task.advance(0.5)  # a mask and an overlay per view
     if lost:
-        progress.say(f"{len(lost)} of {len(views)} views without a picture; the first: {lost[0]}")
+        progress.say(f"{len(lost)} of {len(views)} views could not be drawn; the first: {lost[0]}")
     return files

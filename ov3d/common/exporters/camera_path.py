@@ -1,13 +1,13 @@
-"""A camera's path round a scene, from where its photographs were taken: nobody sees well what was never photographed.
+"""A camera path around a scene, near where its photographs were taken: unphotographed parts look bad.
 
-Each frame of the path stands at a weighted mean of the photographs' positions and looks at a weighted mean of what they look
-at, weighted by how near their direction of view is to the frame's. Three kinds of capture, told apart by those directions:
+Each frame's position is a weighted mean of the photographs' positions, its target a weighted mean of their targets; weights
+depend on how close their viewing direction is to the frame's. Those directions distinguish three kinds of capture:
 
-- they go all round (from outside inward, or from inside outward): the frame's direction turns once round the up axis;
-- they cover an arc: it goes along the arc and back;
-- they nearly agree (a desk, a shelf): the camera goes along an ellipse in the photographs' own plane, looking at one place.
+- all around (looking inward or outward): the frame's direction turns once around the up axis;
+- an arc: it follows the arc and returns;
+- nearly parallel (a desk, a shelf): the camera follows an ellipse in the photographs' own plane, looking at one place.
 
-A cloud without photographs is looked at from a ring outside it. Every path is closed, so that an animation can repeat.
+A cloud without photographs is viewed from a ring outside it. Every path is closed, so that an animation can loop.
 
 Symbols: v photographs, n frames of the path, p points.
 """
@@ -22,20 +22,20 @@ from ov3d.common.base.shapes import Array, Float, Float64
 from ov3d.common.scenes.cameras import Camera, invert_pose, look_at, transform
 
 AGREEING = np.deg2rad(25.0)
-"""Directions of view within this of their mean are one direction."""
+"""Viewing directions within this of their mean count as one direction."""
 GAP = np.deg2rad(100.0)
-"""Directions that leave a larger gap than this go along an arc, not all round."""
+"""Directions with a larger gap than this form an arc, not a full circle."""
 KERNEL = np.deg2rad(20.0)
-"""Standard deviation of the weights, in the angle between directions of view."""
+"""Standard deviation of the weights, in the angle between viewing directions."""
 SWAY = 1.2
-"""Half axes of the ellipse, in standard deviations of the photographs' positions: inside what they cover."""
+"""Half axes of the ellipse, in standard deviations of the photographs' positions: it stays inside their spread."""
 MIN_SWAY = 0.06
-"""Least half axis in distances to what is seen, so that depth shows where all photographs are from one place."""
+"""Least half axis as a share of the distance to the target, so that parallax shows even from a single position."""
 RING_DISTANCE = 1.3
 RING_HEIGHT = 0.6
-"""Radius and height of the ring about a cloud, in half lengths of its diagonal."""
+"""Radius and height of the ring around a cloud, in half lengths of its diagonal."""
 SAMPLE = 20_000
-"""Points that are looked at to find out what photographs see."""
+"""Number of points sampled to find the photographs' targets."""
 
 
 def orbit_path(
@@ -48,12 +48,12 @@ def orbit_path(
 
     Args:
         world_from_camera: their poses, at least one.
-        targets: what each looks at, see `looked_at`.
+        targets: the target of each, see `looked_at`.
         up: unit vector.
         num_frames: n.
 
     Raises:
-        DataError: there is no photograph.
+        DataError: no photographs were given.
     """
     if not len(world_from_camera):
         raise DataError("A path among photographs needs at least one.")
@@ -68,7 +68,7 @@ def orbit_path(
     begin, length = _covered(azimuth)
     turns = begin + (phase if length >= 2 * np.pi - GAP else length * (1 - np.cos(phase)) / 2)
     away = np.angle(np.exp(1j * (turns[:, None] - azimuth)))
-    # Where no photograph looks that way the nearest ones count: the largest weight is always 1.
+    # If no photograph looks that way the nearest ones count: the largest weight is always 1.
     logits = -(away**2) / (2 * KERNEL**2)
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
@@ -83,7 +83,7 @@ def ring_path(xyz: Float[Array, "p 3"], up: tuple[float, float, float], num_fram
     """
     points = xyz[np.isfinite(xyz).all(axis=1)].astype(np.float64)
     if not len(points):
-        raise DataError("There is no point to go round.")
+        raise DataError("An orbit needs at least one finite point.")
     low, high = (np.array([percentile(axis, q) for axis in points.T]) for q in (2.0, 98.0))
     centre, half = (low + high) / 2, max(float(np.linalg.norm(high - low)) / 2, 1e-6)
     upward = np.asarray(up, np.float64)
@@ -97,9 +97,9 @@ def ring_path(xyz: Float[Array, "p 3"], up: tuple[float, float, float], num_fram
 def looked_at(
     cameras: list[Camera], world_from_camera: Float[Array, "v 4 4"], xyz: Float[Array, "p 3"]
 ) -> Float64[Array, "v 3"]:
-    """What each photograph looks at: the point on its axis at the median depth of the points in it.
+    """Each photograph's target: the point on its axis at the median depth of the points it contains.
 
-    A photograph with no point in it takes the median of the others; where none has any, 1 is as good as another length.
+    A photograph without points uses the median of the others; if all lack points, the depth is 1 (arbitrary).
     """
     points = xyz[np.isfinite(xyz).all(axis=1)]
     points = points[:: max(-(-len(points) // SAMPLE), 1)]
@@ -131,7 +131,7 @@ def _swaying(poses: Float64[Array, "v 4 4"], targets: Float64[Array, "v 3"], pha
     down /= np.linalg.norm(down)
     least = MIN_SWAY * float(np.linalg.norm(target - eye))
     half = [max(SWAY * float(((eyes - eye) @ axis).std()), least) for axis in (right, down)]
-    # The camera stays upright as the photographs were, which need not be as the world is.
+    # The camera is upright like the photographs, which may differ from the world's up.
     stands = eye + np.sin(phase)[:, None] * half[0] * right + np.cos(phase)[:, None] * half[1] * down
     up = tuple(float(value) for value in -down)
     return _looking(stands, np.broadcast_to(target, stands.shape), up, ahead)  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def _azimuths(ahead: Float64[Array, "v 3"], up: tuple[float, float, float]) -> F
 
 
 def _covered(azimuth: Float64[Array, " v"]) -> tuple[float, float]:
-    """Begin and length of the shortest arc that holds all directions."""
+    """Start and length of the shortest arc that contains all directions."""
     ordered = np.sort(azimuth)
     gaps = np.diff(ordered, append=ordered[0] + 2 * np.pi)
     widest = int(gaps.argmax())
@@ -164,12 +164,12 @@ def _looking(
     up: tuple[float, float, float],
     ahead: Float64[Array, " 3"],
 ) -> Float64[Array, "n 4 4"]:
-    """Poses at places that look at others; `ahead` where a camera would stand on what it looks at."""
+    """Poses at `eyes` that look at `targets`; along `ahead` if eye and target coincide."""
     poses = []
     for eye, target in zip(eyes, targets, strict=True):
         aim = target if np.linalg.norm(target - eye) > 1e-9 else eye + ahead
         forward = (aim - eye) / np.linalg.norm(aim - eye)
-        # Straight up or down there is no horizon: any other axis will do.
+        # Looking straight up or down there is no horizon: any other axis works.
         steep = abs(float(forward @ np.asarray(up))) > 0.999
         poses.append(look_at(eye, aim, tuple(_flat_axes(np.asarray(up, np.float64))[0].tolist()) if steep else up))
     return np.stack(poses)

@@ -1,4 +1,4 @@
-"""The colours of pictures: a heat map that reads in grey as well, and the colours of found objects."""
+"""Colours for pictures: a heat map that is also readable in grey, and the colours of found objects."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ HEAT_ANCHORS = (
     (252, 169, 44),
     (252, 242, 160),
 )
-"""Evenly spaced anchors from near black to pale yellow; lightness rises all the way, so that the order of two colours is
-seen without a key, in a grey print and by people who do not tell red from green."""
+"""Evenly spaced anchors from near black to pale yellow; lightness rises monotonically, so that colours can be ordered
+without a legend, in grey print and by red-green colour-blind readers."""
 
 
 def heat_colours(heat: Float[Array, "*shape"]) -> UInt8[Array, "*shape 3"]:
-    """Colours for heat in [0, 1]; what lies outside, or is not a number, is clipped (NaN to 0)."""
+    """Colours for heat in [0, 1]; values outside are clipped, NaN becomes 0."""
     position = np.nan_to_num(np.clip(heat, 0, 1)) * (len(HEAT_ANCHORS) - 1)
     anchors = np.array(HEAT_ANCHORS, np.float32)
     first = np.minimum(position.astype(np.int64), len(anchors) - 2)
@@ -29,7 +29,7 @@ def heat_colours(heat: Float[Array, "*shape"]) -> UInt8[Array, "*shape 3"]:
 
 
 def heat_of(scores: Float[Array, "*shape"], low: float, high: float) -> Float[Array, "*shape"]:
-    """Scores from `low` to `high` as heat from 0 to 1, clipped."""
+    """Map scores from `low` to `high` to heat from 0 to 1, clipped."""
     if high <= low:
         return (scores >= high).astype(np.float32)
     return np.clip((scores - np.float32(low)) / np.float32(high - low), 0, 1)

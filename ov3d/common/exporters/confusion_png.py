@@ -1,8 +1,7 @@
-"""A confusion matrix as a picture: one row a true class, shares of its points in per cent, darker for more."""
+"""A confusion matrix as a picture: one row per true class, shares of its points in per cent, darker for more."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ov3d.common.base.errors import DataError
-from ov3d.common.base.files import write_bytes
 from ov3d.common.base.shapes import Array, Float64, Int64
+from ov3d.common.exporters.drawing import save_png, typeface
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,42 +18,48 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 CELL = 44
-"""Pixels a cell."""
+"""Pixels per cell."""
 
 FONT_SIZE = 15
 
 PAPER, INK, GREY = (255, 255, 255), (25, 28, 35), (150, 155, 165)
 RIGHT, WRONG = (24, 105, 168), (186, 62, 32)
-"""The diagonal is blue, everything else red: what is wrong stands out without reading a number."""
+"""The diagonal is blue, everything else red, so that errors stand out."""
 
 
 def write_confusion_png(
     path: str | Path, matrix: Int64[Array, "c c"], names: Sequence[str], *, title: str = ""
 ) -> Path:
-    """Draw a confusion matrix, one row a true class, normalised by row; classes without any point are left out.
+    """Draw a confusion matrix, one row per true class, normalised by row; classes without points are left out.
 
     Args:
         path: the PNG to write.
         matrix: points of each (true class, predicted class).
         names: class names.
-        title: a line above.
+        title: a line above the matrix.
 
     Returns:
         The path.
 
     Raises:
-        DataError: names do not fit the matrix.
+        DataError: the number of names does not match the matrix.
         StorageError: it cannot be written.
     """
+    if matrix.shape != (len(names), len(names)):
+        raise DataError(
+            f"A confusion matrix of shape {matrix.shape} has {len(names)} names.", "Give one name per class."
+        )
+    used = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
+    picture = _drawn(matrix[np.ix_(used, used)], [names[idx] for idx in used.tolist()], title)
+    return save_png(path, picture, optimize=True)
+
+
+def _drawn(matrix: Int64[Array, "c c"], names: Sequence[str], title: str) -> Image:
     from PIL import Image, ImageDraw
 
-    if matrix.shape != (len(names), len(names)):
-        raise DataError(f"A confusion matrix of shape {matrix.shape} has {len(names)} names.", "One name a class.")
-    used = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
-    matrix, names = matrix[np.ix_(used, used)], [names[idx] for idx in used.tolist()]
     total = matrix.sum(axis=1)
     share = matrix / np.maximum(total, 1)[:, None]
-    font = _font()
+    font = typeface(FONT_SIZE)
     counts = [f"{count:,}" for count in total.tolist()]
     left, right = _text_width(names, font) + 20, _text_width([*counts, "points"], font) + 24
     top, grid = left + 30, CELL * len(names)
@@ -63,16 +68,14 @@ def write_confusion_png(
     pen = ImageDraw.Draw(image)
     pen.text((12, 10), title, fill=INK, font=font)
     pen.text((left + grid + 10, top - 14), "points", fill=GREY, font=font, anchor="lm")
-    for idx, name in enumerate(names):
+    for idx, (name, count) in enumerate(zip(names, counts, strict=True)):
         middle = CELL * idx + CELL // 2
         pen.text((left - 10, top + middle), name, fill=INK, font=font, anchor="rm")
-        pen.text((left + grid + 10, top + middle), counts[idx], fill=GREY, font=font, anchor="lm")
+        pen.text((left + grid + 10, top + middle), count, fill=GREY, font=font, anchor="lm")
         sideways = _sideways(name, font)
         image.paste(sideways, (left + middle - sideways.width // 2, top - 8 - sideways.height))
     _draw_cells(pen, share, total, left, top, font)
-    stream = io.BytesIO()
-    image.save(stream, format="PNG", optimize=True)
-    return write_bytes(path, stream.getvalue())
+    return image
 
 
 def _text_width(texts: Sequence[str], font: FreeTypeFont | ImageFont) -> int:
@@ -80,19 +83,12 @@ def _text_width(texts: Sequence[str], font: FreeTypeFont | ImageFont) -> int:
 
 
 def _sideways(text: str, font: FreeTypeFont | ImageFont) -> Image:
-    """A word that reads upwards."""
+    """Text rotated to read upwards."""
     from PIL import Image, ImageDraw
 
     word = Image.new("RGB", (_text_width([text], font) + 2, FONT_SIZE + 8), PAPER)
     ImageDraw.Draw(word).text((0, word.height // 2), text, fill=INK, font=font, anchor="lm")
     return word.transpose(Image.Transpose.ROTATE_90)
-
-
-def _font() -> FreeTypeFont | ImageFont:
-    """Pillow's own typeface: nothing of the machine's is needed."""
-    from PIL import ImageFont
-
-    return ImageFont.load_default(FONT_SIZE)
 
 
 def _draw_cells(
@@ -103,7 +99,7 @@ def _draw_cells(
     top: int,
     font: FreeTypeFont | ImageFont,
 ) -> None:
-    """The grid; numbers from half a per cent on, rows without points are empty."""
+    """The grid; numbers from half a per cent up, rows without points are empty."""
     for row in range(len(share)):
         for column in range(len(share)):
             x, y = left + CELL * column, top + CELL * row
@@ -120,7 +116,7 @@ def _draw_cells(
 
 
 def _shade(part: float, colour: tuple[int, int, int]) -> tuple[int, int, int]:
-    """From nearly white to the colour; the square root keeps a few per cent visible."""
+    """From near white to the colour; the square root keeps a few per cent visible."""
     weight = 0.04 + 0.96 * part**0.5 if part > 0 else 0.03
     red, green, blue = (round(255 + (channel - 255) * weight) for channel in colour)
     return red, green, blue

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.base.files import write_bytes
+from ov3d.common.exporters.drawing import save_png, typeface
 
 SIZE = (720, 400)
 MARGIN = (64, 36, 20, 36)
@@ -17,20 +16,20 @@ INK, FAINT, LINE = (30, 30, 34), (220, 220, 224), (32, 96, 176)
 
 
 def write_curve(path: Path, curves: Path, title: str, value: str = "loss") -> Path:
-    """Draw a value of a JSONL file of curves over its steps.
+    """Draw one value of a JSONL file of curves against its steps.
 
     Args:
         path: the PNG.
         curves: lines of `step` and values, as `ov3d.common.learning.curves` writes them.
         title: written above.
-        value: which one is drawn; lines without it are left out.
+        value: the value to draw; lines without it are skipped.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     rows = [json.loads(line) for line in curves.read_text(encoding="utf-8").splitlines()]
     points = np.array([(row["step"], row[value]) for row in rows if value in row], float).reshape(-1, 2)
     picture = Image.new("RGB", SIZE, (255, 255, 255))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    draw, font = ImageDraw.Draw(picture), typeface(13)
     left, top, right, bottom = MARGIN[0], MARGIN[1], SIZE[0] - MARGIN[2], SIZE[1] - MARGIN[3]
     draw.text((left, 10), f"{title}: {value} over steps", fill=INK, font=font)
     if len(points):
@@ -45,6 +44,4 @@ def write_curve(path: Path, curves: Path, title: str, value: str = "loss") -> Pa
         draw.line(list(zip(x.tolist(), y_line.tolist(), strict=True)), fill=LINE, width=2)
         draw.text((right, bottom + 8), f"{int(steps.max())}", fill=INK, font=font, anchor="ra")
         draw.text((left, bottom + 8), "0", fill=INK, font=font)
-    buffer = BytesIO()
-    picture.save(buffer, format="PNG")
-    return write_bytes(path, buffer.getvalue())
+    return save_png(path, picture)

@@ -1,14 +1,17 @@
-"""What is drawn over pictures of answers: outlines and numbers of objects, a legend with the range of scores, a scale bar."""
+"""Annotations on pictures of answers: outlines and numbers of objects, a legend with the range of scores, a scale bar."""
 
 from __future__ import annotations
 
+import io
 import math
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ov3d.common.asking.answer import Answer
+from ov3d.common.base.files import write_bytes
 from ov3d.common.base.shapes import Array, Bool, Float, Int32, UInt8
 from ov3d.common.exporters.colours import heat_colours
 
@@ -20,14 +23,14 @@ INK = (245, 245, 245)
 SHADE = (16, 16, 20)
 DIMMED = 0.8
 COLOURFUL = 0.35
-"""How bright and how colourful the picture stays under the heat: enough to know the place, too little to be taken for heat."""
+"""Brightness and saturation of the picture under the heat: enough to recognise the scene, too little to look like heat."""
 HEAT_ALPHA = 0.7
 SHADING = 0.45
-"""How much of the picture's light and dark the heat takes on, so that one still sees what it lies on."""
+"""How much the picture's brightness modulates the heat, so that what is below stays visible."""
 
 
 def blend_heat(rgb: UInt8[Array, "h w 3"], heat: Float[Array, "h w"]) -> UInt8[Array, "h w 3"]:
-    """Lay heat in [0, 1] over a picture; where it is cold, the picture shows, dimmed and greyed."""
+    """Overlay heat in [0, 1] on a picture; cold areas show the picture dimmed and greyed."""
     base = rgb.astype(np.float32)
     grey = base.mean(axis=2, keepdims=True)
     base = DIMMED * (grey + COLOURFUL * (base - grey))
@@ -37,7 +40,7 @@ def blend_heat(rgb: UInt8[Array, "h w 3"], heat: Float[Array, "h w"]) -> UInt8[A
 
 
 def soften(values: Float[Array, "h w"], radius: float) -> Float[Array, "h w"]:
-    """A Gaussian blur of values in [0, 1] (to 8 bits), so that the squares of points do not show."""
+    """Gaussian blur of values in [0, 1] (in 8 bits), to hide the squares of painted points."""
     from PIL import Image, ImageFilter
 
     picture = Image.fromarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
@@ -45,7 +48,7 @@ def soften(values: Float[Array, "h w"], radius: float) -> Float[Array, "h w"]:
 
 
 def tidied(ranks: Int32[Array, "h w"], radius: float) -> Int32[Array, "h w"]:
-    """A map of object ranks (-1: none) with its ragged edges evened out: each object blurred, then cut at one half."""
+    """A map of object ranks (-1: none) with ragged edges smoothed: each object is blurred, then thresholded at one half."""
     result = np.full(ranks.shape, -1, np.int32)
     for rank in np.unique(ranks[ranks > 0]).tolist():
         result[soften((ranks == rank).astype(np.float32), radius) > 0.5] = rank
@@ -53,7 +56,7 @@ def tidied(ranks: Int32[Array, "h w"], radius: float) -> Int32[Array, "h w"]:
 
 
 def draw_outlines(rgb: UInt8[Array, "h w 3"], ranks: Int32[Array, "h w"], thickness: int) -> UInt8[Array, "h w 3"]:
-    """Outline the objects of a map of ranks (-1: none): light inside, dark around it, so that it shows on any ground."""
+    """Outline the objects of a map of ranks (-1: none): light with a dark border, visible on any background."""
     result = rgb.copy()
     inner, outer = _shrunk(ranks, thickness), _shrunk(ranks, -thickness)
     result[(outer != ranks) & (ranks < 0)] = SHADE
@@ -62,7 +65,7 @@ def draw_outlines(rgb: UInt8[Array, "h w 3"], ranks: Int32[Array, "h w"], thickn
 
 
 def _shrunk(ranks: Int32[Array, "h w"], steps: int) -> Int32[Array, "h w"]:
-    """The map after `steps` pixels are taken from every object's edge, or given to it where `steps` is negative."""
+    """The map with every object's edge shrunk by `steps` pixels, or grown if `steps` is negative."""
     grown = ranks.copy()
     for _ in range(abs(steps)):
         padded = np.pad(grown, 1, mode="edge")
@@ -78,7 +81,7 @@ def draw_badge(draw: ImageDraw, x: float, y: float, text: str, size: int) -> Non
     """A number in a disc around (x, y)."""
     radius = 0.72 * size
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=SHADE, outline=INK, width=max(1, size // 10))
-    draw.text((x, y), text, fill=INK, font=_font(size), anchor="mm")
+    draw.text((x, y), text, fill=INK, font=typeface(size), anchor="mm")
 
 
 def badge_place(mask: Bool[Array, "h w"]) -> tuple[float, float]:
@@ -89,7 +92,7 @@ def badge_place(mask: Bool[Array, "h w"]) -> tuple[float, float]:
 
 
 def with_legend(picture: Image, answer: Answer, caption: str) -> Image:
-    """The picture over a strip that says what was asked, where, and which colour is which score."""
+    """The picture above a strip with the prompt, the place, and the colour scale of scores."""
     from PIL import Image, ImageDraw
 
     width, height = picture.size
@@ -104,17 +107,17 @@ def with_legend(picture: Image, answer: Answer, caption: str) -> Image:
     page.paste(Image.fromarray(ramp), (left, top))
     low, high = answer.score_range
     for value, anchor, x in ((low, "la", left), (high, "ra", left + bar)):
-        draw.text((x, top + 1.25 * size), f"{value:.2f}", fill=INK, font=_font(size), anchor=anchor)
+        draw.text((x, top + 1.25 * size), f"{value:.2f}", fill=INK, font=typeface(size), anchor=anchor)
     mark = left + bar * min(max((answer.threshold - low) / max(high - low, 1e-9), 0), 1)
     draw.line((mark, top - 3, mark, top + size + 3), fill=INK, width=max(1, size // 8))
     label = f"{answer.threshold:.2f}"
     # It must be clear of the numbers at both ends.
-    if min(mark - left, left + bar - mark) > 1.6 * draw.textlength(label, font=_font(size)):
-        draw.text((mark, top + 1.25 * size), label, fill=INK, font=_font(size), anchor="ma")
+    if min(mark - left, left + bar - mark) > 1.6 * draw.textlength(label, font=typeface(size)):
+        draw.text((mark, top + 1.25 * size), label, fill=INK, font=typeface(size), anchor="ma")
     room = left - 2 * size
     lines = (f"“{answer.prompt}”", caption if answer.found else f"{caption}: nothing matches")
     for line, y in zip(lines, (top - 0.1 * size, top + 1.25 * size), strict=True):
-        draw.text((size, y), _fitted(draw, line, size, room), fill=INK, font=_font(size), anchor="la")
+        draw.text((size, y), _fitted(draw, line, size, room), fill=INK, font=typeface(size), anchor="la")
     return page
 
 
@@ -127,27 +130,35 @@ def draw_scale_bar(draw: ImageDraw, pixels_per_unit: float, unit: str, x: float,
         for tick in (x, end):
             draw.line((tick, y - 5, tick, y + 5), fill=fill, width=thick)
     label = f"{length:g} {unit}"
-    draw.text((x, y - 8), label, fill=INK, font=_font(size), anchor="lb", stroke_width=2, stroke_fill=SHADE)
+    draw.text((x, y - 8), label, fill=INK, font=typeface(size), anchor="lb", stroke_width=2, stroke_fill=SHADE)
     return length
 
 
 def round_length(most: float) -> float:
-    """The largest of 1, 2 and 5 times a power of ten that is not above `most` > 0."""
+    """The largest of 1, 2 and 5 times a power of ten that is at most `most` > 0."""
     power = 10.0 ** math.floor(math.log10(most))
     return max((step * power for step in (1.0, 2.0, 5.0) if step * power <= most), default=power)
 
 
 def _fitted(draw: ImageDraw, text: str, size: int, room: int) -> str:
     """The text, cut so that it is at most `room` pixels wide."""
-    if draw.textlength(text, font=_font(size)) <= room:
+    if draw.textlength(text, font=typeface(size)) <= room:
         return text
-    while len(text) > 1 and draw.textlength(text + "…", font=_font(size)) > room:
+    while len(text) > 1 and draw.textlength(text + "…", font=typeface(size)) > room:
         text = text[:-1]
     return text + "…"
 
 
+def save_png(path: str | Path, picture: Image, **options: Any) -> Path:
+    """Write a picture as PNG, atomically; the options are those of Pillow's encoder."""
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG", **options)
+    return write_bytes(path, stream.getvalue())
+
+
 @lru_cache(maxsize=16)
-def _font(size: int) -> Any:
+def typeface(size: int) -> Any:
+    """Pillow's own typeface: nothing of the machine's is needed."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

@@ -1,12 +1,11 @@
-"""Pictures of an answer: the scores laid over each photograph, and the scene from above with the found objects boxed.
+"""Pictures of an answer: scores overlaid on each photograph, and the scene from above with the found objects boxed.
 
 Nothing here needs depth images: the scene's own points are painted as squares, nearest first (`splat.py`), so a cat behind a
-wall does not shine through it.
+wall does not show through it.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from ov3d.common.asking.answer import Answer
 from ov3d.common.asking.index import LanguageIndex
 from ov3d.common.asking.relevancy import percentile
 from ov3d.common.base.errors import DataError
-from ov3d.common.base.files import write_bytes
 from ov3d.common.base.shapes import Array, Float64, UInt8
 from ov3d.common.exporters.colours import heat_of
 from ov3d.common.exporters.drawing import (
@@ -27,6 +25,7 @@ from ov3d.common.exporters.drawing import (
     draw_badge,
     draw_outlines,
     draw_scale_bar,
+    save_png,
     soften,
     with_legend,
 )
@@ -40,31 +39,31 @@ MAX_OVERLAY_SIDE = 1280
 TOP_DOWN_SIDE = 1000
 MARGIN = 0.04
 BOX_GAP = 8
-"""Pixels between a found object and its box, so that a picture on a wall, a line from above, still shows its heat."""
+"""Pixels between a found object and its box, so that a picture on a wall (a line from above) still shows its heat."""
 GROUND = (30, 30, 36)
 MIN_BADGE_PIXELS = 24
-"""Pixels of an object that must be seen for its number to be drawn."""
+"""Visible pixels an object needs for its number to be drawn."""
 CEILING_SHARE = 0.5
 CEILING_BAND = 0.12
 CEILING_CUT = 0.8
-"""Where the highest points of half of the plan lie in the topmost 12 % of the height, they are a ceiling: what is above
+"""If the highest points of half the plan are in the topmost 12 % of the height, there is a ceiling: everything above
 80 % is left out of the view from above."""
 
 
 def overlay_picture(
     index: LanguageIndex, answer: Answer, views: ViewSet, idx: int, seen: ViewHeat | None = None
 ) -> UInt8[Array, "h w 3"]:
-    """One photograph with the heat of the points that it sees, outlines and ranks of the found objects, and a legend.
+    """One photograph with the heat of its visible points, outlines and ranks of the found objects, and a legend.
 
     Args:
         index: the points.
-        answer: of this index.
-        views: the posed photographs; those longer than `MAX_OVERLAY_SIDE` are drawn smaller.
-        idx: which one.
-        seen: what the view shows at `drawn_camera`; none finds out.
+        answer: for this index.
+        views: the posed photographs; those larger than `MAX_OVERLAY_SIDE` are drawn smaller.
+        idx: index of the view.
+        seen: the heat of the view at `drawn_camera`; by default it is computed.
 
     Raises:
-        DataError: the photograph is not there or has changed, or the answer is of another index.
+        DataError: the photograph is missing or has changed, or the answer is for another index.
     """
     from PIL import Image, ImageDraw
 
@@ -87,9 +86,9 @@ def overlay_picture(
 def mask_picture(
     index: LanguageIndex, answer: Answer, views: ViewSet, idx: int, seen: ViewHeat | None = None
 ) -> UInt8[Array, "h w"]:
-    """White where a view sees a found object, else black; of the photograph's size, which need not be there.
+    """White where a view sees a found object, else black; has the photograph's size, but does not need its file.
 
-    A photograph longer than `MAX_OVERLAY_SIDE` is looked at in that size, and the mask enlarged to the nearest pixel.
+    For photographs larger than `MAX_OVERLAY_SIDE` the mask is computed at that size and enlarged to the nearest pixel.
     """
     from PIL import Image
 
@@ -101,7 +100,7 @@ def mask_picture(
 
 
 def drawn_camera(camera: Camera) -> Camera:
-    """A view's camera at the size in which it is drawn."""
+    """A view's camera at the size at which it is drawn."""
     scale = min(1.0, MAX_OVERLAY_SIDE / max(camera.width, camera.height))
     return camera.resized(max(1, round(scale * camera.width)), max(1, round(scale * camera.height)))
 
@@ -109,7 +108,7 @@ def drawn_camera(camera: Camera) -> Camera:
 def write_overlays(folder: Path, index: LanguageIndex, answer: Answer, views: ViewSet) -> Iterator[Path | DataError]:
     """Write every view as `mask-NAME.png` (255 where a found object is) and, with its photograph, as `view-NAME.png`.
 
-    A view whose photograph is gone gives its error in place of the second.
+    For a view whose photograph is missing, the error is yielded instead of the second.
     """
     for idx, name in enumerate(views.names):
         seen = view_heat(index, answer, views, idx, drawn_camera(views.camera(idx)))
@@ -121,7 +120,7 @@ def write_overlays(folder: Path, index: LanguageIndex, answer: Answer, views: Vi
 
 
 def safe_name(name: str) -> str:
-    """A name as part of a file's."""
+    """A name made safe for use in a file name."""
     return "".join(char if char.isalnum() or char in "._-" else "-" for char in name)
 
 
@@ -137,7 +136,7 @@ def top_down_picture(index: LanguageIndex, answer: Answer) -> UInt8[Array, "h w 
     place = np.array([scale, -scale])
     start = np.array([0.0, height]) - low * place
     kept = np.flatnonzero(shown)
-    # What is higher hides what is lower; a found object, its best points first, hides everything: it was asked for.
+    # Higher points hide lower ones; found objects, best points first, hide everything.
     top = plan[kept, 2].max(initial=0.0) + 2.0
     depth = -np.where(ranks[kept] > 0, top + answer.scores[kept], plan[kept, 2])
     radius = np.full(len(kept), np.clip(np.ceil((1.6 * spacing_of(index) * scale - 1) / 2), 0, 8), np.int64)
@@ -163,13 +162,11 @@ def write_png(path: str | Path, pixels: UInt8[Array, "h w ..."]) -> Path:
     """Write a picture as PNG, colour or grey, atomically."""
     from PIL import Image
 
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "PNG", compress_level=6)
-    return write_bytes(path, data.getvalue())
+    return save_png(path, Image.fromarray(pixels), compress_level=6)
 
 
 def plan_axes(up: tuple[float, float, float]) -> Float64[Array, "3 3"]:
-    """Unit rows right, forward and up of a view from above; right is the world's x (or z, where up is x) laid flat."""
+    """Unit rows right, forward and up of a view from above; right is the world's x (or z, if up is x) projected flat."""
     upward = np.asarray(up, np.float64) / np.linalg.norm(up)
     guide = np.array([0.0, 0.0, 1.0]) if abs(upward[0]) > 0.9 else np.array([1.0, 0.0, 0.0])
     right = guide - (guide @ upward) * upward
@@ -179,7 +176,9 @@ def plan_axes(up: tuple[float, float, float]) -> Float64[Array, "3 3"]:
 
 def _check(index: LanguageIndex, answer: Answer) -> None:
     if len(answer.scores) != len(index):
-        raise DataError(f"An answer with {len(answer.scores)} scores is not of an index of {len(index)} points.")
+        raise DataError(
+            f"An answer with {len(answer.scores)} scores does not belong to an index of {len(index)} points."
+        )
 
 
 def _plan_frame(plan: Float64[Array, "n 3"]) -> tuple[Float64[Array, " 2"], float, int, int]:
@@ -191,7 +190,7 @@ def _plan_frame(plan: Float64[Array, "n 3"]) -> tuple[Float64[Array, " 2"], floa
     high = np.array([percentile(flat[:, axis], 99.8) for axis in range(2)])
     extent = max(float((high - low).max()), 1e-6)
     low, high = low - MARGIN * extent, high + MARGIN * extent
-    # A long thin scene still gets a page on which its legend can be read.
+    # A long thin scene still gets a page large enough to read its legend.
     narrow = np.maximum(0.5 * extent - (high - low), 0) / 2
     low, high = low - narrow, high + narrow
     scale = TOP_DOWN_SIDE / float((high - low).max())
@@ -218,7 +217,7 @@ def _below_ceiling(plan: Float64[Array, "n 3"]) -> Array:
 
 
 def point_colours(index: LanguageIndex) -> UInt8[Array, "n 3"]:
-    """The points' own colours; without any, grey by height."""
+    """The points' own colours, or grey by height if they have none."""
     if index.rgb is not None:
         return index.rgb
     height = np.nan_to_num(index.xyz.astype(np.float64) @ plan_axes(index.world.up)[2])
@@ -227,5 +226,5 @@ def point_colours(index: LanguageIndex) -> UInt8[Array, "n 3"]:
 
 
 def _beside(box: tuple[float, float, float, float], width: int) -> tuple[float, float]:
-    """Where a box's number stands: at its upper right corner, inside the picture."""
+    """Where to draw a box's number: at its upper right corner, inside the picture."""
     return min(box[2], width - 16.0), max(box[1], 16.0)

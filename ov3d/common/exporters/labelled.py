@@ -1,4 +1,4 @@
-"""A scan with its labels as a PLY: every point of the input in its place, with everything the input said about it.
+"""A scan with its labels as a PLY: every point of the input in order, with all its input columns.
 
 x y z [anything] label score red green blue, binary little-endian
 """
@@ -31,12 +31,12 @@ def write_labelled(
     """Write a scan with its labels, atomically and block by block.
 
     Args:
-        path: the file to create or to replace.
+        path: the file to create or replace.
         scan: every point of it is written, in order.
-        labels: numbers into `classes`, `NO_LABEL` for none.
+        labels: indices into `classes`, `NO_LABEL` for no label.
         scores: raw cosine of each point.
         classes: their names; each becomes a comment, `class NUMBER NAME`.
-        comments: further lines for the header; what is not ASCII is escaped.
+        comments: further header lines; non-ASCII characters are escaped.
 
     Raises:
         StorageError: the file cannot be written; the old one is untouched.
@@ -66,7 +66,7 @@ def write_labelled(
 
 
 def palette(count: int) -> UInt8[Array, "k 3"]:
-    """Colours of classes: hues a golden angle apart, three lightnesses in turn, so that neighbours in number differ."""
+    """Class colours: hues a golden angle apart, cycling through three lightnesses, so that consecutive classes differ."""
     colours = [
         colorsys.hls_to_rgb((0.02 + number * 0.61803398875) % 1, (0.45, 0.62, 0.30)[number % 3], 0.70)
         for number in range(count)

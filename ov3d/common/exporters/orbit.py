@@ -1,6 +1,6 @@
-"""An answer as a moving picture: the scene from a path round it, with the heat of the prompt on it.
+"""An answer as an animation: the scene from a path around it, overlaid with the prompt's heat.
 
-Who renders the frames is handed in: a backend whose field can be looked at from anywhere, or `PaintedPoints`, which paints the
+The renderer is an argument: a backend whose field can be rendered from anywhere, or `PaintedPoints`, which paints the
 index's own points and works for every run.
 """
 
@@ -31,16 +31,16 @@ RING_FOCAL = 1.1
 """Focal length of the camera on a ring, in widths."""
 
 ViewRenderer = Callable[[Camera, Array], tuple[Array, Array]]
-"""Renders a view: (camera, world_from_camera [4, 4]) to RGB [h, w, 3] and raw scores of the prompt [h, w], -inf where nothing
-is seen."""
+"""Renders a view: (camera, world_from_camera [4, 4]) to RGB [h, w, 3] and raw scores of the prompt [h, w], -inf where the
+view is empty."""
 
 
 class PaintedPoints:
-    """A `ViewRenderer` of an index' points.
+    """A `ViewRenderer` of an index's points.
 
     Args:
         index: the points.
-        answer: of this index.
+        answer: for this index.
     """
 
     def __init__(self, index: LanguageIndex, answer: Answer) -> None:
@@ -60,11 +60,11 @@ class PaintedPoints:
 def path_round(
     index: LanguageIndex, views: ViewSet | None, num_frames: int, long_side: int
 ) -> tuple[Camera, Float64[Array, "n 4 4"]]:
-    """A camera and its poses round a scene: among its photographs, or on a ring where there are none.
+    """A camera and its poses around a scene: among its photographs, or on a ring without photographs.
 
     Args:
         index: the points.
-        views: the photographs, or none.
+        views: the photographs, or None.
         num_frames: n.
         long_side: of a frame, pixels.
 
@@ -98,30 +98,28 @@ def write_orbit(
     Args:
         path: ends in .png or .mp4.
         index: the points.
-        answer: of this index.
-        views: the photographs, or none.
-        renderer: makes the frames.
-        num_frames: how many.
+        answer: for this index.
+        views: the photographs, or None.
+        renderer: renders the frames.
+        num_frames: number of frames.
         long_side: of a frame, pixels.
-        progress: hears how far it is.
+        progress: receives progress.
 
     Raises:
-        UsageError: the path is of no known kind, or an MP4 and there is no ffmpeg.
-        DataError: there is nothing to go round.
+        UsageError: the extension is unknown, or it is .mp4 and ffmpeg is not installed.
+        DataError: the index has neither photographs nor points.
         StorageError: it cannot be written.
     """
     check_animation(path)
     camera, poses = path_round(index, views, num_frames, long_side)
     frames: list[UInt8[Array, "h w 3"]] = []
-    known: dict[bytes, int] = {}  # a path there and back stands everywhere twice
+    known: dict[bytes, UInt8[Array, "h w 3"]] = {}  # a path there and back stands everywhere twice
     with progress.task("Rendering the orbit", len(poses)) as task:
         for pose in poses:
             place = (np.round(pose, 9) + 0.0).tobytes()  # a zero has one sign
-            if place in known:
-                frames.append(frames[known[place]])
-            else:
-                known[place] = len(frames)
-                frames.append(_composed(answer, *renderer(camera, pose)))
+            if place not in known:
+                known[place] = _composed(answer, *renderer(camera, pose))
+            frames.append(known[place])
             task.advance()
     return write_animation(path, frames)
 

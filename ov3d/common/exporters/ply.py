@@ -1,7 +1,7 @@
 """Points with scores as a binary PLY that every point viewer opens.
 
-Written straight from a NumPy record array, so that a query loads nothing more for it. Coordinates are the user's own: the
-world's origin is added back, and where there is one they are doubles, because 32 bits hold a UTM northing to half a metre.
+Written directly from a NumPy record array, so that a query imports nothing more. Coordinates are those of the input: the
+world's origin is added back, and if it is not zero they are doubles, because fp32 resolves a UTM northing to half a metre.
 """
 
 from __future__ import annotations
@@ -25,23 +25,25 @@ NO_INSTANCE = -1
 def write_answer_ply(
     path: str | Path, index: LanguageIndex, answer: Answer, *, colours: Literal["heatmap", "original"] = "heatmap"
 ) -> Path:
-    """Write an index' points with what they answer.
+    """Write an index's points with an answer's scores and objects.
 
-    Vertex properties: x, y, z; red, green, blue; score (raw cosine); instance (the rank of the found object that the point
-    belongs to, from 1; -1 for none).
+    Vertex properties: x, y, z; red, green, blue; score (raw cosine); instance (rank of the point's found object, from 1;
+    -1 for none).
 
     Args:
-        path: the file to create or to replace.
+        path: the file to create or replace.
         index: the points.
-        answer: of this index.
-        colours: the heat of the score, or the points' own colours (grey where they have none).
+        answer: for this index.
+        colours: the heat of the score, or the points' own colours (grey if they have none).
 
     Raises:
-        DataError: the answer is of another index.
+        DataError: the answer is for another index.
         StorageError: the file cannot be written.
     """
     if len(answer.scores) != len(index):
-        raise DataError(f"An answer with {len(answer.scores)} scores is not of an index of {len(index)} points.")
+        raise DataError(
+            f"An answer with {len(answer.scores)} scores does not belong to an index of {len(index)} points."
+        )
     if colours == "heatmap":
         rgb = heat_colours(heat_of(answer.scores, *answer.score_range))
     else:
@@ -62,7 +64,7 @@ def write_answer_ply(
 
 
 def instance_ranks(num_points: int, answer: Answer) -> Int32[Array, " n"]:
-    """The rank of the found object of each point, from 1; -1 for none."""
+    """The rank of each point's found object, from 1; -1 for none."""
     ranks = np.full(num_points, NO_INSTANCE, np.int32)
     for rank, item in enumerate(answer.objects, start=1):
         ranks[item.point_idx] = rank
@@ -81,12 +83,12 @@ def write_ply(
     """Write points as a binary little-endian PLY, atomically.
 
     Args:
-        path: the file to create or to replace.
+        path: the file to create or replace.
         xyz: positions relative to `origin`.
         origin: added back in fp64; unless it is 0 0 0, the file's coordinates are doubles.
-        rgb: colours, or none.
-        fields: further values a point by name; floats are written as 32 bits.
-        comments: lines for the header; what is not ASCII is escaped.
+        rgb: colours, or None.
+        fields: further values per point, by name; floats are written as 32 bits.
+        comments: header lines; non-ASCII characters are escaped.
 
     Raises:
         StorageError: the file cannot be written; the old one is untouched.
@@ -104,8 +106,7 @@ def write_ply(
         records[name] = values
     lines = ["ply", "format binary_little_endian 1.0"]
     lines += [f"comment {ascii(' '.join(line.split()))[1:-1]}" for line in comments or []]
-    lines += [f"element vertex {len(records)}"]
-    lines += [f"property {PLY_TYPES[kind]} {name}" for name, kind in columns]
+    lines += [f"element vertex {len(records)}", *(f"property {PLY_TYPES[kind]} {name}" for name, kind in columns)]
     with atomic_write(path) as stream:
         stream.write(("\n".join([*lines, "end_header"]) + "\n").encode("ascii"))
         stream.write(records.tobytes())

@@ -1,5 +1,5 @@
-"""Points painted into a pixel grid, nearest first, each as a square as wide as the points are apart: a cloud seen as a
-surface, without holes, with NumPy alone.
+"""Points painted into a pixel grid, nearest first, each as a square as wide as the point spacing: the cloud appears as a
+surface without holes, in NumPy alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ EMPTY = -1
 SPLAT_SPACINGS = 1.6
 """Edge of a square in point spacings: above 1, because neighbours are not all at the median distance."""
 MAX_RADIUS = 12
-"""Pixels that a square reaches from its centre at most: a point just before the lens must not cover the image."""
+"""Largest reach of a square from its centre, pixels: a point right in front of the lens must not cover the image."""
 NEAR_SPACINGS = 2.0
 """Points nearer to the camera than this many spacings are left out."""
 
@@ -25,12 +25,12 @@ def paint(
 
     Args:
         uv: pixel coordinates, centres at +0.5.
-        depth: the nearer of two points hides the other; of equals the one that comes later.
-        radius: how many pixels a point's square reaches from the pixel it falls in.
+        depth: the nearer of two points hides the other; in a tie, the later one does.
+        radius: how many pixels a point's square extends from its centre pixel.
         width, height: size of the grid.
 
     Returns:
-        Indices of points, `EMPTY` where there is none.
+        Indices of points, `EMPTY` for uncovered pixels.
     """
     if not len(depth):
         return np.full((height, width), EMPTY)
@@ -38,7 +38,7 @@ def paint(
     column, row = np.floor(uv[order]).astype(np.int64).T
     reach = radius[order]
     owner = np.full(height * width, EMPTY)
-    # From far to near, and of repeated assignments the last one stays: so each run of one radius is painted at once.
+    # From far to near; the last of repeated assignments wins, so each run of equal radius is painted at once.
     starts = np.flatnonzero(np.diff(reach, prepend=-1))
     for start, end in zip(starts, np.append(starts[1:], len(reach)), strict=True):
         r = int(reach[start])
@@ -55,11 +55,11 @@ def paint(
 def paint_view(
     xyz: Float[Array, "n 3"], camera: Camera, world_from_camera: Float64[Array, "4 4"], spacing: float
 ) -> Int64[Array, "h w"]:
-    """Which point a camera sees at each of its pixels; `EMPTY` where it sees none.
+    """Which point a camera sees at each pixel; `EMPTY` where it sees no point.
 
     Args:
         xyz: positions, scene units.
-        camera: at the size of the picture wanted.
+        camera: at the desired picture size.
         world_from_camera: its pose.
         spacing: distance between neighbouring points, scene units.
     """
@@ -69,7 +69,7 @@ def paint_view(
     uv, z, kept = uv[in_front], z[in_front], finite[in_front]
     within = (uv > -MAX_RADIUS).all(axis=1) & (uv < np.array([camera.width, camera.height]) + MAX_RADIUS).all(axis=1)
     uv, z, kept = uv[within], z[within], kept[within]
-    # A square of edge e pixels reaches (e - 1) / 2 pixels from the one in its middle.
+    # A square of e pixels extends (e - 1) / 2 pixels from its centre pixel.
     edge = SPLAT_SPACINGS * spacing * max(camera.fx, camera.fy) / z
     radius = np.clip(np.ceil((edge - 1) / 2), 0, MAX_RADIUS).astype(np.int64)
     owner = paint(uv, z, radius, camera.width, camera.height)

@@ -1,8 +1,8 @@
-"""What one view shows of an answer: the score of each pixel, and the found object that it belongs to.
+"""An answer in one view: the score of each pixel, and its found object.
 
-Where a run kept language codes of its views' pixels, they give the scores: they were rendered from the learnt field and have
-its edges. Elsewhere the points are painted into the view. Either way a found object is where its points are; with codes, its
-pixels are those connected with painted ones whose own score reaches the object's extent.
+If a run stored language codes of its views' pixels, they give the scores: they were rendered from the learnt field and have
+its edges. Otherwise the points are painted into the view. Either way a found object is where its points are; with codes, its
+pixels are those connected to painted ones whose own score reaches the object's extent.
 
 Symbols: h, w the wanted size; r rank of the index.
 """
@@ -25,10 +25,10 @@ from ov3d.common.scenes.cameras import Camera
 from ov3d.common.scenes.views import ViewSet
 
 REACH = 3
-"""Pixels of the code map over which an object spreads from its painted points, which lie as far apart as voxels do."""
+"""Pixels of the code map by which an object spreads from its painted points, which are a voxel apart."""
 NOTHING = -1
 NOBODY = np.iinfo(np.int32).max
-"""Stands for no object where the least rank is looked for."""
+"""Marks no object when taking the smallest rank."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,10 +54,10 @@ def view_heat(index: LanguageIndex, answer: Answer, views: ViewSet, idx: int, ca
 
     Args:
         index: the points.
-        answer: of this index.
+        answer: for this index.
         views: the views.
-        idx: which one.
-        camera: the view's, at the wanted size.
+        idx: index of the view.
+        camera: the view's, at the desired size.
     """
     code = views.view_code(idx)
     if code is not None and code.size and len(answer.query) == code.shape[2]:
@@ -69,13 +69,13 @@ def view_heat(index: LanguageIndex, answer: Answer, views: ViewSet, idx: int, ca
 
 
 def code_scores(code: Float16[Array, "*shape r"], query: Float32[Array, " r"]) -> Float32[Array, "*shape"]:
-    """Raw cosines of pixels' codes; 0 where a pixel sees nothing."""
+    """Raw cosines of pixels' codes; 0 for empty pixels."""
     flat = half_to_single(code).reshape(-1, len(query))
     return (flat @ query).reshape(code.shape[:-1])
 
 
 def spacing_of(index: LanguageIndex) -> float:
-    """The distance between neighbouring points: as the index states it, else estimated."""
+    """The distance between neighbouring points: as stated in the index, else estimated."""
     stated = index.facts.get(SPACING_FACT)
     return float(stated) if isinstance(stated, int | float) and stated > 0 else point_spacing(index.xyz)
 
@@ -97,7 +97,7 @@ def enlarged(values: Float32[Array, "h w"], width: int, height: int) -> Float32[
 def _from_codes(
     index: LanguageIndex, answer: Answer, views: ViewSet, idx: int, camera: Camera, code: Float16[Array, "a b r"]
 ) -> ViewHeat:
-    low, _ = answer.score_range  # what sees nothing is cold, whatever the background scores
+    low, _ = answer.score_range  # empty pixels are cold, regardless of the background's score
     scores = np.where((code != 0).any(axis=2), code_scores(code, answer.query), np.float32(low))
     small = camera.resized(code.shape[1], code.shape[0])
     owner = paint_view(index.xyz, small, views.world_from_camera[idx], spacing_of(index))
@@ -115,9 +115,9 @@ def _from_codes(
 def _grown(
     painted: Int32[Array, "h w"], scores: Float32[Array, "h w"], levels: Float32[Array, " k"]
 ) -> Int32[Array, "h w"]:
-    """Objects spread over the pixels around their points: by `REACH` anywhere, and on as far as pixels reach their level.
+    """Grow objects from their points: by `REACH` pixels anywhere, and further as long as pixels reach the object's level.
 
-    Points are sparse where depth was; the learnt field is not. Where two objects meet, the better one (lesser rank) wins.
+    Points are sparse where depth was; the learnt field is not. Where two objects meet, the better one (lower rank) wins.
     """
     grown = np.where(painted > 0, painted, NOBODY)
     for step in range(max(painted.shape)):

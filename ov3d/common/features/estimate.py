@@ -17,7 +17,8 @@ from ov3d.common.base.device import peak_bytes
 from ov3d.common.base.errors import DataError
 from ov3d.common.features.batches import MAX_BATCH_BYTES, MAX_WAITING
 from ov3d.common.features.crops import CropPlan
-from ov3d.common.features.extract import READ_AHEAD, ExtractPlan
+from ov3d.common.features.encode import READ_AHEAD
+from ov3d.common.features.extract import ExtractPlan
 from ov3d.common.features.store import FeatureStore
 from ov3d.common.features.tokens import TokenPlan
 from ov3d.common.language.cards import DenseEncoder, ImageTextEncoder

@@ -7,30 +7,19 @@ killed run resumes where it stopped. Unreadable images do not stop the others.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.base.progress import Progress, Silent
-from ov3d.common.base.shapes import Array, UInt8
-from ov3d.common.features.batches import Batcher, PendingImage, not_finite
-from ov3d.common.features.crops import CropPlan, channels_first, resized
-from ov3d.common.features.refine import refine
+from ov3d.common.features.crops import CropPlan
+from ov3d.common.features.encode import Encoding
 from ov3d.common.features.store import FeatureStore
-from ov3d.common.features.tokens import TokenPlan
-from ov3d.common.features.windows import encode_tokens
 from ov3d.common.language.cards import DenseEncoder, ImageTextEncoder, PatchEncoder
 from ov3d.common.scenes.scene import Frame
-
-READ_AHEAD = 2
-"""Images decoded ahead while the encoder works on an earlier one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,45 +149,30 @@ def extract_features(
     plan = plan_extraction(frames, store)
     for name, fault in plan.damaged:
         listener.say(f"Features of image {name} are extracted again: {fault}")
-    done = _Done()
-    if isinstance(store.plan, CropPlan):
-        assert isinstance(encoder, ImageTextEncoder)
-        _encode_crops(plan.crops_of, store.unrefined(), encoder, device, listener, batch_size, done)
-    else:
-        assert isinstance(encoder, DenseEncoder)
-        _encode_patches(plan.crops_of, store.unrefined(), encoder, device, listener, batch_size, done)
-    if patch_encoder is not None and store.refiner is not None:
-        frames_left = [frame for frame in plan.refinement_of if id(frame) not in done.unreadable]
-        _refine_all(frames_left, store, patch_encoder, device, listener, done)
+    encoding = Encoding(store, device, listener, batch_size)
+    encoding.encode(plan.crops_of, encoder)
+    if patch_encoder is not None:
+        encoding.refine([frame for frame in plan.refinement_of if id(frame) not in encoding.unreadable], patch_encoder)
+    failed = _failures(plan, encoding, listener)
+    store.pack()
+    skipped = len(frames) - len(encoding.written) - len(failed)
+    seconds = time.perf_counter() - start
+    return ExtractReport(len(encoding.written), skipped, failed, encoding.crops, encoding.bytes, seconds)
+
+
+def _failures(plan: ExtractPlan, encoding: Encoding, listener: Progress) -> tuple[tuple[str, str], ...]:
+    """(name, reason) of the images that cannot be read, told to the listener; an error where that is all of them."""
+    unreadable = dict(encoding.unreadable)
     for copy, original in plan.copies:
-        if id(original) in done.unreadable:
-            done.unreadable[id(copy)] = copy, done.unreadable[id(original)][1]
-    failed = plan.failed + [(frame.name, reason) for frame, reason in done.unreadable.values()]
+        if id(original) in unreadable:
+            unreadable[id(copy)] = copy, unreadable[id(original)][1]
+    failed = (*plan.failed, *((frame.name, reason) for frame, reason in unreadable.values()))
     for name, reason in failed:
         listener.say(f"Image {name} is skipped: {reason}")
-    if failed and len(failed) == len(frames):
-        raise DataError(
-            f"None of {len(frames)} images can be read; the first, {failed[0][0]}: {failed[0][1]}",
-            "Check the files.",
-        )
-    store.pack()
-    skipped = len(frames) - len(done.written) - len(failed)
-    seconds = time.perf_counter() - start
-    return ExtractReport(len(done.written), skipped, tuple(failed), done.crops, done.bytes, seconds)
-
-
-@dataclass(slots=True)
-class _Done:
-    """The work done so far; frames by `id`, because names may repeat between scenes."""
-
-    written: set[int] = field(default_factory=set)
-    unreadable: dict[int, tuple[Frame, str]] = field(default_factory=dict)
-    crops: int = 0
-    bytes: int = 0
-
-    def wrote(self, frame: Frame, path: Path) -> None:
-        self.written.add(id(frame))
-        self.bytes += path.stat().st_size
+    if failed and len(failed) == plan.images:
+        name, reason = failed[0]
+        raise DataError(f"None of {plan.images} images can be read; the first, {name}: {reason}", "Check the files.")
+    return failed
 
 
 def _check_fit(
@@ -218,116 +192,3 @@ def _check_fit(
             f"The store refines with {store.refiner.patches.model}, but that patch encoder was not given.",
             "Make the refiner from the patch encoder's own identity.",
         )
-
-
-def _encode_crops(
-    frames: Sequence[Frame],
-    store: FeatureStore,
-    encoder: ImageTextEncoder,
-    device: torch.device,
-    listener: Progress,
-    batch_size: int,
-    done: _Done,
-) -> None:
-    """Encode and store the crops of frames."""
-    if not frames:
-        return
-
-    def finish(pending: PendingImage) -> None:
-        done.wrote(pending.frame, store.write_crops(pending.frame, pending.vectors))
-        done.crops += sum(map(len, pending.vectors))
-
-    assert isinstance(store.plan, CropPlan)
-    plan = store.plan
-    grids_of = [plan.boxes(frame.camera.width, frame.camera.height) for frame in frames]
-    with listener.task("Encoding crops", sum(len(grid) for grids in grids_of for grid in grids)) as task:
-        batcher = Batcher(encoder, batch_size, finish, task.advance)
-        for (frame, image), grids in zip(_working_images(frames, store), grids_of, strict=True):
-            if isinstance(image, DataError):
-                done.unreadable[id(frame)] = frame, image.message
-                task.advance(sum(map(len, grids)))
-            else:
-                batcher.add(PendingImage(frame, channels_first(image, device), grids, store.card.dim))
-        batcher.flush()
-
-
-def _encode_patches(
-    frames: Sequence[Frame],
-    store: FeatureStore,
-    encoder: DenseEncoder,
-    device: torch.device,
-    listener: Progress,
-    batch_size: int,
-    done: _Done,
-) -> None:
-    """Encode and store the patches of frames, window by window."""
-    if not frames:
-        return
-    assert isinstance(store.plan, TokenPlan)
-    plan = store.plan
-    counts = [plan.num_crops(frame.camera.width, frame.camera.height) for frame in frames]
-    with listener.task("Encoding windows", sum(counts)) as task:
-        for (frame, image), count in zip(_working_images(frames, store), counts, strict=True):
-            if isinstance(image, DataError):
-                done.unreadable[id(frame)] = frame, image.message
-                task.advance(count)
-                continue
-            pixels = channels_first(image, device)
-            tokens = encode_tokens(pixels, plan, encoder.encode_windows, batch_size=batch_size, advance=task.advance)
-            vectors = tokens.cpu().numpy()
-            if not np.isfinite(vectors).all():
-                raise not_finite(encoder.card.spec, f"image {frame.name}")
-            done.wrote(frame, store.write_tokens(frame, vectors))
-            done.crops += count
-
-
-def _refine_all(
-    frames: Sequence[Frame],
-    store: FeatureStore,
-    patch_encoder: PatchEncoder,
-    device: torch.device,
-    listener: Progress,
-    done: _Done,
-) -> None:
-    """Refine frames whose crops are stored."""
-    unrefined, refiner = store.unrefined(), store.refiner
-    if refiner is None or not frames:
-        return
-    with listener.task("Refining", len(frames)) as task:
-        for frame, image in _working_images(frames, store):
-            if isinstance(image, DataError):
-                done.unreadable[id(frame)] = frame, image.message
-            else:
-                size = (frame.camera.width, frame.camera.height)
-                view = unrefined.load(frame)
-                segments, vectors = refine(view, image, size, patch_encoder, refiner.config, device=device)
-                done.wrote(frame, store.write_segments(frame, segments, vectors))
-            task.advance(1)
-
-
-def _working_images(
-    frames: Sequence[Frame], store: FeatureStore
-) -> Iterator[tuple[Frame, UInt8[Array, "h w 3"] | DataError]]:
-    """Each frame with its photograph at working size or its read error; a thread reads ahead."""
-
-    def read(frame: Frame) -> UInt8[Array, "h w 3"] | DataError:
-        try:
-            image = frame.load_image()
-        except DataError as error:
-            return error
-        return resized(image, store.plan.working_size(frame.camera.width, frame.camera.height))
-
-    with ThreadPoolExecutor(1) as reader:
-        ahead: deque[tuple[Frame, Future[UInt8[Array, "h w 3"] | DataError]]] = deque()
-        try:
-            for frame in frames:
-                ahead.append((frame, reader.submit(read, frame)))
-                if len(ahead) > READ_AHEAD:
-                    first, future = ahead.popleft()
-                    yield first, future.result()
-            while ahead:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in ahead:
-                future.cancel()

@@ -19,7 +19,7 @@ import numpy as np
 from ov3d.common.base import tensor_files
 from ov3d.common.base.errors import CorruptFileError, DataError, UsageError
 from ov3d.common.base.files import hash_text
-from ov3d.common.base.shapes import Array, Float, Float16, Float32, Int64, UInt16
+from ov3d.common.base.shapes import Array, Float, Float16, Float32, UInt16
 from ov3d.common.features.content_hash import ContentHasher
 from ov3d.common.features.crops import CropGrid, CropPlan
 from ov3d.common.features.layout import (
@@ -32,6 +32,7 @@ from ov3d.common.features.layout import (
     encoder_folder,
     entry_in,
 )
+from ov3d.common.features.pixels import of_distinct_pixels
 from ov3d.common.features.refine import Refiner
 from ov3d.common.features.shards import ShardEntry, Shards
 from ov3d.common.features.tokens import TokenFeatures, TokenPlan
@@ -175,17 +176,11 @@ class FeatureStore:
             DataError: the frame has no features, or a pixel is outside the image.
             CorruptFileError: the file was cut or changed.
         """
-        view = self.load(frame)
-        pixels, inverse = _deduplicated(frame_pixels(frame, uv), frame.camera.width)
-        features = view.features_at(pixels)
-        return features if inverse is None else features[inverse]
+        return of_distinct_pixels(self.load(frame).features_at, frame, uv)
 
     def pixel_features(self, frame: Frame, uv: Float[Array, "n 2"]) -> Float32[Array, "n d"]:
         """Unit features at pixels: the mean of the scales' unit features, normalised; else as `features_at`."""
-        view = self.load(frame)
-        pixels, inverse = _deduplicated(frame_pixels(frame, uv), frame.camera.width)
-        features = view.pixel_features(pixels)
-        return features if inverse is None else features[inverse]
+        return of_distinct_pixels(self.load(frame).pixel_features, frame, uv)
 
     def relevancy(self, frame: Frame, text: Float32[Array, " d"], step: int = 8) -> Float32[Array, "rows columns"]:
         """Raw cosine of a text vector with the features of every `step`-th pixel, in the order of `Camera.pixel_centres`."""
@@ -318,25 +313,3 @@ class FeatureStore:
             start += num
         width, height = file.metadata["working_size"]
         return CropFeatures(grids, file.tensors["vectors"], size, (width, height), self.plan.sigma)
-
-
-def frame_pixels(frame: Frame, uv: Float[Array, "n 2"]) -> Int64[Array, "n 2"]:
-    """(column, row) of the pixels containing image coordinates; the far border belongs to the last pixel."""
-    size = np.array([frame.camera.width, frame.camera.height])
-    inside = (uv >= 0) & (uv <= size)  # false for NaN as well
-    if not inside.all():
-        u, v = uv[~inside.all(axis=1)][0]
-        raise DataError(
-            f"Pixel ({u}, {v}) is outside image {frame.name} ({size[0]}x{size[1]}).",
-            "Keep only points that project into the image.",
-        )
-    return np.minimum(uv.astype(np.int64), size - 1)
-
-
-def _deduplicated(pixels: Int64[Array, "n 2"], width: int) -> tuple[Int64[Array, "m 2"], Int64[Array, " n"] | None]:
-    """The distinct pixels and the index of each pixel among them; the pixels unchanged if few repeat."""
-    flat = pixels[:, 1] * width + pixels[:, 0]
-    distinct, inverse = np.unique(flat, return_inverse=True)
-    if len(distinct) > 0.8 * len(flat):  # copying the rows out again would cost more than it saves
-        return pixels, None
-    return np.column_stack([distinct % width, distinct // width]), inverse

@@ -1,7 +1,6 @@
 """Checkpoints: weights, the optimiser's state and everything else that the next step depends on, in one safetensors file.
 
-Random numbers are drawn from a generator that is seeded by (seed, stage, step), so a checkpoint needs no generator's state,
-and a run that goes on from one ends with the same bits as one that never stopped (on the CPU, with as many threads).
+Random numbers are drawn from a generator that is seeded by (seed, stage, step), so a checkpoint does not store a generator's state.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def adam(groups: Iterable[Mapping[str, Any]], *, betas: tuple[float, float] = (0
     """Adam in one pass over the parameters.
 
     Args:
-        groups: of parameters, with their rates.
+        groups: of parameters, with their learning rates.
         betas: decay of the first and the second moment.
     """
     return torch.optim.Adam([dict(group) for group in groups], betas=betas, fused=True)
@@ -41,7 +40,7 @@ def generator_for(seed: int, stage: str, step: int) -> torch.Generator:
 def write_checkpoint(
     path: Path,
     modules: Mapping[str, nn.Module],
-    optimiser: torch.optim.Adam | None,
+    optimiser: torch.optim.Optimizer | None,
     metadata: Mapping[str, Any],
     extra: Mapping[str, Shaped[Array, ...]] | None = None,
 ) -> Path:
@@ -49,9 +48,9 @@ def write_checkpoint(
 
     Args:
         path: the file.
-        modules: by name.
-        optimiser: its moments are kept; none keeps none (the end of a stage).
-        metadata: step, space and whatever builds the modules again; JSON-able.
+        modules: by prefix.
+        optimiser: Adam or AdamW, whose moments are kept; None at the end of a stage.
+        metadata: the step, and what is needed to rebuild the modules; JSON-able.
         extra: further arrays.
     """
     tensors = {f"extra/{name}": array for name, array in (extra or {}).items()}
@@ -67,7 +66,7 @@ def write_checkpoint(
 
 
 class Checkpoint:
-    """A checkpoint that was read and verified; raises as `tensor_files.read_tensors` does."""
+    """A verified checkpoint; raises as `tensor_files.read_tensors` does."""
 
     def __init__(self, path: Path) -> None:
         file = read_tensors(path, kind=KIND, version=VERSION)
@@ -78,7 +77,7 @@ class Checkpoint:
         return self._tensors[f"extra/{name}"]
 
     def load_module(self, prefix: str, module: nn.Module) -> None:
-        """Put the weights of that name into a module of the same shapes."""
+        """Load the weights with that prefix into a module of the same shapes."""
         start = f"{prefix}/"
         state = {
             name[len(start) :]: torch.from_numpy(np.array(array))
@@ -87,16 +86,16 @@ class Checkpoint:
         }
         module.load_state_dict(state)
 
-    def load_optimiser(self, optimiser: torch.optim.Adam) -> None:
-        """Put the moments into an optimiser over the same parameters."""
+    def load_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
+        """Load the moments into an optimiser over the same parameters."""
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         for idx, parameter in enumerate(parameters):
             if f"adam/{idx}/step" not in self._tensors:
                 continue
             moments = {name: torch.from_numpy(np.array(self._tensors[f"adam/{idx}/{name}"])) for name in _MOMENTS}
-            # The counter lives where the fused step wants it: beside the parameter.
+            # The fused step needs the counter on the parameter's device.
             optimiser.state[parameter] = {name: value.to(parameter.device) for name, value in moments.items()}
 
 
-def _states(optimiser: torch.optim.Adam) -> list[dict[str, torch.Tensor]]:
+def _states(optimiser: torch.optim.Optimizer) -> list[dict[str, torch.Tensor]]:
     return [optimiser.state.get(parameter, {}) for group in optimiser.param_groups for parameter in group["params"]]

@@ -1,4 +1,4 @@
-"""Loss curves: one JSON object a line, rewritten whole with every checkpoint, so that a resumed run has no line twice."""
+"""Loss curves: one JSON object per line. Every checkpoint rewrites the whole file, so a resumed run never repeats a line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Curves:
 
     Args:
         path: the file.
-        last_step: lines of later steps that stand there are of steps that are run again, and are dropped.
+        last_step: lines of later steps are dropped, because those steps are repeated.
     """
 
     def __init__(self, path: Path, last_step: int) -> None:
@@ -24,10 +24,10 @@ class Curves:
             self._lines = [line for line in lines if json.loads(line)["step"] <= last_step]
 
     def add(self, step: int, **values: float) -> None:
-        """A line; values are rounded to six digits."""
+        """Add a line; values are rounded to six digits."""
         rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
         self._lines.append(json.dumps({"step": step, **rounded}))
 
     def write(self) -> None:
-        """Put the lines into the file."""
+        """Write the file."""
         write_text(self.path, "".join(f"{line}\n" for line in self._lines))

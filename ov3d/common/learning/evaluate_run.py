@@ -8,13 +8,16 @@ from typing import Any
 
 from ov3d.common.asking.index import read_index
 from ov3d.common.base.device import pick_device
-from ov3d.common.base.errors import UsageError
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.base.progress import Progress
 from ov3d.common.base.runs import Run
 from ov3d.common.learning.backend import Backend
 from ov3d.common.metrics.run_report import RunReport
-from ov3d.common.readers import load_scene
-from ov3d.common.scenes.scene import Scene
+from ov3d.common.readers import open_source, scene_of
+from ov3d.common.scenes.scene import LazyScenes, Scene
+
+MANY = 20
+"""Scenes of a run beyond which an error names only the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,8 @@ def evaluate_run(
         backend: the one that made the run.
         run: a finished run.
         request: what to score, and how.
-        scene: path of the one scene to score, if it has moved or the run has several; None scores all of them at their
-            original paths.
+        scene: path of the one scene to score, where it has moved or the run has several, or of a data set that holds scenes of
+            the run; None scores all of them, where they were when the run was made.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         progress: receives progress.
 
@@ -66,9 +69,9 @@ def evaluate_run(
     asked: dict[str, Any] = {"classes": request.classes, "threshold": request.threshold, "protocol": request.protocol}
     if request.ensemble:
         asked["ensemble"] = True
-    names, chosen = _scored_scenes(run, place), pick_device(device)
+    scenes, chosen = _Scenes(run, place), pick_device(device)
     return [
-        backend.evaluate(run, _scene(run, name, place), device=chosen, progress=progress, **asked) for name in names
+        backend.evaluate(run, scenes.read(name), device=chosen, progress=progress, **asked) for name in scenes.names()
     ]
 
 
@@ -84,19 +87,45 @@ def _check(backend: Backend, request: EvaluateRequest) -> None:
         raise UsageError(f"--ensemble does not apply to a {backend.name} run.", "Leave it out.")
 
 
-def _scored_scenes(run: Run, place: Path | None) -> list[str]:
-    """Names of the scenes to score; the only scene of a run may have been moved and renamed."""
-    names = sorted(run.indexes)
-    if place is not None and place.resolve().name in names:
-        return [place.resolve().name]
-    if place is not None and len(names) != 1:
-        raise UsageError(f"Run {run.path} has no scene {place.resolve().name!r}.", f"It has: {', '.join(names)}.")
-    return names
+class _Scenes:
+    """The scenes of a run as it read them or, where they have moved, as they are now. Each data set is opened once."""
+
+    def __init__(self, run: Run, place: Path | None) -> None:
+        self._run, self._place = run, place
+        self._opened: dict[str, LazyScenes] = {}
+
+    def names(self) -> list[str]:
+        """Those to score: all of the run, or those that are at the place where they have moved to.
+
+        Raises:
+            UsageError: none of them is there.
+        """
+        names, place = sorted(self._run.indexes), self._place
+        if place is None:
+            return names
+        if place.resolve().name in names:
+            return [place.resolve().name]
+        inside = set(self._open(str(place)).ids)
+        if len(names) > 1 and not inside & set(names):
+            raise UsageError(f"Run {self._run.path} has no scene {place.resolve().name!r}.", _listed(names))
+        return [name for name in names if name in inside] or names
+
+    def read(self, name: str) -> Scene:
+        """One of them; the only scene of a run may have another name now."""
+        path = str(self._place or read_index(self._run.indexes[name]).scene_path)
+        return scene_of(self._open(path), path, name)
+
+    def _open(self, path: str) -> LazyScenes:
+        if path not in self._opened:
+            manifest = self._run.manifest
+            layout = manifest.get("layout") if self._place is None else None
+            try:
+                self._opened[path] = open_source(path, layout=layout, scale=manifest.get("scale"))
+            except DataError as error:
+                moved = self._place is None and not Path(path).exists()
+                raise DataError(error.message, "Say where it is now: --scene PATH") if moved else error from None
+        return self._opened[path]
 
 
-def _scene(run: Run, name: str, place: Path | None) -> Scene:
-    """The scene as the run read it, or read from its new path if it has moved."""
-    scale = run.manifest.get("scale")
-    if place is not None:
-        return load_scene(place, scale=scale)
-    return load_scene(read_index(run.indexes[name]).scene_path, layout=run.manifest.get("layout"), scale=scale)
+def _listed(names: list[str]) -> str:
+    return f"It has: {', '.join(names[:MANY])}{', …' if len(names) > MANY else ''}."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
-    """How to label scans.
+    """How scans are labelled.
 
     Attributes:
         classes: names from the run's vocabulary; without classes and prompts, all of it.

@@ -27,6 +27,7 @@ from ov3d.common.base.runs import (
     CONFIG_NAME,
     MANIFEST_NAME,
     Run,
+    check_claim,
     claim_run,
     new_run,
     read_run,
@@ -36,6 +37,7 @@ from ov3d.common.base.runs import (
 from ov3d.common.learning.backend import Backend, RunOptions
 from ov3d.common.learning.estimate import Estimate
 from ov3d.common.learning.run_config import RunConfig
+from ov3d.common.learning.trainer import TrainerContext
 from ov3d.common.readers import open_source
 from ov3d.common.scenes.scene import SceneSource
 from ov3d.common.teachers import open_teacher
@@ -74,6 +76,10 @@ class OpenRun(Generic[C]):
     options: RunOptions
     teacher: Teacher | None
     facts: dict[str, Any]
+
+    def trainer_context(self, folder: Path) -> TrainerContext:
+        """What a trainer needs to know of the run; its files go into `folder`."""
+        return TrainerContext(folder, self.config.seed, self.device, self.progress, self.options.resume)
 
 
 @dataclass(slots=True)
@@ -126,8 +132,9 @@ def begin_run(
         "layout": options.layout,
         "scale": options.scale,
         "device": str(device),
-        "threads": _threads(run, listener),
+        "threads": _threads(run, device, listener),
     }
+    check_claim(run, dump_config(config))
     write_json(run / SOURCE_NAME, facts, kind=SOURCE_KIND, version=SOURCE_VERSION)
     claim_run(run, dump_config(config))
     seed_everything(config.seed)
@@ -223,13 +230,18 @@ def _open(path: str | Path, options: RunOptions, progress: Progress | None) -> S
     return open_source(path, layout=options.layout, scale=options.scale, say=say)
 
 
-def _threads(run: Path, progress: Progress) -> list[int]:
-    """The run's thread counts so far, with torch's current one appended if it differs from the last."""
-    now, before = torch.get_num_threads(), _source_facts(run).get("threads", [])
-    if not before or before[-1] == now:
-        return before or [now]
-    progress.say(f"This run used {before[-1]} threads so far and now uses {now}: results may differ in the last bits.")
-    return [*before, now]
+def _threads(run: Path, device: torch.device, progress: Progress) -> list[int]:
+    """The numbers of threads that the run was trained with, the present one last; reports a change of threads or device."""
+    started = _source_facts(run)
+    now, before = torch.get_num_threads(), started.get("threads", [])
+    then = {"threads": before[-1] if before else now, "device": started.get("device", str(device))}
+    if then != {"threads": now, "device": str(device)}:
+        progress.say(
+            f"This run was trained with {then['threads']} threads on {then['device']} so far, and continues with {now} on "
+            f"{device}: results may differ in the last digits (OMP_NUM_THREADS={then['threads']} and --device "
+            f"{then['device']} avoid that)."
+        )
+    return before or [now] if then["threads"] == now else [*before, now]
 
 
 def _source_facts(run: Path) -> dict[str, Any]:

@@ -82,8 +82,8 @@ class VisiblePoints:
     """
 
     point_idx: Int64[Array, " v"]
-    uv: Float64[Array, "v 2"]
-    z: Float64[Array, " v"]
+    uv: Float[Array, "v 2"]
+    z: Float[Array, " v"]
 
     def __len__(self) -> int:
         return len(self.point_idx)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from ov3d.common.base.shapes import Array, Int64
 from ov3d.common.datasets import DatasetSpec
 from ov3d.common.metrics.panoptic import PanopticScores
@@ -27,10 +25,10 @@ def panoptic_report(
 
     Args:
         spec: the data set.
-        scores: the result of `PanopticQuality.compute`.
+        scores: what `PanopticQuality.compute` gave.
         matrix: points of each (true class, predicted class).
-        split: name of the base/novel split; None uses the data set's own.
-        notes: caveats for readers of the numbers, before the data set's own notes.
+        split: name of the base/novel split; None takes the data set's own.
+        notes: what a reader of the numbers must know, before the data set's own notes.
     """
     chosen = spec.split(split)
     table = PanopticTable(spec.title, spec.names, scores, matrix, novel=None if chosen is None else chosen.novel)
@@ -48,23 +46,7 @@ def semantic_report(
     notes: Sequence[str] = (),
 ) -> EvalReport:
     """The report of a semantic evaluation; arguments as `panoptic_report`."""
-    chosen = spec.split(split)
-    lidarseg = protocol == "lidarseg"
-    undefined = scores.num_true + scores.num_predicted == 0 if lidarseg else np.zeros(len(matrix), bool)
-    rows = [
-        ClassRow(
-            one.name,
-            one.kind,
-            class_group(one.name, None if chosen is None else chosen.novel),
-            {
-                "IoU": None if undefined[one.id] else float(scores.iou[one.id]),
-                "Acc": float(scores.accuracy[one.id]) if scores.present[one.id] or not lidarseg else None,
-            },
-            {"points": int(scores.num_true[one.id])},
-        )
-        for one in spec.classes
-        if scores.included[one.id]
-    ]
+    rows = _semantic_rows(spec, scores, split, lidarseg=protocol == "lidarseg")
     means = {
         "mIoU": scores.mean_iou,
         "mAcc": scores.mean_accuracy,
@@ -92,8 +74,29 @@ def semantic_report(
     return _of_dataset(report, spec, split)
 
 
+def _semantic_rows(spec: DatasetSpec, scores: SemanticScores, split: str | None, *, lidarseg: bool) -> list[ClassRow]:
+    """One row per class that is not ignored; the tool of nuScenes-lidarseg leaves scores without any point undefined."""
+    chosen = spec.split(split)
+    novel = None if chosen is None else chosen.novel
+    defined = (scores.num_true + scores.num_predicted > 0) | (not lidarseg)
+    return [
+        ClassRow(
+            one.name,
+            one.kind,
+            class_group(one.name, novel),
+            {
+                "IoU": float(scores.iou[one.id]) if defined[one.id] else None,
+                "Acc": float(scores.accuracy[one.id]) if scores.present[one.id] or not lidarseg else None,
+            },
+            {"points": int(scores.num_true[one.id])},
+        )
+        for one in spec.classes
+        if scores.included[one.id]
+    ]
+
+
 def _of_dataset(report: EvalReport, spec: DatasetSpec, split: str | None) -> EvalReport:
-    """The report with the data set's title, version, split and notes."""
+    """The report with what the data set says of itself: title, version, split, notes."""
     chosen = spec.split(split)
     own_notes = [note for note in (spec.note, chosen.note if chosen is not None else "") if note]
     return replace(

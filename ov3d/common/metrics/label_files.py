@@ -1,7 +1,7 @@
-"""Label files: pairing ground truth with predictions, and reading a file.
+"""Label files as people have them: which truth belongs to which prediction, and what one file holds.
 
-Nothing is guessed. A scan without a prediction, a prediction without a scan, a truncated file or a wrong shape each become a
-`Fault`; all faults are collected into one error.
+Nothing is guessed. A scan without a prediction, a prediction without a scan, a file that is cut short or of the wrong shape:
+each becomes a `Fault`, all of them are gathered, and together they are one error.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ov3d.common.base.shapes import Array, Integer, UInt8
 from ov3d.common.datasets import DatasetSpec
 
 ALL = "all"
-"""The subset of all sequences in the ground truth."""
+"""The subset that is every sequence of the truth."""
 
 POINT_ENDINGS = ("_vh_clean_2.labels.ply", ".labels.ply", "_vh_clean_2.ply", ".ply", ".txt", ".npy")
-"""Endings of per-point label files, longest first; the name before them is the scene."""
+"""Endings of per-point label files, longest first; what is before them names the scene."""
 
 
 NAMED = 3
-"""Number of faults named in an error's message; the error holds all of them."""
+"""Faults that an error's message names; the error holds all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class FaultyFilesError(DataError):
     """Some files cannot be scored; `faults` holds every one of them."""
 
     def __init__(self, faults: Sequence[Fault], hint: str = "") -> None:
-        hint = f"Fix these files; nothing was guessed. {hint}".strip()
+        hint = f"Mend what is wrong; nothing was guessed. {hint}".strip()
         if len(faults) == 1:
             message = f"{faults[0].path} cannot be scored: {faults[0].why}."
         else:
@@ -82,20 +82,20 @@ def pair_files(
 
     Args:
         spec: the data set, for its layout and subsets.
-        truth_root, prediction_root: folders, laid out as in `docs/protocols.md`.
-        subset: train, val or test if the data set has them, or `all`; None uses the data set's default.
-        wanted: names of the scans to score; None scores all of the subset.
+        truth_root, prediction_root: folders, laid out as `docs/protocols.md` says.
+        subset: train, val or test where the data set has them, or `all`; None means the data set's default.
+        wanted: names of the scans to score; None means all of the subset.
 
     Returns:
-        The pairs in order of their names, and missing or unexpected files.
+        The pairs in order of their names, and what is missing or too many.
 
     Raises:
-        DataError: a folder is missing, or holds no label files.
+        DataError: a folder is not there, or holds no label file.
         UsageError: no such subset.
     """
     for root, what in ((truth_root, "ground truth"), (prediction_root, "predictions")):
         if not root.is_dir():
-            raise DataError(f"No folder of {what} at {root}.", "Check the path.")
+            raise DataError(f"The folder of {what} {root} does not exist.", "Check the path.")
     if spec.layout == "semantickitti":
         sequences = _sequences(spec, truth_root, subset or (ALL if wanted is not None else None))
         truth, faults = _sequence_files(truth_root, "labels", sequences)
@@ -118,18 +118,16 @@ def pair_files(
     faults += [
         Fault(str(truth[name]), "its prediction is missing") for name in sorted(truth.keys() - prediction.keys())
     ]
-    faults += [
-        Fault(str(prediction[name]), "it has no ground truth") for name in sorted(prediction.keys() - truth.keys())
-    ]
+    faults += [Fault(str(prediction[name]), "it has no truth") for name in sorted(prediction.keys() - truth.keys())]
     both = sorted(truth.keys() & prediction.keys())
     return [LabelPair(name, truth[name], prediction[name]) for name in both], faults
 
 
 class LabelReader:
-    """Reads label files one after another into the same memory.
+    """Reads label files one after the other into the same memory.
 
-    A new array per file would take longer than reading it: the system provides its pages one by one, each filled with zeros.
-    The result of `read` is valid until the next `read`.
+    A fresh array per file would cost more than the file: the system hands out its pages one by one, each filled with zeros.
+    What `read` gives is valid until the next `read`.
     """
 
     def __init__(self, layout: str) -> None:
@@ -140,13 +138,13 @@ class LabelReader:
         """The labels of one file, as they are in it.
 
         Raises:
-            DataError: it is truncated, has the wrong shape, or does not hold integers; the message does not repeat the path.
+            DataError: it is cut short, of another shape, or holds no integers; the message does not repeat the path.
         """
         try:
             if self.layout == "semantickitti":
                 data = self._read_bytes(path)
                 if len(data) % 4:
-                    raise DataError(f"its size of {len(data)} bytes is not a multiple of 4: truncated")
+                    raise DataError(f"its size of {len(data)} bytes is not a multiple of 4: cut short")
                 return data.view("<u4")
             if self.layout == "nuscenes-lidarseg":
                 return self._read_bytes(path)

@@ -1,4 +1,4 @@
-"""A table of scores of masks in views, for 3D-OVS and LangSplat."""
+"""Masks of views as a table: what 3D-OVS and LangSplat score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ov3d.common.metrics.views import ViewScores
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MasksTable:
-    """Scores of masks in views.
+    """Masks of views, scored.
 
     Attributes:
         title: what was scored.

@@ -1,4 +1,4 @@
-"""Semantic segmentation: one confusion matrix over all points, and its scores.
+"""Semantic segmentation: one confusion matrix over all points, and the scores that follow from it.
 
 With TP, FP, FN of a class over all points whose truth is known:
     IoU = TP / (TP + FP + FN)        accuracy = TP / (TP + FN), the class's recall
@@ -25,14 +25,14 @@ class SemanticScores:
     """Scores of c classes; fractions, not per cent.
 
     Attributes:
-        iou: intersection over union per class; 0 without truth and prediction.
-        accuracy: recall per class; 0 without true points.
+        iou: intersection over union of each class; 0 where there is neither truth nor prediction.
+        accuracy: recall of each class; 0 without a true point.
         present: whether the class has a true point.
         included: whether the class takes part in means (an ignored class does not).
         num_true: points whose truth is the class.
         num_predicted: points of known truth that were predicted as the class.
         mean_iou, mean_accuracy: over all included classes, absent ones as 0.
-        mean_iou_present, mean_accuracy_present: over included classes that have a true point; NaN without any.
+        mean_iou_present, mean_accuracy_present: over included classes that have a true point; NaN without such a class.
         overall_accuracy: share of points of known truth that are right; NaN without points.
         coverage: share of points of known truth that were predicted as an included class; NaN without points.
         num_points: points of known truth.
@@ -73,9 +73,9 @@ class SemanticConfusion:
 
     def __init__(self, num_classes: int, *, ignore_label: int | None = None, no_prediction: int | None = None) -> None:
         if num_classes < 1:
-            raise UsageError(f"num_classes must be at least 1, got {num_classes}.")
+            raise UsageError(f"num_classes is {num_classes}; there must be at least one class.")
         if no_prediction is not None and 0 <= no_prediction < num_classes:
-            raise UsageError(f"no_prediction must not be a class, got {no_prediction}.", "Use -1.")
+            raise UsageError(f"no_prediction is {no_prediction}, which is a class.", "Take -1.")
         self.num_classes = num_classes
         self.ignore_label = ignore_label
         self.no_prediction = no_prediction
@@ -119,7 +119,7 @@ class SemanticConfusion:
     def update_pairs(
         self, prediction: Int64[Array, " u"], truth: Int64[Array, " u"], counts: Int64[Array, " u"]
     ) -> None:
-        """Count points that have already been counted by pair (see `counting.count_overlaps`).
+        """Count points that were counted by pair already (see `counting.count_overlaps`).
 
         Args:
             prediction: predicted class per pair.
@@ -144,7 +144,7 @@ class SemanticConfusion:
         self._counts += other._counts
 
     def compute(self) -> SemanticScores:
-        """The scores of everything counted so far."""
+        """The scores of everything that was counted."""
         included = np.ones(self.num_classes, bool)
         if self.ignore_label is not None and 0 <= self.ignore_label < self.num_classes:
             included[self.ignore_label] = False
@@ -170,7 +170,7 @@ def scores_from_matrix(
         matrix: points of each (true class, predicted class).
         unanswered: points of each true class without a prediction.
         included: classes that take part in means.
-        num_ignored: number of ignored points, copied to the result.
+        num_ignored: points that were left out, to be handed on.
     """
     num_classes = len(matrix)
     unanswered = np.zeros(num_classes, np.int64) if unanswered is None else unanswered
@@ -203,11 +203,11 @@ def scores_from_matrix(
 def lidarseg_scores(scores: SemanticScores) -> SemanticScores:
     """The IoUs and their mean as the tool of nuScenes-lidarseg computes them.
 
-    It zeroes both the row and the column of the ignored class, so that a point predicted as ignored is not a miss; it divides
-    by a union rounded to single precision, and omits classes without truth and prediction from the mean.
+    It zeroes both the row and the column of the ignored class, so that a point predicted as ignored does not count as missed;
+    it divides by a union rounded to single precision, and leaves classes without truth and prediction out of the mean.
 
     Args:
-        scores: with a matrix of all points; their other fields are copied.
+        scores: with a matrix of all points; what else they hold is handed on.
     """
     kept = scores.included
     matrix = np.where(kept[:, None] & kept, scores.matrix, 0)

@@ -1,4 +1,4 @@
-"""Scoring folders of masks in the layouts of 3D-OVS and LERF-OVS, as strictly as label files."""
+"""Scoring folders of masks: the layouts of 3D-OVS and LERF-OVS, with the same strictness as label files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ov3d.common.scenes.images import load_raster
 from ov3d.common.scenes.truth import drawn_polygons, read_polygons
 
 LOSSY_FOREGROUND = 127
-"""JPEG masks are foreground above this; others only at 255."""
+"""Masks that went through JPEG are foreground above this; others only at 255."""
 
 NO_LABEL = 255
 """In a label map: no class."""
@@ -37,7 +37,7 @@ class View:
         name: folder name or frame name.
         classes: its classes or queries.
         source: mask files by class (3D-OVS), or the JSON file (LERF-OVS).
-        prediction: folder of its prediction.
+        prediction: folder under which its prediction is.
     """
 
     scene: str
@@ -60,10 +60,10 @@ def evaluate_views(
 
     Args:
         spec: 3d-ovs or lerf-ovs.
-        truth_root, prediction_root: folders, laid out as in `docs/protocols.md`.
-        protocol: `3d-ovs` or `langsplat`; None uses the data set's first.
-        wanted: views to score, `scene/view`; None scores all.
-        progress: receives progress.
+        truth_root, prediction_root: folders, laid out as `docs/protocols.md` says.
+        protocol: `3d-ovs` or `langsplat`; None means the data set's first.
+        wanted: views to score, `scene/view`; None means all.
+        progress: told how far it is.
 
     Raises:
         FaultyFilesError: masks are missing, too many, damaged or of the wrong size; all are named.
@@ -73,7 +73,7 @@ def evaluate_views(
     chosen = checked_protocol(spec, protocol)
     for root, what in ((truth_root, "ground truth"), (prediction_root, "predictions")):
         if not root.is_dir():
-            raise DataError(f"No folder of {what} at {root}.", "Check the path.")
+            raise DataError(f"The folder of {what} {root} does not exist.", "Check the path.")
     find = _find_3d_ovs if spec.layout == "3d-ovs" else _find_lerf_ovs
     views, faults = find(truth_root, prediction_root)
     if wanted is not None:
@@ -104,7 +104,7 @@ def _name(view: View) -> str:
 
 
 def _find_3d_ovs(truth_root: Path, prediction_root: Path) -> tuple[list[View], list[Fault]]:
-    """`[scene/]segmentations/classes.txt`, and a folder of masks a test view beside it."""
+    """`[scene/]segmentations/classes.txt`, and one folder of masks per test view beside it."""
     places = [(truth_root.parent.name, truth_root, prediction_root)]
     if not (truth_root / "classes.txt").is_file():
         places = [(truth_root.name, truth_root / "segmentations", prediction_root)]
@@ -163,9 +163,9 @@ def _find_lerf_ovs(truth_root: Path, prediction_root: Path) -> tuple[list[View],
 
 def _extra_entries(prediction: Path, known: set[str]) -> list[Fault]:
     if not prediction.is_dir():
-        return [Fault(str(prediction), "this folder of predictions does not exist")]
+        return [Fault(str(prediction), "the folder of predictions does not exist")]
     return [
-        Fault(str(path), "it has no ground truth")
+        Fault(str(path), "it has no truth")
         for path in sorted(prediction.iterdir())
         if not path.name.startswith(".")
         and (path.is_dir() or path.suffix in (".png", ".npy"))
@@ -180,7 +180,7 @@ def _score_view(view: View, protocol: str, layout: str, metric: ViewIoU, faults:
     classes = view.classes
     if layout == "3d-ovs":
         truth = _stacked([_read_truth_mask(view.source, name) for name in classes])
-        if protocol == "langsplat":  # only queries annotated in this view are scored
+        if protocol == "langsplat":  # only what is annotated in this view is asked for
             kept = [idx for idx in range(len(classes)) if truth[idx].any()]
             truth, classes = truth[kept], tuple(classes[idx] for idx in kept)
     else:
@@ -199,7 +199,7 @@ def _score_view(view: View, protocol: str, layout: str, metric: ViewIoU, faults:
 def _read_prediction(
     view: View, classes: Sequence[str], size: tuple[int, ...], protocol: str, faults: list[Fault]
 ) -> list[Bool[Array, "h w"]] | None:
-    """Masks of the classes from a label map or a folder of masks; None, and faults, if that fails."""
+    """Masks of the classes from a label map or a folder of masks; None, and faults, if they cannot be read."""
     sizes = [tuple(size)] + ([tuple(edge // REDUCTION for edge in size)] if protocol == "3d-ovs" else [])
     maps = [path for ending in (".png", ".npy") if (path := view.prediction / f"{view.name}{ending}").is_file()]
     folder = view.prediction / view.name
@@ -226,7 +226,7 @@ def _read_prediction(
                 Fault(str(path), "it is not a class of the view") for stem, path in files.items() if stem not in stems
             ]
             missing = [name for name in classes if file_stem(name) not in files]
-            faults += [*extra, *(Fault(str(folder), f"the mask of {name!r} is missing") for name in missing)]
+            faults += [*extra, *(Fault(str(folder), f"it has no mask of {name!r}") for name in missing)]
             if extra or missing:
                 return None
             found = [(path := files[file_stem(name)], _read_mask(path)) for name in classes]
@@ -247,7 +247,7 @@ def _stacked(masks: list[Bool[Array, "h w"]]) -> Bool[Array, "k h w"]:
 
 
 def file_stem(name: str) -> str:
-    """The spelling of a class or query in a file name."""
+    """How a class or query is spelled in a file name."""
     return name.replace("/", "_")
 
 

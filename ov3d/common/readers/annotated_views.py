@@ -1,9 +1,9 @@
-"""LERF-OVS: polygons of some views, beside captures of any layout.
+"""LERF-OVS: polygons for some views, stored beside a capture of any layout.
 
     SCENE/…   and beside it   label/SCENE/frame_00001.json   (or SCENE/label/*.json)
 
-An annotation belongs to the photograph of its name. Its categories are the scene's classes, sorted; annotated views are the
-split `test`, the others `train`.
+An annotation belongs to the photograph with the same name. The scene's classes are all categories, sorted; annotated views
+form the split `test`, the others `train`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ov3d.common.scenes.truth import read_polygons
 
 
 def with_annotations(scene: Scene, root: Path) -> Scene:
-    """The scene with the truth of its annotated views; the same one where there is none.
+    """The scene with the truth of its annotated views; unchanged without annotations.
 
     Args:
-        scene: as its reader made it.
+        scene: the reader's result.
         root: the scene's folder.
 
     Raises:
@@ -33,7 +33,7 @@ def with_annotations(scene: Scene, root: Path) -> Scene:
         return scene
     notes = list(scene.notes)
     strange = [file.name for file in files if file.stem not in stems]
-    add_note(notes, len(strange), f"annotations in {files[0].parent}", "of no photograph, left out", strange)
+    add_note(notes, len(strange), f"annotations in {files[0].parent}", "without a photograph, left out", strange)
     classes = tuple(sorted({category for file in used.values() for category, _ in read_polygons(file)[1]}))
     frames = []
     for frame in scene.frames:

@@ -1,11 +1,11 @@
-"""Clouds without photographs, as networks for points keep them.
+"""Clouds without photographs, in the formats that point networks use.
 
-    pointcept   a folder: coord.npy (n, 3); if there, color.npy (n, 3), segment20.npy or segment.npy (n), instance.npy (n)
+    pointcept   a folder: coord.npy (n, 3); optionally color.npy (n, 3), segment20.npy or segment.npy (n), instance.npy (n)
     openscene   a .pth file: (xyz, rgb / 127.5 - 1, label) as torch.save wrote it; labels from 255 on are unknown
     npy         a .npy file: (n, 3) xyz, (n, 6) with rgb, or (n, 7) with rgb and label
 
-Class names come from classes.txt beside the arrays, for segment20.npy from ScanNet's list; labels that have no names are
-left out. No file may run code: arrays of objects are refused, and torch.load reads weights only.
+Class names come from classes.txt beside the arrays, or from ScanNet's list for segment20.npy; labels without names are
+left out. No file can run code: object arrays are refused, and torch.load reads weights only.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ov3d.common.readers.layout import Layout, scene_name
 from ov3d.common.readers.raw_points import RawPoints, as_fp64, finished
 from ov3d.common.scenes.scene import Scene
 
-_AGAIN = "It is cut short or damaged: export it again."
+_AGAIN = "It is truncated or damaged: export it again."
 
 
 def load_pointcept(path: Path) -> Scene:
-    """Read a folder of arrays; raises `DataError` with the file that is at fault."""
+    """Read a folder of arrays; raises `DataError` naming the faulty file."""
     if not (path / "coord.npy").is_file():
-        raise DataError(f"There is no {path / 'coord.npy'}.", "Check the path.")
+        raise DataError(f"{path / 'coord.npy'} does not exist.", "Check the path.")
     arrays = {file.stem: read_npy(file) for file in sorted(path.glob("*.npy"))}
     segment = arrays.get("segment20", arrays.get("segment"))
     classes = read_classes(path / "classes.txt")
@@ -42,27 +42,27 @@ def load_pointcept(path: Path) -> Scene:
 
 
 def load_openscene(path: Path) -> Scene:
-    """Read a .pth file; raises `DataError` where it is none, or holds something else."""
+    """Read a .pth file; raises `DataError` if it is not one or holds something else."""
     parts = _read_pth(path)
     if not isinstance(parts, (tuple, list)) or len(parts) < 2:
-        raise DataError(f"{path} does not hold (xyz, rgb, label).", "It should be a scene file of OpenScene.")
+        raise DataError(f"{path} does not hold (xyz, rgb, label).", "It should be an OpenScene scene file.")
     xyz, rgb, label = (*(_as_array(part) for part in parts[:3]), None)[:3]
     raw = _raw(path, (xyz, rgb, label, None), (-1.0, 1.0))
     return _scene(path, "openscene", raw, read_classes(path.parent / "classes.txt"))
 
 
 def load_npy(path: Path) -> Scene:
-    """Read one array of rows; raises `DataError` where it has other columns."""
+    """Read one array of rows; raises `DataError` if its columns are not x y z [r g b [label]]."""
     classes = read_classes(path.parent / "classes.txt")
     return _scene(path, "npy", read_npy_points(path), classes)
 
 
 def read_npy_points(path: Path) -> RawPoints:
-    """The rows of an array as points; raises as `load_npy` does."""
+    """The rows of an array as points; raises like `load_npy`."""
     rows = read_npy(path)
     if rows.ndim != 2 or rows.shape[1] not in (3, 6, 7):
         raise DataError(
-            f"{path} has shape {rows.shape}.", "Its columns should be x y z, x y z r g b, or those and a label."
+            f"{path} has shape {rows.shape}.", "Its columns should be x y z, x y z r g b, or x y z r g b label."
         )
     rgb = rows[:, 3:6] if rows.shape[1] > 3 else None
     label = rows[:, 6] if rows.shape[1] > 6 else None
@@ -76,7 +76,7 @@ def _scene(path: Path, layout: str, raw: RawPoints, classes: tuple[str, ...]) ->
 
 
 def _raw(path: Path, parts: tuple[Array | None, ...], colour_range: tuple[float, float]) -> RawPoints:
-    """Points from positions, colours, labels and instances; each but the first may be none."""
+    """Points from positions, colours, labels and instances; all but the first may be None."""
     xyz, rgb, label, instance = parts
     if xyz is None or xyz.ndim != 2 or xyz.shape[1] != 3 or xyz.dtype.kind not in "fiu" or not len(xyz):
         raise DataError(f"The positions in {path} are {_described(xyz)}.", "They should be numbers of shape (n, 3).")
@@ -103,7 +103,7 @@ def _described(part: Array | None) -> str:
 
 
 def _read_pth(path: Path) -> Any:
-    """What torch.save wrote, tensors and plain NumPy arrays only: anything else could run code."""
+    """Load what torch.save wrote: tensors and plain NumPy arrays only, since anything else could run code."""
     import torch
 
     make_array = np.zeros(1).__reduce__()[0]
@@ -119,9 +119,9 @@ def _read_pth(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise DataError(
-            f"{path} holds something else than arrays, or is cut short.", "Only (xyz, rgb, label) as arrays is read."
+            f"{path} is truncated or holds something other than arrays.", "It should hold (xyz, rgb, label) as arrays."
         ) from None
-    except Exception as error:  # what torch raises for damaged files is of every kind
+    except Exception as error:  # torch raises many kinds of errors for damaged files
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} cannot be read: {first.rstrip('.')}.", _AGAIN) from None
 

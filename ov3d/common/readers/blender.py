@@ -1,9 +1,9 @@
-"""The synthetic NeRF scenes, rendered with Blender: one transforms file a split.
+"""The synthetic NeRF scenes, rendered with Blender: one transforms file per split.
 
     transforms_train.json, transforms_val.json, transforms_test.json: camera_angle_x,
-    frames: [{file_path (without ending), transform_matrix (camera-to-world, OpenGL axes)}]
+    frames: [{file_path (without extension), transform_matrix (camera-to-world, OpenGL axes)}]
 
-Files with nerfstudio's members (fl_x, k1, …) are read too. A frame is named after its split and its image: `train_r_0`.
+nerfstudio's keys (fl_x, k1, …) are read too. A frame is named after its split and its image: `train_r_0`.
 Photographs are RGBA; their transparent background becomes white. Units are arbitrary, z is up.
 """
 
@@ -22,10 +22,10 @@ SPLITS = ("train", "val", "test")
 
 
 def load(path: Path) -> Scene:
-    """Read a scene of this layout; raises `DataError` with the file that is at fault."""
+    """Read a scene of this layout; raises `DataError` naming the faulty file."""
     files = {split: path / f"transforms_{split}.json" for split in SPLITS}
     if not files["train"].is_file():
-        raise DataError(f"There is no {files['train']}.", "Check the path.")
+        raise DataError(f"{files['train']} does not exist.", "Check the path.")
     frames: list[Frame] = []
     notes: list[str] = []
     splits = {}

@@ -1,10 +1,10 @@
-"""A plain cloud with a folder of posed images: the commonest capture of one's own.
+"""A plain cloud with a folder of posed images: the most common layout for your own captures.
 
     ROOM/anything.ply beside ROOM/color, pose, intrinsic, or beside ROOM/IMAGES/color, pose, intrinsic
 
 PLY, LAS, PCD, .npy or .bin; see `ov3d.common.readers.cloud_files`. The images are in ScanNet's layout (see
-`ov3d.common.readers.scannet`). The cloud may also be named itself. A cloud without
-any images is a scene too: a network that was trained on points can label it.
+`ov3d.common.readers.scannet`). The path may also be the cloud itself. A cloud without images is a scene too: a network
+trained on points can label it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ov3d.common.scenes.scene import Frame, Scene
 
 
 def load(path: Path) -> Scene:
-    """Read a scene of this layout; raises `DataError` with the file that is at fault."""
+    """Read a scene of this layout; raises `DataError` naming the faulty file."""
     cloud_path, images = _cloud_path(path), _images_folder(path)
     frames: list[Frame] = []
     notes: list[str] = []
@@ -36,7 +36,7 @@ def load(path: Path) -> Scene:
 
 def _matches(path: Path) -> bool:
     if path.is_file():
-        return is_cloud_file(path) and path.suffix.lower() != ".npy"  # which has a layout of its own
+        return is_cloud_file(path) and path.suffix.lower() != ".npy"  # .npy has its own layout
     return path.is_dir() and len(cloud_files(path)) == 1 and len(_posed_folders(path)) == 1
 
 
@@ -46,12 +46,14 @@ def _cloud_path(path: Path) -> Path:
     clouds = cloud_files(path)
     if len(clouds) != 1:
         found = ", ".join(cloud.name for cloud in clouds[:3]) or "none"
-        raise DataError(f"{path} should hold one cloud, it holds {len(clouds)} ({found}).", "Name the one you mean.")
+        raise DataError(
+            f"{path} should hold one cloud but holds {len(clouds)} ({found}).", "Give the path of the cloud to read."
+        )
     return clouds[0]
 
 
 def _images_folder(path: Path) -> Path | None:
-    """The folder with color/ and pose/: the scene's own, one inside it, or of several the one named like the cloud."""
+    """The folder with color/ and pose/: the scene's own, the one inside it, or, of several, the one named like the cloud."""
     folder = path if path.is_dir() else path.parent
     found = _posed_folders(folder)
     if len(found) > 1:
@@ -60,7 +62,7 @@ def _images_folder(path: Path) -> Path | None:
             names = ", ".join(inner.name for inner in found[:3])
             raise DataError(
                 f"{folder} has {len(found)} folders of posed images ({names}), none named like {path.name}.",
-                "Name the cloud like the folder of its images.",
+                "Give the cloud the same name as its image folder.",
             )
         found = named_alike
     return found[0] if found else None

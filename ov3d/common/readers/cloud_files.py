@@ -1,4 +1,4 @@
-"""Files that hold a cloud: which there are, which of them a folder means, and how each is read."""
+"""Cloud files: the known formats, finding the clouds in a folder, and reading them."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ READERS: dict[str, Callable[[Path], RawPoints]] = {
     ".bin": read_bin,
     ".npy": read_npy_points,
 }
-"""By ending, in small letters."""
+"""By lower-case extension."""
 
 _SURELY_CLOUDS = (".ply", ".las", ".laz", ".pcd")
 _OTHERS = {"cameras.bin", "images.bin", "points3d.bin", "rigs.bin", "frames.bin", "poses_bounds.npy"}
-"""Files of other layouts, whose endings are a cloud's."""
+"""Files of other layouts that share a cloud's extension."""
 
 
 def is_cloud_file(path: Path) -> bool:
-    """Whether a file's name is that of a cloud."""
+    """Whether a file is a cloud, judging by its name."""
     return path.suffix.lower() in READERS and path.name.lower() not in _OTHERS and not path.name.startswith(".")
 
 
 def cloud_files(folder: Path) -> list[Path]:
-    """The clouds in a folder, by their names; .bin and .npy, which may be anything, count where there is no other."""
+    """The clouds in a folder, sorted by name; .bin and .npy, which may be anything, count only without others."""
     found = sorted(path for path in folder.iterdir() if is_cloud_file(path) and path.is_file())
     return [path for path in found if path.suffix.lower() in _SURELY_CLOUDS] or found
 
 
 def read_cloud(path: Path, *, num_classes: int) -> tuple[PointCloud, World, list[str]]:
-    """Read a file as a cloud; see `raw_points.finished` for what is left out and said.
+    """Read a file as a cloud; see `raw_points.finished` for what is left out and noted.
 
     Raises:
-        DataError: it is none, or has a fault; the message names it.
-        MissingModelError: it takes a package that is not installed.
+        DataError: the file is not a cloud, or is faulty; the message names the fault.
+        MissingModelError: reading it needs a package that is not installed.
     """
     if not is_cloud_file(path):
-        raise DataError(f"{path} is no cloud that can be read.", f"Known: {', '.join(READERS)}.")
+        raise DataError(f"{path} is not a known type of point cloud.", f"Known: {', '.join(READERS)}.")
     return finished(READERS[path.suffix.lower()](path), path, num_classes=num_classes)

@@ -3,7 +3,7 @@
     images/…  sparse/0/{cameras,images,points3D}.bin or .txt   (or sparse/, colmap/sparse/0/, or the model's own folder)
 
 Poses are world-to-camera with OpenCV axes, pixel centres at +0.5. points3D becomes the cloud. Of several sub-models the
-first is read. Photographs may have been resized since: intrinsics follow the images that are there. Units are arbitrary.
+first is read. Photographs may have been resized since: intrinsics are scaled to match. Units are arbitrary.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "")
 IMAGE_FOLDERS = ("images", "input", "rgb", "image", "imgs", "", "images_2", "images_4", "images_8")
 
 _UP = (0.0, -1.0, 0.0)
-"""COLMAP's world starts as its first camera's: y down."""
+"""COLMAP's world frame starts as that of its first camera: y down."""
 
 
 def load(path: Path) -> Scene:
-    """Read a scene of this layout; raises `DataError` with the file that is at fault."""
+    """Read a scene of this layout; raises `DataError` naming the faulty file."""
     model, root = _folders(path)
     ending = model_format(model)
     if ending is None:
@@ -58,7 +58,7 @@ def load(path: Path) -> Scene:
 
 
 def lens_of(camera: ColmapCamera) -> Lens:
-    """Intrinsics of a COLMAP camera; parameters are in the order that COLMAP's camera models name them."""
+    """Intrinsics of a COLMAP camera; parameters are in the order of COLMAP's camera models."""
     p = camera.parameters
     single = camera.model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
     fx, fy, cx, cy = (p[0], p[0], p[1], p[2]) if single else p[:4]
@@ -70,14 +70,14 @@ def lens_of(camera: ColmapCamera) -> Lens:
 
 
 def has_model(path: Path) -> bool:
-    """Whether a COLMAP model is where one is looked for."""
+    """Whether a COLMAP model is in one of the expected places."""
     return path.is_dir() and any(model_format(path / folder) for folder in MODEL_FOLDERS)
 
 
 def _folders(path: Path) -> tuple[Path, Path]:
-    """The model's folder and the scene's, which may be given as either."""
+    """The model's folder and the scene's, given either."""
     model = next((path / folder for folder in MODEL_FOLDERS if model_format(path / folder)), path)
-    if model == path:  # the model itself was named: the scene is the folder above sparse/, or above sparse/0/
+    if model == path:  # the path is the model itself: the scene is the folder above sparse/, or above sparse/0/
         above = path.resolve().parents
         if path.resolve().name == "sparse":
             return model, above[0]
@@ -93,8 +93,8 @@ def _shots(root: Path, listed_in: Path, images: list[ColmapImage], cameras: dict
     for image, name in zip(images, names, strict=True):
         if image.camera_id not in cameras:
             raise DataError(
-                f"{listed_in} gives {image.name} camera {image.camera_id}, which cameras{listed_in.suffix} lacks.",
-                "The two files are of different models: export them together.",
+                f"{listed_in} gives {image.name} camera {image.camera_id}, which is not in cameras{listed_in.suffix}.",
+                "The two files belong to different models: export them together.",
             )
         camera = cameras[image.camera_id]
 
@@ -108,7 +108,7 @@ def _shots(root: Path, listed_in: Path, images: list[ColmapImage], cameras: dict
 
 
 def _images_folder(root: Path, images: list[ColmapImage]) -> Path:
-    """The folder that has most of the photographs; of equals the first in the order of `IMAGE_FOLDERS`."""
+    """The folder with the most photographs; ties go to the first in `IMAGE_FOLDERS`."""
     sample = images[:: max(1, len(images) // 64)]
     found = [sum((root / folder / image.name).is_file() for image in sample) for folder in IMAGE_FOLDERS]
     return root / IMAGE_FOLDERS[int(np.argmax(found))]
@@ -121,14 +121,14 @@ def _points(path: Path, notes: list[str]) -> tuple[Float64[Array, "n 3"], UInt8[
     xyz, rgb = read_points(path)
     finite = usable(xyz)
     if not finite.all():
-        notes.append(f"{int((~finite).sum())} of {len(xyz)} points of {path.name} are not finite and are left out")
+        notes.append(f"{int((~finite).sum())} of {len(xyz)} points in {path.name} are not finite and are left out")
     return xyz[finite], rgb[finite]
 
 
 def _note_other_models(model: Path, notes: list[str]) -> None:
     if model.name == "0":
         others = [other for other in model.parent.iterdir() if other != model and model_format(other)]
-        what = "other sub-models, whose coordinates are their own"
+        what = "other sub-models, each in its own coordinates"
         add_note(notes, len(others), what, "left out", sorted(other.name for other in others))
 
 

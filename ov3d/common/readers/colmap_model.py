@@ -1,13 +1,13 @@
 """The files of a COLMAP sparse model, binary and text: cameras, images, points3D.
 
-Little-endian. A count (u64) comes first, then as many records:
+Little-endian. A count (u64) comes first, then that many records:
 
     cameras    i32 id, i32 model, u64 width, u64 height, f64 for each parameter of the model
     images     i32 id, f64 qw qx qy qz, f64 tx ty tz (world to camera), i32 camera, name up to a zero byte,
                u64 number of keypoints, each f64 x, f64 y, i64 point
     points3D   u64 id, f64 x y z, u8 red green blue, f64 error, u64 length of track, each i32 image, i32 keypoint
 
-In the text files lines that begin with # are remarks; an image has two lines, the second (its keypoints) may be empty.
+In the text files, lines starting with # are comments; an image has two lines, the second (its keypoints) may be empty.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MODELS = {
     9: "RADIAL_FISHEYE",
     10: "THIN_PRISM_FISHEYE",
 }
-"""Names of the camera models by their number in the binary files."""
+"""Camera models by their number in the binary files."""
 
 NUM_PARAMETERS = {
     "SIMPLE_PINHOLE": 3,
@@ -50,10 +50,10 @@ NUM_PARAMETERS = {
     "SIMPLE_RADIAL_FISHEYE": 4,
     "RADIAL_FISHEYE": 5,
 }
-"""Models that can be straightened, and how many parameters each has."""
+"""Models that can be undistorted, and how many parameters each has."""
 
 _POINT_BYTES = 51  # of a point3D without its track
-_AGAIN = "It is cut short or of another kind: export the model again."
+_AGAIN = "It is truncated or of another format: export the model again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class ColmapImage:
 
 
 def model_format(folder: Path) -> Literal["bin", "txt"] | None:
-    """How the model in a folder is written; none where there is no model."""
+    """The format of the model in a folder; None without a model."""
     for ending in ("bin", "txt"):
         if (folder / f"cameras.{ending}").is_file() and (folder / f"images.{ending}").is_file():
             return "bin" if ending == "bin" else "txt"
@@ -87,7 +87,7 @@ def read_cameras(path: Path) -> dict[int, ColmapCamera]:
     """Cameras by id, from a .bin or .txt file.
 
     Raises:
-        DataError: cut short, of an unknown model, or with too few parameters.
+        DataError: truncated, of an unknown camera model, or with too few parameters.
     """
     if path.suffix == ".bin":
         return dict(_whole(path, _binary_camera))
@@ -104,7 +104,7 @@ def read_images(path: Path) -> list[ColmapImage]:
     """Images in the order of the file, from a .bin or .txt file.
 
     Raises:
-        DataError: cut short, or a line that is none.
+        DataError: truncated, or a malformed line.
     """
     if path.suffix == ".bin":
         return [image for _, image in _whole(path, _binary_image)]
@@ -124,7 +124,7 @@ def read_points(path: Path) -> tuple[Float64[Array, "n 3"], UInt8[Array, "n 3"]]
     """Positions and colours of points3D, from a .bin or .txt file.
 
     Raises:
-        DataError: cut short, or a line that is none.
+        DataError: truncated, or a malformed line.
     """
     if path.suffix == ".bin":
         return _binary_points(path)
@@ -142,7 +142,7 @@ def read_points(path: Path) -> tuple[Float64[Array, "n 3"], UInt8[Array, "n 3"]]
 
 
 class _Cursor:
-    """Reads records off bytes, and never behind their end."""
+    """Reads records from bytes, never past their end."""
 
     def __init__(self, path: Path) -> None:
         self.data, self._at, self._path = _read_bytes(path), 0, path
@@ -173,7 +173,7 @@ class _Cursor:
 
     def finish(self, count: int) -> None:
         if self.left:
-            raise DataError(f"{self._path} says {count} records and has {self.left} bytes behind them.", _AGAIN)
+            raise DataError(f"{self._path} states {count} records but has {self.left} bytes after them.", _AGAIN)
 
     def fail(self) -> NoReturn:
         raise DataError(f"{self._path} ends after {len(self.data)} bytes, in the middle of a record.", _AGAIN)
@@ -190,7 +190,7 @@ def _whole(path: Path, read: Callable[[_Cursor, Path], tuple[int, Any]]) -> Iter
 def _binary_camera(cursor: _Cursor, path: Path) -> tuple[int, ColmapCamera]:
     idx, number, width, height = cursor.take("iiQQ")
     if number not in MODELS:
-        raise DataError(f"{path} has a camera of the unknown model number {number}.", _AGAIN)
+        raise DataError(f"{path} has a camera with unknown model number {number}.", _AGAIN)
     parameters = cursor.take(f"{_num_parameters(MODELS[number], path)}d")
     return idx, _camera(MODELS[number], width, height, parameters)
 
@@ -205,10 +205,10 @@ def _binary_image(cursor: _Cursor, path: Path) -> tuple[int, ColmapImage]:
 
 
 def _binary_points(path: Path) -> tuple[Float64[Array, "n 3"], UInt8[Array, "n 3"]]:
-    """Tracks make records of different lengths: where each begins is found one by one, what they hold is read at once."""
+    """Tracks vary in length: record offsets are found one by one, then all records are read at once."""
     cursor = _Cursor(path)
     (count,) = cursor.take("Q")
-    starts = np.empty(min(count, cursor.left // _POINT_BYTES + 1), np.int64)  # a damaged count must not fill the memory
+    starts = np.empty(min(count, cursor.left // _POINT_BYTES + 1), np.int64)  # a damaged count must not exhaust memory
     track_length = struct.Struct("<Q")
     data, at = cursor.data, 8
     for idx in range(count):
@@ -227,10 +227,10 @@ def _binary_points(path: Path) -> tuple[Float64[Array, "n 3"], UInt8[Array, "n 3
 
 
 class _Line:
-    """Turns what a malformed line raises into an error that names it."""
+    """Turns exceptions from a malformed line into an error that names it."""
 
     def __init__(self, path: Path, number: int, expected: str) -> None:
-        self._where, self._expected = f"Line {number} of {path} (remarks not counted)", expected
+        self._where, self._expected = f"Line {number} of {path} (not counting comments)", expected
 
     def __enter__(self) -> None:
         return None
@@ -253,7 +253,9 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"There is no {path}.", "A model is cameras, images and points3D: export it whole.") from None
+        raise DataError(
+            f"{path} does not exist.", "A model consists of cameras, images and points3D: export all three."
+        ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from None
 
@@ -264,8 +266,8 @@ def _read_bytes(path: Path) -> bytes:
 def _num_parameters(model: str, path: Path) -> int:
     if model not in NUM_PARAMETERS:
         raise DataError(
-            f"{path} has a camera of the model {model}, which cannot be straightened.",
-            "Run: colmap image_undistorter, and give its result.",
+            f"{path} has a camera of model {model}, which ov3d cannot undistort.",
+            "Run colmap image_undistorter and use its output.",
         )
     return NUM_PARAMETERS[model]
 
@@ -277,7 +279,7 @@ def _camera(model: str, width: int, height: int, parameters: tuple[float, ...]) 
 
 
 def _pose(numbers: tuple[float, ...]) -> Float64[Array, "4 4"]:
-    """The 4x4 matrix of a quaternion (w, x, y, z; brought to unit length) and a translation; Shoemake (1985)."""
+    """The 4x4 matrix of a quaternion (w, x, y, z; normalised) and a translation; Shoemake (1985)."""
     if len(numbers) != 7:
         raise ValueError
     pose = np.full((4, 4), np.nan)

@@ -1,7 +1,7 @@
-"""ScanNet's table of labels: from the words and numbers of its annotators to the 20 classes of its benchmark.
+"""ScanNet's label table: maps its annotators' words and numbers to the benchmark's 20 classes.
 
-scannetv2-labels.combined.tsv has a row a label: `id` (what label-filt/N.png holds), `raw_category` (what aggregation.json
-says) and `nyu40id` among its columns. NYU40 ids become class ids as ov3d/common/datasets/scannet.yaml says.
+scannetv2-labels.combined.tsv has one row per label; its columns include `id` (as in label-filt/N.png), `raw_category` (as in
+aggregation.json) and `nyu40id`. NYU40 ids become class ids as in ov3d/common/datasets/scannet.yaml.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _LARGEST_ID = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """Class ids (of ScanNet's 20; `IGNORE` for other labels) by what files hold.
+    """Class ids (of ScanNet's 20; `IGNORE` for other labels) by the labels in files.
 
     Attributes:
         path: the table.
-        by_id: class of each number; a number that the table lacks has `IGNORE`.
+        by_id: class of each number; `IGNORE` for numbers not in the table.
         by_category: class of each raw category.
     """
 
@@ -38,7 +38,7 @@ class LabelMap:
 
 
 def find_label_map(folder: Path) -> Path | None:
-    """The table in a folder or the nearest one above that has it, up to `_LEVELS` up; none where there is none."""
+    """The table in a folder or its nearest parent, at most `_LEVELS` up; None if not found."""
     resolved = folder.resolve()
     for place in (resolved, *list(resolved.parents)[:_LEVELS]):
         for name in FILE_NAMES:
@@ -51,7 +51,7 @@ def read_label_map(path: Path) -> LabelMap:
     """Read the table.
 
     Raises:
-        DataError: it cannot be read, lacks a column, or has a row without numbers; the message names it.
+        DataError: it cannot be read, lacks a column, or has a row without numbers; the message names the fault.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -73,8 +73,8 @@ def read_label_map(path: Path) -> LabelMap:
                 raise ValueError
         except (TypeError, ValueError):
             raise DataError(
-                f"Line {number} of the label map {path} has no id, raw_category and nyu40id.",
-                "It is cut short or damaged: download it again.",
+                f"Line {number} of the label map {path} lacks id, raw_category or nyu40id.",
+                "It is truncated or damaged: download it again.",
             ) from None
         by_id[stored] = class_idx
         by_category[row["raw_category"].strip()] = class_idx

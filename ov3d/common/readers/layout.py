@@ -1,4 +1,4 @@
-"""What a layout is: a name, how to know it, how to read it. Each reader module offers one as `LAYOUT`."""
+"""What a layout is: a name, how to recognise it, how to read it. Each reader module offers one as `LAYOUT`."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from pathlib import Path
 import numpy as np
 
 from ov3d.common.base.shapes import Array, Float64
-from ov3d.common.scenes.scene import Frame, PointCloud, Scene, World
+from ov3d.common.scenes.scene import Frame, LazyScenes, PointCloud, Scene, World
 
 FAR = 1000.0
-"""Coordinates beyond this get an origin: fp32 is finer than a tenth of a millimetre below it, and coarser beyond."""
+"""Coordinates beyond this get an origin: below it, fp32 is finer than a tenth of a millimetre."""
 
 _SAMPLE = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way in which captures lie on disk.
+    """One way in which captures lie on disk: scene by scene (`load`), or a whole data set (`open`).
 
     Attributes:
         name: what `layout=` calls it.
         looks_for: what tells it apart, in words for an error.
-        matches: whether a path is a scene of this layout; looks at names only.
-        load: reads one scene.
+        matches: whether a path is a scene or data set of this layout; looks at names only.
+        load: reads the scene at a path; none for data sets.
+        open: opens the data set at a path without reading a scene, and says what takes a while; none for single scenes.
         yields_to: where this is true too, another layout fits better, unless the user names this one.
     """
 
     name: str
     looks_for: str
     matches: Callable[[Path], bool]
-    load: Callable[[Path], Scene]
+    load: Callable[[Path], Scene] | None = None
+    open: Callable[[Path, Callable[[str], None] | None], LazyScenes] | None = None
     yields_to: Callable[[Path], bool] = lambda path: False
 
     def scene(
@@ -47,14 +49,14 @@ class Layout:
         classes: tuple[str, ...] = (),
         splits: Mapping[str, tuple[str, ...]] | None = None,
     ) -> Scene:
-        """What was read as a scene of this layout.
+        """Build a scene of this layout from what was read.
 
         Args:
             path: where it was read from.
-            frames: with their poses as they are in the files; the scene's are relative to the world's origin.
+            frames: with poses as in the files; the scene's are relative to the world's origin.
             world: units, up, origin.
-            notes: what is worth saying.
-            name: in place of the path's.
+            notes: remarks for the user.
+            name: replaces the path's name.
             cloud: points relative to the origin.
             classes: names of the class ids in labels.
             splits: names of splits to the names of their frames.
@@ -71,18 +73,31 @@ class Layout:
             splits=splits or {},
         )
 
+    def scenes(self, path: Path, say: Callable[[str], None] | None = None) -> LazyScenes:
+        """The scenes at a path, none of them read; of a layout without data sets, the one."""
+        if self.open is not None:
+            return self.open(path, say)
+        load = self.load
+        assert load is not None, f"layout {self.name} can neither load nor open"
+        return LazyScenes((scene_name(path),), lambda _: load(path))
+
 
 def scene_name(path: Path) -> str:
-    """The id of the scene at a path: its folder's name, or its file's without the ending."""
+    """The id of the scene at a path: its folder's name, or its file's without the extension."""
     resolved = path.resolve()
     return resolved.stem if resolved.is_file() else resolved.name
+
+
+def folder_name(path: Path) -> str:
+    """What a folder is called where it is named, which for a link is not what it leads to."""
+    return path.name if path.name not in ("", "..") else path.resolve().name
 
 
 def choose_origin(positions: Float64[Array, "n 3"]) -> tuple[float, float, float]:
     """The offset to subtract from finite coordinates so that fp32 holds them: zero, or their median rounded to whole units.
 
-    The median, not the middle of their range: one stray point (a sensor's "nothing here" is often at zero, hundreds of
-    kilometres from a survey) must not cost the others their millimetres.
+    The median, not the middle of their range: one stray point (sensors often put "no return" at zero, hundreds of
+    kilometres from the survey) must not cost the others their millimetres.
     """
     if len(positions) == 0 or np.abs(positions).max() <= FAR:
         return (0.0, 0.0, 0.0)
@@ -91,7 +106,7 @@ def choose_origin(positions: Float64[Array, "n 3"]) -> tuple[float, float, float
 
 
 def origin_of_cameras(frames: Sequence[Frame]) -> tuple[float, float, float]:
-    """The origin of a scene of frames alone."""
+    """The origin of a scene that has only frames."""
     return choose_origin(np.stack([frame.world_from_camera[:3, 3] for frame in frames]))
 
 

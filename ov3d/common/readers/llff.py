@@ -1,10 +1,10 @@
 """LLFF folders, and 3D-OVS scenes, which are LLFF folders with masks.
 
     images/*  poses_bounds.npy (N x 17: 3x5 [R | t | h w f] row by row, then near, far; axes down, right, backward)
-    segmentations/classes.txt (one class a line), segmentations/<id>/<class>.png (one mask a class)
+    segmentations/classes.txt (one class per line), segmentations/<id>/<class>.png (one mask per class)
 
-The i-th row belongs to the i-th image by name, and a folder <id> of masks to the image at that position: the ids are counts,
-not names. Classes are sorted by code point. Frames with masks are the split `test`, the others `train`. Units are arbitrary.
+The i-th row belongs to the i-th image by name, and a mask folder <id> to the image at that position: ids are positions,
+not names. Classes are sorted by code point. Frames with masks form the split `test`, the others `train`. Arbitrary units.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _UP = (0.0, 0.0, 1.0)
 
 
 def load(path: Path) -> Scene:
-    """Read a scene of this layout; raises `DataError` with the file that is at fault."""
+    """Read a scene of this layout; raises `DataError` naming the faulty file."""
     poses_path = path / POSES_NAME
     rows = _read_rows(poses_path)
     folder = next((path / name for name in IMAGE_FOLDERS if list_images(path / name)), path / "images")
     images = list_images(folder)
     if len(images) != len(rows):
         raise DataError(
-            f"{poses_path} has {len(rows)} poses, {folder} has {len(images)} images.",
-            "They belong together by position: put back what is missing, or take out what was added.",
+            f"{poses_path} has {len(rows)} poses, but {folder} has {len(images)} images.",
+            "They are paired by position: restore the missing images or remove the extra ones.",
         )
     names = unique_names([image.name for image in images], folder)
     shots = [_shot(row, image, name, poses_path) for row, image, name in zip(rows, images, names, strict=True)]
@@ -57,7 +57,7 @@ def _read_rows(path: Path) -> Float64[Array, "n 17"]:
     if rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "fiu":
         raise DataError(
             f"{path} holds {rows.dtype} of shape {rows.shape}, not rows of 17 numbers.",
-            "It should be LLFF's poses and bounds.",
+            "It should hold LLFF's poses and bounds.",
         )
     return rows.astype(np.float64)
 
@@ -73,7 +73,7 @@ def _shot(row: Float64[Array, " 17"], image: Path, name: str, listed_in: Path) -
     def lens(header: ImageHeader) -> Lens:
         if not np.isfinite(matrix[:, 4]).all():
             raise DataError(
-                f"{listed_in} has a size or focal length for {image.name} that is not finite.", "Export it again."
+                f"The size or focal length of {image.name} in {listed_in} is not finite.", "Export it again."
             )
         return Lens(Camera(round(width), round(height), focal, focal, width / 2, height / 2))
 
@@ -84,7 +84,7 @@ def _shot(row: Float64[Array, " 17"], image: Path, name: str, listed_in: Path) -
 def _read_masks(
     folder: Path, names: list[str], notes: list[str]
 ) -> tuple[tuple[str, ...], dict[str, tuple[Path | None, ...]]]:
-    """Class names, and for each frame that has masks one path a class."""
+    """Class names, and for each frame with masks one path per class."""
     if not folder.is_dir():
         return (), {}
     classes = _read_classes(folder / "classes.txt")
@@ -97,21 +97,23 @@ def _read_masks(
         position = int(inner.name)
         if position >= len(names):
             raise DataError(
-                f"{inner} has masks of image {position}, and there are {len(names)} images (counted from 0).",
-                "Folders are named after the image's position in the sorted list.",
+                f"{inner} has masks for image {position}, but there are only {len(names)} images (counted from 0).",
+                "Name each folder after its image's position in the sorted list.",
             )
         files = {path.stem: path for path in sorted(inner.iterdir()) if path.suffix.lower() in IMAGE_ENDINGS}
         unknown = sorted(files.keys() - set(classes))
         if unknown:
             raise DataError(
-                f"{files[unknown[0]]} is a mask of no class in classes.txt.", "Add the class, or rename it."
+                f"The class of mask {files[unknown[0]]} is not in classes.txt.", "Add the class, or rename the mask."
             )
         lacking += [f"{inner.name}/{name}" for name in classes if name not in files]
         found[names[position]] = tuple(files.get(name) for name in classes)
         if names[position].isdigit() and int(names[position]) != position:
-            notes.append(f"masks {inner.name} belong to image {names[position]}, at that position: names do not count")
-    add_note(notes, len(lacking), "masks", "missing, taken for empty", lacking)
-    add_note(notes, len(strange), f"folders in {folder.name}/ that are no numbers", "left out", strange)
+            notes.append(
+                f"masks {inner.name} belong to image {names[position]}: folders are matched by position, not by name"
+            )
+    add_note(notes, len(lacking), "masks", "missing, treated as empty", lacking)
+    add_note(notes, len(strange), f"folders in {folder.name}/ that are not numbers", "left out", strange)
     return classes, found
 
 
@@ -119,10 +121,12 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise DataError(f"{path} cannot be read.", "It holds one class name a line, as plain text.") from None
+        raise DataError(f"{path} cannot be read.", "It should be plain text with one class name per line.") from None
     classes = sorted(line.strip() for line in lines if line.strip())
     if not classes or len(set(classes)) != len(classes):
-        raise DataError(f"{path} names {'a class twice' if classes else 'no class'}.", "It holds one class a line.")
+        raise DataError(
+            f"{path} names {'a class twice' if classes else 'no class'}.", "It should hold one class per line."
+        )
     return tuple(classes)
 
 
@@ -140,7 +144,7 @@ def _splits(frames: list[Frame]) -> dict[str, tuple[str, ...]]:
 
 
 def is_llff(path: Path) -> bool:
-    """Whether a folder is of this layout."""
+    """Whether a folder has this layout."""
     return (path / POSES_NAME).is_file()
 
 
@@ -149,6 +153,6 @@ LAYOUT = Layout(
     looks_for=POSES_NAME,
     matches=is_llff,
     load=load,
-    # Captures come with a COLMAP model beside the poses that were made from it: it has the lens and the points as well.
+    # Captures often have a COLMAP model beside the poses made from it: it also has the lens and the points.
     yields_to=lambda path: has_model(path) and not (path / MASKS_FOLDER).is_dir(),
 )

@@ -1,10 +1,10 @@
-"""LZF, the compression of PCD files: runs of plain bytes, and copies of what was written before.
+"""LZF, the compression of PCD files: runs of plain bytes, and copies of earlier output.
 
 A control byte c begins each piece.
 
     c < 32       c + 1 plain bytes follow
     otherwise    length (c >> 5) + 2 (where c >> 5 is 7, the next byte is added to it), then one byte b:
-                 copy so many bytes from (c & 31) * 256 + b + 1 bytes back; the copy may run into itself
+                 copy that many bytes from (c & 31) * 256 + b + 1 bytes back; the copy may overlap itself
 
 Described in Marc Lehmann's liblzf.
 """
@@ -16,11 +16,11 @@ def decompress(data: bytes, size: int) -> bytes:
     """Undo LZF.
 
     Args:
-        data: what was compressed.
-        size: bytes of the result.
+        data: the compressed bytes.
+        size: size of the result in bytes.
 
     Raises:
-        ValueError: the data end too early, point before their beginning, or hold another number of bytes.
+        ValueError: the data end too early, refer to bytes before the start, or unpack to another size.
     """
     out = bytearray()
     at, end = 0, len(data)
@@ -30,7 +30,7 @@ def decompress(data: bytes, size: int) -> bytes:
             at += 1
             if control < 32:
                 if at + control + 1 > end:
-                    raise ValueError("a run of plain bytes is cut short")
+                    raise ValueError("a run of plain bytes is truncated")
                 out += data[at : at + control + 1]
                 at += control + 1
             else:
@@ -45,7 +45,7 @@ def decompress(data: bytes, size: int) -> bytes:
             if len(out) > size:
                 raise ValueError(f"it holds more than {size} bytes")
     except IndexError:
-        raise ValueError("a copy is cut short") from None
+        raise ValueError("a copy is truncated") from None
     if len(out) != size:
         raise ValueError(f"it holds {len(out)} bytes, not {size}")
     return bytes(out)
@@ -56,6 +56,6 @@ def _copy(out: bytearray, distance: int, length: int) -> None:
     if start < 0:
         raise ValueError("a copy begins before the data")
     piece = out[start : start + length]
-    while len(piece) < length:  # it runs into itself: what lies between repeats
+    while len(piece) < length:  # the copy overlaps itself, so the bytes between repeat
         piece += piece[: length - len(piece)]
     out += piece

@@ -1,12 +1,12 @@
-"""nerfstudio's `transforms.json`, and instant-ngp's, which it grew from.
+"""nerfstudio's `transforms.json`, and instant-ngp's, from which it grew.
 
-    transforms.json: fl_x fl_y cx cy w h k1 k2 k3 k4 p1 p2 (of all frames, or of one), camera_angle_x where there is no fl_x;
+    transforms.json: fl_x fl_y cx cy w h k1 k2 k3 k4 p1 p2 (for all frames, or per frame), camera_angle_x in place of fl_x;
     frames: [{file_path, transform_matrix (camera-to-world, OpenGL axes), depth_file_path, mask_path}]
     ply_file_path (a cloud), train_filenames, val_filenames, test_filenames (all optional)
 
-Pixel centres lie at +0.5. `applied_transform` and `applied_scale` say what was already done to poses and points alike: there
-is nothing left to do. Depth is in millimetres (`depth_unit_scale_factor`, 0.001) of the poses' units, so a capture that has
-it is metric; others have the arbitrary units of structure from motion.
+Pixel centres are at +0.5. `applied_transform` and `applied_scale` record what was already done to both poses and points, so
+they are ignored. Depth is in thousandths (`depth_unit_scale_factor`, 0.001) of the poses' units, so a capture with depth is
+metric; others have the arbitrary units of structure from motion.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _MODELS: dict[str, Literal["pinhole", "opencv", "fisheye"]] = {
 
 
 def load(path: Path) -> Scene:
-    """Read a scene of this layout; raises `DataError` with the file that is at fault."""
+    """Read a scene of this layout; raises `DataError` naming the faulty file."""
     file = path if path.is_file() else path / FILE_NAME
     data = read_transforms(file)
     shots = shots_of(data, file)
@@ -73,37 +73,38 @@ def read_transforms(path: Path) -> dict[str, Any]:
     """The JSON object of a transforms file, with at least a list of frames.
 
     Raises:
-        DataError: it is not there, no JSON (or cut short), or lists no frames.
+        DataError: the file is missing, is not valid JSON, or lists no frames.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"There is no {path}.", "Check the path.") from None
+        raise DataError(f"{path} does not exist.", "Check the path.") from None
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path} is no JSON: {error.msg} in line {error.lineno}.", "It is cut short or damaged: export it again."
+            f"{path} is not valid JSON: {error.msg} in line {error.lineno}.",
+            "It is truncated or damaged: export it again.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.", "Export it again.") from None
     if not isinstance(data, dict) or not isinstance(data.get("frames"), list):
-        raise DataError(f"{path} has no list `frames`.", "It should be a transforms file of nerfstudio or Blender.")
+        raise DataError(f"{path} has no list `frames`.", "It should be a transforms file from nerfstudio or Blender.")
     return data
 
 
 def shots_of(data: Mapping[str, Any], file: Path) -> list[Shot]:
-    """What each frame of a transforms file states.
+    """The photographs that a transforms file lists.
 
     Args:
-        data: as `read_transforms` gives it.
-        file: where it was read; paths are relative to its folder.
+        data: the result of `read_transforms`.
+        file: where it was read from; paths are relative to its folder.
 
     Raises:
-        DataError: a frame lacks a member, or has one of the wrong type; the message names it.
+        DataError: a frame lacks a key, or has one of the wrong type; the message names it.
     """
     frames = data["frames"]
     for idx, frame in enumerate(frames):
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
-            raise DataError(f"Frame {idx} of {file} has no file_path.", "Each frame names its image, as a text.")
+            raise DataError(f"Frame {idx} of {file} has no file_path.", "Each frame must name its image as a string.")
     names = unique_names([frame["file_path"] for frame in frames], file)
     return [_shot(data, frame, name, file) for frame, name in zip(frames, names, strict=True)]
 
@@ -124,7 +125,7 @@ def _shot(data: Mapping[str, Any], frame: Mapping[str, Any], name: str, file: Pa
 
 
 def _lens(stated: Mapping[str, Any], header: ImageHeader, where: str) -> Lens:
-    """Intrinsics of a frame; sizes that are not stated are the image's."""
+    """Intrinsics of a frame; sizes that are not stated are taken from the image."""
     sized = "w" in stated and "h" in stated
     width, height = (_number(stated, key, where) for key in ("w", "h")) if sized else map(float, header.size)
     focal_x = _focal(stated, "x", width, where)
@@ -147,20 +148,23 @@ def _lens(stated: Mapping[str, Any], header: ImageHeader, where: str) -> Lens:
     values = tuple(_number(stated, key, where) if key in stated else 0.0 for key in keys)
     if name != "FULL_OPENCV" and model == "opencv" and any(values[5:]):
         raise DataError(
-            f"{where} has k4 to k6 with camera_model {name}.", "Say FULL_OPENCV, or calibrate without them."
+            f"{where} has k4 to k6 with camera_model {name}.",
+            "Use camera_model FULL_OPENCV, or calibrate without them.",
         )
     return Lens(camera, model, () if model == "pinhole" else values, of_stored_pixels=sized)
 
 
 def _focal(stated: Mapping[str, Any], axis: str, extent: float, where: str) -> float | None:
-    """A focal length in pixels, from itself or from the angle of view: extent / 2 = f tan(angle / 2)."""
+    """A focal length in pixels, as stated or from the angle of view: extent / 2 = f tan(angle / 2)."""
     if f"fl_{axis}" in stated:
         return _number(stated, f"fl_{axis}", where)
     if f"camera_angle_{axis}" not in stated:
         return None
     angle = _number(stated, f"camera_angle_{axis}", where)
     if not 0 < angle < math.pi:
-        raise DataError(f"{where} has camera_angle_{axis} {angle:g}.", "It is the whole angle of view, in radians.")
+        raise DataError(
+            f"{where} has camera_angle_{axis} {angle:g}.", "It should be the full angle of view, in radians."
+        )
     return extent / 2 / math.tan(angle / 2)
 
 
@@ -179,12 +183,12 @@ def _matrix(frame: Mapping[str, Any], where: str) -> Float64[Array, "4 4"]:
     if matrix.shape == (3, 4):
         matrix = np.vstack([matrix, (0, 0, 0, 1)])
     if matrix.shape != (4, 4):
-        raise DataError(f"{where} has no transform_matrix of 4x4 numbers.", "Poses are camera-to-world, OpenGL axes.")
+        raise DataError(f"{where} has no 4x4 transform_matrix.", "Poses should be camera-to-world, OpenGL axes.")
     return matrix
 
 
 def _image_path(folder: Path, stated: str) -> Path:
-    """Where an image is; a path without ending (Blender writes those) gets the one that is there."""
+    """Path of an image; one without an extension (Blender writes those) gets that of the existing file."""
     path = folder / stated.replace("\\", "/")
     if path.is_file() or path.suffix.lower() in IMAGE_ENDINGS:
         return path
@@ -215,7 +219,7 @@ def _cloud(
 
 
 def _splits(data: Mapping[str, Any], shots: list[Shot], frames: list[Frame], file: Path) -> dict[str, tuple[str, ...]]:
-    """Frame names of train_filenames, val_filenames and test_filenames, where the file has them."""
+    """Frame names of train_filenames, val_filenames and test_filenames, if the file has them."""
     name_of = {shot.path: shot.name for shot in shots}
     used = {frame.name for frame in frames}
     splits = {}
@@ -224,12 +228,14 @@ def _splits(data: Mapping[str, Any], shots: list[Shot], frames: list[Frame], fil
         if stated is None:
             continue
         if not isinstance(stated, list) or not all(isinstance(name, str) for name in stated):
-            raise DataError(f"{file} has {split}_filenames that are no list of texts.", "Name images, or leave it out.")
+            raise DataError(
+                f"{split}_filenames in {file} is not a list of strings.", "List image paths, or leave it out."
+            )
         members = []
         for name in stated:
             found = name_of.get(_image_path(file.parent, name))
             if found is None:
-                raise DataError(f"{split}_filenames of {file} names {name}, which is no frame of it.", "Correct it.")
+                raise DataError(f"{split}_filenames in {file} lists {name}, which is not a frame.", "Correct it.")
             members.append(found)
         splits[split] = tuple(sorted((name for name in members if name in used), key=natural_order))
     return splits

@@ -1,12 +1,12 @@
 """Points from a PCD file, the Point Cloud Library's format, in any of its three forms.
 
-    # remarks
+    # comments
     VERSION .7
     FIELDS x y z rgb label      SIZE 4 4 4 4 4      TYPE F F F F U      COUNT 1 1 1 1 1
     WIDTH n   HEIGHT 1   VIEWPOINT 0 0 0 1 0 0 0   POINTS n   DATA ascii | binary | binary_compressed
 
-`binary` has the points one after another; `binary_compressed` two u32 (bytes compressed, bytes uncompressed) and, in LZF, the
-fields one after another. Colours are packed as 0xRRGGBB in one number of 32 bits; a floating-point `rgb` has those bits.
+`binary` stores point after point; `binary_compressed` stores two u32 (bytes compressed, bytes uncompressed) and then, in LZF,
+field after field. Colours are packed as 0xRRGGBB in one 32-bit number; a floating-point `rgb` has those bits.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ TYPES = {
     **{("I", size): f"i{size}" for size in (1, 2, 4, 8)},
     **{("U", size): f"u{size}" for size in (1, 2, 4, 8)},
 }
-"""NumPy's names of what TYPE and SIZE say."""
+"""NumPy types by TYPE and SIZE."""
 
-_AGAIN = "It is cut short or damaged: export it again."
+_AGAIN = "It is truncated or damaged: export it again."
 _LONGEST_HEADER = 1 << 16
 _NO_TURN = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class PcdHeader:
-    """What a PCD says before its points.
+    """The header of a PCD.
 
     Attributes:
         fields: name, NumPy type and count of each field.
-        num_points: how many.
+        num_points: number of points.
         data: `ascii`, `binary` or `binary_compressed`.
-        viewpoint: where the sensor stood (x y z, quaternion w x y z).
-        length: bytes of the header.
+        viewpoint: pose of the sensor (x y z, quaternion w x y z).
+        length: size of the header in bytes.
     """
 
     fields: tuple[tuple[str, str, int], ...]
@@ -57,7 +57,7 @@ class PcdHeader:
 
     @property
     def dtype(self) -> np.dtype[np.void]:
-        """One point; fields are named by their place, since files may name two alike (`_` for padding)."""
+        """One point; fields are named by position, since a file may use a name twice (`_` for padding)."""
         return np.dtype([(str(k), f"<{kind}", (count,)) for k, (_, kind, count) in enumerate(self.fields)])
 
 
@@ -65,7 +65,7 @@ def read_pcd(path: Path) -> RawPoints:
     """Read a cloud.
 
     Raises:
-        DataError: it is not there, no PCD, of an unknown type, without coordinates, or cut short.
+        DataError: missing, not a PCD, of an unknown type, without coordinates, or truncated.
     """
     try:
         data = path.read_bytes()
@@ -83,13 +83,13 @@ def read_pcd(path: Path) -> RawPoints:
     xyz = np.column_stack([as_fp64(columns[axis]) for axis in ("x", "y", "z")])
     notes = []
     if header.viewpoint != _NO_TURN:
-        notes.append(f"{path.name} says where its sensor stood (VIEWPOINT); the points are taken as they are")
+        notes.append(f"{path.name} has a sensor pose (VIEWPOINT), which is ignored: points are read as they are")
     instances = next((columns[name] for name in ("instance", "object") if name in columns), None)
     return RawPoints(xyz, _colours(columns), columns.get("label"), instances, columns.get("intensity"), notes)
 
 
 def _header(data: bytes, path: Path) -> PcdHeader:
-    """Raises `DataError` where there is no DATA line, or another line is missing or contradicts it."""
+    """Read the header; raises `DataError` if the DATA line or another is missing, or if lines contradict each other."""
     stated: dict[str, list[str]] = {}
     length = 0
     for line in _lines(data[:_LONGEST_HEADER]):
@@ -101,7 +101,9 @@ def _header(data: bytes, path: Path) -> PcdHeader:
         if words[0].upper() == "DATA":
             break
     if "DATA" not in stated or "FIELDS" not in stated:
-        raise DataError(f"{path} is no PCD: it has no lines FIELDS and DATA.", "It is of another format, or cut short.")
+        raise DataError(
+            f"{path} is not a PCD: it lacks the lines FIELDS and DATA.", "It is of another format, or truncated."
+        )
     try:
         names = stated["FIELDS"]
         sizes = [int(size) for size in stated["SIZE"]]
@@ -117,9 +119,9 @@ def _header(data: bytes, path: Path) -> PcdHeader:
             raise ValueError
     except (KeyError, ValueError, IndexError):
         raise DataError(
-            f"The header of {path} is not a PCD's.",
-            "FIELDS, SIZE, TYPE and COUNT should have one entry a field, WIDTH, HEIGHT, POINTS a number, "
-            "DATA ascii, binary or binary_compressed.",
+            f"{path} has an invalid PCD header.",
+            "FIELDS, SIZE, TYPE and COUNT need one entry per field; WIDTH, HEIGHT and POINTS a number; "
+            "DATA must be ascii, binary or binary_compressed.",
         ) from None
     return PcdHeader(fields, num_points, form, viewpoint or _NO_TURN, length)
 
@@ -144,14 +146,14 @@ def _points(data: bytes, header: PcdHeader, path: Path) -> Shaped[Array, " n"]:
     wanted = header.num_points * header.dtype.itemsize
     if len(data) < wanted:
         raise DataError(
-            f"{path} says {header.num_points} points of {header.dtype.itemsize} bytes and has {len(data)} bytes of them.",
+            f"{path} states {header.num_points} points of {header.dtype.itemsize} bytes but has {len(data)} bytes of them.",
             _AGAIN,
         )
     return np.frombuffer(data[:wanted], header.dtype)
 
 
 def _from_text(data: bytes, header: PcdHeader, path: Path) -> Shaped[Array, " n"]:
-    """Numbers between spaces, one point a line; fp64 holds every packed colour and id."""
+    """Numbers separated by spaces, one point per line; fp64 holds every packed colour and id."""
     num_columns = sum(count for _, _, count in header.fields)
     table = np.zeros((0, num_columns))
     try:
@@ -162,7 +164,7 @@ def _from_text(data: bytes, header: PcdHeader, path: Path) -> Shaped[Array, " n"
     except ValueError:
         raise DataError(f"{path} has a line that is not {num_columns} numbers.", _AGAIN) from None
     if len(table) != header.num_points:
-        raise DataError(f"{path} says {header.num_points} points and has {len(table)} lines of them.", _AGAIN)
+        raise DataError(f"{path} states {header.num_points} points but has {len(table)} lines of them.", _AGAIN)
     points = np.zeros(len(table), header.dtype)
     column = 0
     for k, (_, kind, count) in enumerate(header.fields):
@@ -170,7 +172,7 @@ def _from_text(data: bytes, header: PcdHeader, path: Path) -> Shaped[Array, " n"
         if kind[0] != "f":
             limits = np.iinfo(kind)
             values = np.nan_to_num(values).clip(limits.min, limits.max if limits.bits < 64 else 2**62)
-        with np.errstate(over="ignore"):  # a number beyond fp32 is infinite, and its point is left out
+        with np.errstate(over="ignore"):  # a number beyond fp32 becomes infinite, and its point is left out
             points[str(k)] = values
         column += count
     return points
@@ -181,7 +183,7 @@ def _uncompressed(data: bytes, header: PcdHeader, path: Path) -> bytes:
     packed, unpacked = struct.unpack_from("<II", data) if len(data) >= 8 else (0, 0)
     if unpacked != wanted or len(data) < 8 + packed:
         raise DataError(
-            f"{path} says {header.num_points} points ({wanted} bytes) and has {max(0, len(data) - 8)} bytes that should "
+            f"{path} states {header.num_points} points ({wanted} bytes) but has {max(0, len(data) - 8)} bytes that should "
             f"be {packed} and unpack to {unpacked}.",
             _AGAIN,
         )

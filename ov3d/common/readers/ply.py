@@ -1,4 +1,4 @@
-"""Points from a PLY file: x, y, z, and where there are any red, green, blue, label, instance and intensity."""
+"""Points from a PLY file: x, y, z, and optionally red, green, blue, label, instance and intensity."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def read_ply(path: Path, *, num_classes: int) -> tuple[PointCloud, World, list[s
 
     Args:
         path: an ASCII or binary PLY; a mesh is read as its vertices.
-        num_classes: labels from here on have no name and become `IGNORE`; with 0, labels are left out.
+        num_classes: labels from this value up have no name and become `IGNORE`; with 0, labels are left out.
 
     Returns:
         The points relative to the world's origin (zero unless coordinates are so large that fp32 would lose millimetres),
         the world, and notes on what was left out.
 
     Raises:
-        DataError: no PLY, cut short, without points or without coordinates.
+        DataError: not a PLY, truncated, without points or without coordinates.
     """
     return finished(read_ply_points(path), path, num_classes=num_classes)
 
 
 def read_ply_points(path: Path) -> RawPoints:
-    """The vertices of a PLY as they are; raises as `read_ply` does."""
+    """The unfiltered vertices of a PLY; raises like `read_ply`."""
     return vertex_points(read_vertices(path), path)
 
 
 def vertex_points(vertices: Shaped[Array, " n"], path: Path) -> RawPoints:
-    """What the columns of `read_vertices` mean; raises where coordinates are missing."""
+    """Points from the columns of `read_vertices`; raises `DataError` if coordinates are missing."""
     names = {name.lower(): name for name in vertices.dtype.names or () if vertices.dtype[name].kind in "fiu"}
     missing = [axis for axis in ("x", "y", "z") if axis not in names]
     if missing:
@@ -55,11 +55,11 @@ def vertex_points(vertices: Shaped[Array, " n"], path: Path) -> RawPoints:
 
 
 def read_vertices(path: Path) -> Any:
-    """The vertex element as a structured array, mapped from the file where it can be; raises as `read_ply` does."""
+    """The vertex element as a structured array, memory-mapped if possible; raises like `read_ply`."""
     from plyfile import PlyData, PlyParseError
 
     if not path.is_file():
-        raise DataError(f"There is no cloud at {path}.", "Check the path.")
+        raise DataError(f"Point cloud {path} does not exist.", "Check the path.")
     try:
         data = PlyData.read(str(path), known_list_len={"face": {"vertex_indices": 3, "vertex_index": 3}})
     except PlyParseError as error:
@@ -75,7 +75,7 @@ def read_vertices(path: Path) -> Any:
 
 
 def _read_polygons(path: Path) -> Any:
-    """Read a mesh whose faces are not all triangles: slower, since no face can be found without the one before it."""
+    """Read a mesh whose faces are not all triangles: slower, since each face must be parsed to find the next."""
     from plyfile import PlyData, PlyParseError
 
     try:
@@ -87,7 +87,7 @@ def _read_polygons(path: Path) -> Any:
 def _unreadable(path: Path, error: BaseException) -> DataError:
     why = " ".join(str(error).split()) or type(error).__name__
     return DataError(
-        f"The cloud {path} cannot be read as PLY: {why}.", "It is cut short or of another format: export it again."
+        f"The cloud {path} cannot be read as PLY: {why}.", "It is truncated or of another format: export it again."
     )
 
 

@@ -1,7 +1,7 @@
-"""From what a capture says about a photograph to a `Frame`: shared by the readers whose poses were computed from the images.
+"""From a capture's description of a photograph to a `Frame`: for readers whose poses were computed from the images.
 
-A structure-from-motion tool sees the pixels as they are stored in the file, ov3d looks at them upright. Where EXIF turns an
-image, the camera is turned with it: x right and y down as one looks at it, so intrinsics, lens and pose change together.
+A structure-from-motion tool sees pixels as stored in the file; ov3d sees them upright. If EXIF rotates an image, the camera
+is rotated with it (x right, y down in the upright image), so intrinsics, lens and pose change together.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ov3d.common.scenes.images import IMAGE_ENDINGS, QUARTER_TURNS, ImageHeader,
 from ov3d.common.scenes.scene import DepthImage, Frame
 
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
-"""Camera axes: OpenGL's y is up and z backward, OpenCV's y is down and z forward. It is its own inverse."""
+"""Camera axes: OpenGL's y is up and z backward, OpenCV's y is down and z forward. The matrix is its own inverse."""
 
 SNAP_COSINE = np.cos(np.radians(10))
-"""A world whose cameras stand upright to within this keeps the direction that its layout calls up."""
+"""A world whose cameras are upright to within this keeps its layout's up direction."""
 
 _EXACT = 1e-9
-_TURNED_ABOUT = 0.02  # mean square of the right axes' second direction: headings that differ by some 15 degrees
+_TURNED_ABOUT = 0.02  # mean square of the right axes' second direction: headings that differ by about 15 degrees
 _AGREEING = 0.3
 _QUARTER = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # (x, y) -> (-y, x): clockwise, as y is down
 _CLOCKWISE = np.block([[_QUARTER, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]])
@@ -40,10 +40,10 @@ class Lens:
     """Intrinsics as a capture states them.
 
     Attributes:
-        camera: focal lengths and principal point (pixel centres at +0.5) for the size it states.
+        camera: focal lengths and principal point (pixel centres at +0.5) for its stated size.
         model: `pinhole`, or a model of `ov3d.common.scenes.distortion`.
         coefficients: of that model.
-        of_stored_pixels: whether they are for the pixels as they lie in the file, before EXIF turns them.
+        of_stored_pixels: whether they are for the pixels as stored, before EXIF rotation.
     """
 
     camera: Camera
@@ -59,12 +59,12 @@ class Shot:
     Attributes:
         name: of the frame.
         path: the photograph.
-        lens: intrinsics for an image of the header's size; called only for images that are there.
-        world_from_camera: OpenCV axes; as in the file otherwise.
-        stated_in: what to name in an error: the file and the place in it.
-        depth_path, depth_scale: a depth image of the same lens, and scene units a step.
-        depth_missing: a stored depth that, like 0, is none.
-        mask_path: an image that is black where the photograph is not to be used.
+        lens: intrinsics for an image of the header's size; called only for images that exist.
+        world_from_camera: converted to OpenCV axes; otherwise as in the file.
+        stated_in: the file and place to name in an error.
+        depth_path, depth_scale: a depth image of the same lens, and scene units per depth step.
+        depth_missing: a stored value that, like 0, means no depth.
+        mask_path: an image that is black where the photograph must not be used.
         depth_range: near and far.
     """
 
@@ -81,15 +81,15 @@ class Shot:
 
 
 def frames_from(shots: Sequence[Shot], listed_in: Path, notes: list[str]) -> list[Frame]:
-    """Frames of the photographs that can be used, in the order given; what is left out is counted in `notes`.
+    """Frames of the usable photographs, in the given order; those left out are counted in `notes`.
 
     Args:
-        shots: what the capture states.
-        listed_in: its file.
+        shots: the capture's photographs.
+        listed_in: the file that lists them.
         notes: appended to.
 
     Raises:
-        DataError: none can be used, or intrinsics or a pose contradict an image; the message names it.
+        DataError: no photograph is usable, or intrinsics or a pose contradict an image; the message names it.
     """
     if not shots:
         raise DataError(f"{listed_in} lists no photograph.", "Export the capture again.")
@@ -97,14 +97,14 @@ def frames_from(shots: Sequence[Shot], listed_in: Path, notes: list[str]) -> lis
     there = [shot for shot in shots if shot.path.is_file()]
     if not there:
         raise DataError(
-            f"None of the {len(shots)} photographs that {listed_in} lists is there (first: {shots[0].path}).",
-            "Put the images where the file says, or correct the paths in it.",
+            f"None of the {len(shots)} photographs listed in {listed_in} exists (first: {shots[0].path}).",
+            "Move the images to the listed paths, or correct the paths.",
         )
     add_note(
         notes, len(missing), f"of {len(shots)} listed photographs", "missing", [shot.path.name for shot in missing]
     )
     lost = [shot for shot in there if not np.isfinite(shot.world_from_camera).all()]
-    add_note(notes, len(lost), "photographs with poses that are not finite", "left out", [s.path.name for s in lost])
+    add_note(notes, len(lost), "photographs with non-finite poses", "left out", [s.path.name for s in lost])
     headers = [(shot, read_header(shot.path)) for shot in there if np.isfinite(shot.world_from_camera).all()]
     broken = [shot.path.name for shot, header in headers if header is None]
     add_note(notes, len(broken), "photographs that cannot be read", "left out", broken)
@@ -116,7 +116,7 @@ def frames_from(shots: Sequence[Shot], listed_in: Path, notes: list[str]) -> lis
         )
     masked = sum(frame.mask_path is not None for frame in frames)
     if masked:
-        notes.append(f"{masked} photographs have masks: training rays keep to them, lifting does not")
+        notes.append(f"{masked} photographs have masks: training rays respect them, lifting ignores them")
     return frames
 
 
@@ -129,9 +129,11 @@ def _frame(shot: Shot, header: ImageHeader, notes: list[str]) -> Frame:
     depth_path, mask_path = shot.depth_path, shot.mask_path
     if turns and (depth_path or mask_path):
         depth_path = mask_path = None
-        notes.append(f"{shot.path.name} is turned by EXIF: its depth and mask, which say no such thing, are left out")
+        notes.append(f"{shot.path.name} is rotated by EXIF: its depth and mask, which have no EXIF, are left out")
     if mask_path is not None and not mask_path.is_file():
-        raise DataError(f"{shot.stated_in} names the mask {mask_path}, which is not there.", "Put it back.")
+        raise DataError(
+            f"{shot.stated_in} names the mask {mask_path}, which does not exist.", "Restore it, or remove the entry."
+        )
     return Frame(
         name=shot.name,
         image_path=shot.path,
@@ -148,28 +150,28 @@ def _clean_pose(shot: Shot) -> Float64[Array, "4 4"]:
     pose = np.asarray(shot.world_from_camera, dtype=np.float64)
     if fault := pose_fault(pose):
         raise DataError(
-            f"The pose of {shot.path.name} in {shot.stated_in} cannot be used: {fault}.", "Export the poses again."
+            f"The pose of {shot.path.name} in {shot.stated_in} is invalid: {fault}.", "Export the poses again."
         )
     rounding = np.abs(pose[:3, :3] @ pose[:3, :3].T - np.eye(3)).max()
     return orthonormalised(pose) if rounding > _EXACT else pose
 
 
 def _fitted(shot: Shot, lens: Lens, header: ImageHeader) -> tuple[Camera, Distortion | None, int]:
-    """The pinhole camera, the distortion, and how many quarter turns clockwise were needed."""
+    """The pinhole camera, the distortion, and the number of clockwise quarter turns applied."""
     stated = (lens.camera.width, lens.camera.height)
     upright, stored = header.size, header.stored_size
-    fits_upright, fits_stored = _same_shape(stated, upright), _same_shape(stated, stored)
+    fits_upright, fits_stored = same_shape(stated, upright), same_shape(stated, stored)
     if not (fits_upright or fits_stored):
         raise DataError(
             f"Image {shot.path} is {upright[0]}x{upright[1]}, its intrinsics in {shot.stated_in} are for "
             f"{stated[0]}x{stated[1]}.",
-            "Crop neither: resize the image to that shape, or correct w and h.",
+            "Resize the image to that aspect ratio (without cropping), or correct w and h.",
         )
     turned = header.orientation != 1 and fits_stored and (lens.of_stored_pixels or not fits_upright)
     if turned and header.orientation not in QUARTER_TURNS:
         raise DataError(
             f"Image {shot.path} is mirrored by its EXIF orientation ({header.orientation}).",
-            "Write the pixels upright: magick mogrify -auto-orient.",
+            "Store the pixels upright: magick mogrify -auto-orient.",
         )
     model: Literal["opencv", "fisheye"] = "fisheye" if lens.model == "fisheye" else "opencv"
     whole = Distortion(model, lens.coefficients, lens.camera.resized(*(stored if turned else upright)))
@@ -181,7 +183,7 @@ def _fitted(shot: Shot, lens: Lens, header: ImageHeader) -> tuple[Camera, Distor
     return whole.pinhole(), whole, turns
 
 
-def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
+def same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
     """Whether one size is the other one resized, its sides rounded to whole pixels."""
     (small_w, small_h), (w, h) = sorted((a, b))
     return abs(small_w * h / w - small_h) < 1.5 or abs(small_h * w / h - small_w) < 1.5
@@ -191,11 +193,11 @@ def _depth(shot: Shot, path: Path, camera: Camera, distortion: Distortion | None
     size = _raster_size(path)
     if size is None:
         raise DataError(f"{shot.stated_in} names the depth image {path}, which cannot be read.", "Export it again.")
-    if not _same_shape(size, (camera.width, camera.height)):
+    if not same_shape(size, (camera.width, camera.height)):
         raise DataError(
             f"Depth image {path} is {size[0]}x{size[1]}, its photograph {camera.width}x{camera.height}: "
-            "they do not show the same.",
-            "Depth must be of the photograph's shape, at any size.",
+            "their aspect ratios differ.",
+            "Depth may have any size, but needs the photograph's aspect ratio.",
         )
     lens = distortion.resized(*size) if distortion else None
     return DepthImage(path, shot.depth_scale, camera.resized(*size), lens, shot.depth_missing)
@@ -222,16 +224,16 @@ def natural_order(name: str) -> tuple[Any, ...]:
 
 
 def unique_names(paths: Sequence[str], listed_in: Path) -> list[str]:
-    """A frame's name for each relative path: its stem, or where stems repeat the whole path with _ for /.
+    """A frame's name for each relative path: its stem, or if stems repeat, the whole path with _ for /.
 
     Raises:
-        DataError: a path is there twice.
+        DataError: a path occurs twice.
     """
     plain = [path.replace("\\", "/").removeprefix("./").strip("/") for path in paths]
     seen: set[str] = set()
     for path in plain:
         if path in seen:
-            raise DataError(f"{listed_in} lists {path} twice.", "Take one of them out.")
+            raise DataError(f"{listed_in} lists {path} twice.", "Remove one of them.")
         seen.add(path)
     for choice in (
         lambda p: Path(p).stem,
@@ -245,14 +247,14 @@ def unique_names(paths: Sequence[str], listed_in: Path) -> list[str]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The photographs of a folder in the order of their file names; hidden files do not count."""
+    """The photographs in a folder, sorted by file name; hidden files are ignored."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith("."))
 
 
 def add_note(notes: list[str], count: int, what: str, state: str, names: Iterable[str]) -> None:
-    """Say how many of something are in a state, and name the first three; nothing where there are none."""
+    """Append "COUNT WHAT: STATE" with the first three names; nothing if the count is 0."""
     if count:
         first = list(names)[:3]
         more = ", …" if count > len(first) else ""
@@ -260,14 +262,14 @@ def add_note(notes: list[str], count: int, what: str, state: str, names: Iterabl
 
 
 def estimated_up(frames: Sequence[Frame], nominal: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Which way is up where nobody measured it.
+    """Estimate which way is up if it was not measured.
 
-    Cameras are tilted up and down but seldom rolled: where they look about, up is the direction that is across all their
-    right axes, the least eigenvector of the sum of x x^T. Where they all face one way it is the mean of their own up.
+    Cameras are tilted but seldom rolled: if they look around, up is the direction perpendicular to all their right axes x,
+    the eigenvector of the sum of x x^T with the least eigenvalue. If they all face one way, it is the mean of their own up.
 
     Args:
         frames: posed photographs.
-        nominal: what the layout calls up: kept where the estimate is near to it, or where the cameras do not agree.
+        nominal: the layout's up direction: kept if the estimate is close to it, or if the cameras disagree.
     """
     mean = np.mean([-frame.world_from_camera[:3, 1] for frame in frames], axis=0)
     rights = np.array([frame.world_from_camera[:3, 0] for frame in frames])

@@ -1,7 +1,7 @@
-"""Points as a file gives them, and how they become a cloud: shared by the readers of clouds.
+"""Points as stored in a file, and how they become a cloud: shared by all cloud readers.
 
-Whatever the format: points that are not finite are left out and counted, labels without names are left out, coordinates that
-fp32 would round too coarsely get an fp64 origin.
+In every format, non-finite points are left out and counted, labels without names are left out, and coordinates too large for
+fp32's precision get an fp64 origin.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ov3d.common.scenes.scene import IGNORE, PointCloud, World
 NUM_INSTANCES = 2**31 - 1
 
 FARTHEST = 1e12
-"""Coordinates from here on are no place: damage, or a sentinel."""
+"""Coordinates from this value up are damage or a sentinel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,12 +28,12 @@ class RawPoints:
     """Columns of a cloud's file.
 
     Attributes:
-        xyz: positions, of any numbers.
-        rgb: colours of 8 bits, or none.
-        labels: class ids, or none.
-        instances: object ids, or none.
-        intensity: strength of the laser's return as the file has it, or none.
-        notes: what the reader found worth saying.
+        xyz: positions; not necessarily finite.
+        rgb: 8-bit colours, or None.
+        labels: class ids, or None.
+        instances: object ids, or None.
+        intensity: strength of the laser's return in the file's units, or None.
+        notes: the reader's remarks.
     """
 
     xyz: Float64[Array, "n 3"]
@@ -45,34 +45,34 @@ class RawPoints:
 
 
 def finished(raw: RawPoints, path: Path, *, num_classes: int) -> tuple[PointCloud, World, list[str]]:
-    """The cloud of a file's points.
+    """Turn a file's points into a cloud.
 
     Args:
-        raw: what the file holds.
-        path: the file, to name.
-        num_classes: labels from here on have no name and become `IGNORE`; with 0, labels are left out.
+        raw: the file's contents.
+        path: the file, for messages.
+        num_classes: labels from this value up have no name and become `IGNORE`; with 0, labels are left out.
 
     Returns:
         The points relative to the world's origin (zero unless coordinates are so large that fp32 would lose millimetres),
         the world, and notes on what was left out.
 
     Raises:
-        DataError: there is no point with finite coordinates.
+        DataError: no point has finite coordinates.
     """
     notes = list(raw.notes)
     finite = usable(raw.xyz)
     if not finite.any():
         what = " with finite coordinates." if len(raw.xyz) else "."
-        raise DataError(f"{path} holds no point{what}", "Export it again.")
+        raise DataError(f"{path} has no points{what}", "Export it again.")
     labels = raw.labels
     if labels is not None and num_classes == 0:
-        notes.append(f"the labels of {path.name} are left out: there is no classes.txt that names its ids")
+        notes.append(f"the labels of {path.name} are left out: no classes.txt names their ids")
         labels = None
     xyz = raw.xyz
-    if finite.all():  # the usual case: no copy of a large cloud is made
+    if finite.all():  # the usual case: avoids copying a large cloud
         keep: slice | Shaped[Array, " n"] = slice(None)
     else:
-        notes.append(f"{int((~finite).sum())} of {len(xyz)} points of {path.name} are not finite and are left out")
+        notes.append(f"{int((~finite).sum())} of {len(xyz)} points in {path.name} are not finite and are left out")
         keep, xyz = finite, xyz[finite]
     world = World(origin=choose_origin(xyz))
     cloud = PointCloud(
@@ -86,24 +86,24 @@ def finished(raw: RawPoints, path: Path, *, num_classes: int) -> tuple[PointClou
 
 
 def usable(xyz: Float64[Array, "n 3"]) -> Bool[Array, " n"]:
-    """Which points have a place: finite coordinates below `FARTHEST`."""
+    """Which points have finite coordinates below `FARTHEST`."""
     return (np.abs(xyz) < FARTHEST).all(axis=1)  # false for NaN
 
 
 def as_fp64(values: Shaped[Array, "*shape"]) -> Float64[Array, "*shape"]:
-    """Numbers in fp64; what damage made of some of them passes without a warning, and `usable` leaves it out."""
+    """Numbers in fp64; damaged values raise no warning here, and `usable` drops them later."""
     with np.errstate(invalid="ignore", over="ignore"):
         return values.astype(np.float64)
 
 
 def _as_fp32(values: Shaped[Array, " n"]) -> Float32[Array, " n"]:
-    """Numbers in fp32, in memory of their own; what damage made of some of them passes without a warning."""
+    """A copy of the numbers in fp32; damaged values raise no warning."""
     with np.errstate(invalid="ignore", over="ignore"):
         return np.array(values, np.float32)
 
 
 def known_ids(values: Shaped[Array, " n"], count: int) -> Int32[Array, " n"]:
-    """Ids below `count`; the others, and those that are not finite, unknown."""
+    """Ids below `count`; all others, non-finite ones included, become unknown."""
     known = (values >= 0) & (values < count)  # false for NaN
     out = np.full(len(values), IGNORE, np.int32)
     out[known] = values[known]
@@ -111,9 +111,9 @@ def known_ids(values: Shaped[Array, " n"], count: int) -> Int32[Array, " n"]:
 
 
 def colours_8bit(values: Shaped[Array, "n c"]) -> UInt8[Array, "n c"]:
-    """Colours as 8 bits: of 16 bits the upper 8 (unless all fit into the lower), of floating point 255 times those in [0, 1].
+    """Colours as 8 bits: the upper 8 of 16 bits (unless all fit into the lower 8), or 255 times floating point in [0, 1].
 
-    Floating-point colours beyond 1 are taken to lie in [0, 255].
+    If any floating-point colour exceeds 1, the range is taken to be [0, 255].
     """
     if values.dtype == np.uint8:
         return values

@@ -1,11 +1,11 @@
-"""S3DIS rooms: one text file an object, with the photographs of 2D-3D-S where those are there.
+"""S3DIS rooms: one text file per object, with the photographs of 2D-3D-S if present.
 
     Area_k/ROOM/Annotations/<class>_<n>.txt     rows x y z r g b; metres, colours 0 to 255
     area_k/data/{pose,rgb,depth}/…              2D-3D-S (`ov3d.common.readers.stanford`): in the room, its area, or beside it
 
-A file of a class that is none of the thirteen (`stairs`) is clutter. A few published lines are damaged: in some bytes one bit
-was lost (0x20: a 0 became 0x10, a 6 became 0x16, a space 0x00). Such a byte gets it back, which is what was there; a line that
-is still no six numbers is left out. Both are counted.
+A class outside the thirteen (`stairs`) becomes clutter. A few published lines are damaged: some bytes lost one bit (0x20: a 0
+became 0x10, a 6 became 0x16, a space 0x00). The bit is restored in such bytes; a line that still does not hold six numbers is
+left out. Both are counted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLDER = "Annotations"
 OTHER_CLASS = "clutter"
 
 MOST_BROKEN = 0.01
-"""Share of a file's lines that may be none; more is another format, or another fault than the known ones."""
+"""Largest share of bad lines in a file; more means another format or an unknown fault."""
 
 _BLANKS = b"\t\n\v\f\r "
 _DAMAGED = bytes(byte for byte in range(32) if byte not in _BLANKS)
@@ -36,10 +36,12 @@ _REPAIRED = bytes(byte | 32 if byte in _DAMAGED else byte for byte in range(256)
 
 
 def load(path: Path) -> Scene:
-    """Read a scene of this layout; raises `DataError` with the file that is at fault."""
+    """Read a scene of this layout; raises `DataError` naming the faulty file."""
     files = _files(path)
     if not files:
-        raise DataError(f"There is no {path / FOLDER}/<class>_<n>.txt.", "Name a room: Area_1/office_1.")
+        raise DataError(
+            f"{path / FOLDER}/<class>_<n>.txt not found.", "Give the path of a room, for example Area_1/office_1."
+        )
     spec = load_dataset("s3dis")
     notes: list[str] = []
     rows, labels, others = [], [], set()
@@ -53,9 +55,9 @@ def load(path: Path) -> Scene:
         labels.append(spec.names.index(name if name in spec.names else OTHER_CLASS))
         num_repaired, num_broken = num_repaired + repaired, num_broken + broken
     if others:
-        notes.append(f"taken for {OTHER_CLASS}: {', '.join(sorted(others))}")
+        notes.append(f"read as {OTHER_CLASS}: {', '.join(sorted(others))}")
     if num_repaired:
-        notes.append(f"{num_repaired} damaged bytes are repaired (a bit was lost)")
+        notes.append(f"{num_repaired} damaged bytes are repaired (each had lost one bit)")
     if num_broken:
         notes.append(f"{num_broken} lines that are not x y z r g b are left out")
     counts = [len(part) for part in rows]
@@ -72,7 +74,7 @@ def load(path: Path) -> Scene:
 
 
 def is_room(path: Path) -> bool:
-    """Whether a folder is of this layout."""
+    """Whether a folder has this layout."""
     return bool(_files(path))
 
 
@@ -82,7 +84,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _read_object(path: Path) -> tuple[Float64[Array, "n 6"], int, int]:
-    """Rows, how many bytes were repaired, and how many lines were left out."""
+    """The rows, and the numbers of bytes repaired and lines left out."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -101,7 +103,7 @@ def _read_object(path: Path) -> tuple[Float64[Array, "n 6"], int, int]:
     if not kept or broken > max(1, MOST_BROKEN * len(lines)):
         raise DataError(
             f"{path} has {broken} of {len(lines)} lines that are not x y z r g b.",
-            "It is cut short or of another format: download it again.",
+            "It is truncated or of another format: download it again.",
         )
     return np.array(kept), repaired, broken
 
@@ -121,7 +123,7 @@ def _whole(colours: Float64[Array, "n 3"]) -> Array:
 
 
 def _frames(room: Path, notes: list[str]) -> list[Frame]:
-    """The photographs of a room; none where 2D-3D-S is not there."""
+    """The photographs of a room; empty without 2D-3D-S."""
     files, own = pose_files(room), True
     if not files:
         places = [room.parent, *_areas_beside(room.parent)]
@@ -129,7 +131,7 @@ def _frames(room: Path, notes: list[str]) -> list[Frame]:
     wanted = f"_{room.resolve().name}_frame_".lower()
     files = [file for file in files if own or wanted in file.name.lower()]
     if not files:
-        notes.append(f"no posed images of {room.resolve().name} (looked for data/pose/*_domain_pose.json of 2D-3D-S)")
+        notes.append(f"no posed images of {room.resolve().name} (looked for 2D-3D-S's data/pose/*_domain_pose.json)")
         return []
     return frames_of(files, notes)
 

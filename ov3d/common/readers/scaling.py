@@ -1,7 +1,7 @@
-"""A scene of arbitrary units in metres: `--scale`, the length of one unit.
+"""Convert a scene of arbitrary units to metres: `--scale`, the length of one unit.
 
-Structure from motion knows shapes, not sizes. One measured length (a door, a table) says how many metres a unit is; from then
-on sizes are printed in metres, and thresholds that are metres (a voxel of 2 cm) hold.
+Structure from motion recovers shapes, not sizes. One measured length (a door, a table) gives the metres per unit; after that
+sizes are printed in metres, and thresholds in metres (a 2 cm voxel) apply.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from ov3d.common.base.errors import UsageError
 from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.readers.layout import FAR, choose_origin
 from ov3d.common.scenes.scene import Frame, Scene, World
+from ov3d.common.scenes.sweep import Sweep
 
 
 def check_scale(scale: float | None) -> None:
-    """Raise `UsageError` where a scale is no positive number."""
+    """Raise `UsageError` unless a scale is a positive number."""
     if scale is not None and not (np.isfinite(scale) and scale > 0):
-        raise UsageError(f"A unit of {scale:g} metres cannot be.", "Give --scale a positive number: metres per unit.")
+        raise UsageError(
+            f"--scale must be positive and finite, got {scale:g}.", "Give the metres per unit of the files."
+        )
 
 
 def in_metres(scene: Scene, scale: float) -> Scene:
@@ -30,7 +33,7 @@ def in_metres(scene: Scene, scale: float) -> Scene:
         scale: metres per unit of the scene; positive.
 
     Raises:
-        UsageError: the scale is no positive number.
+        UsageError: the scale is not a positive number.
     """
     check_scale(scale)
     origin = np.asarray(scene.world.origin) * scale
@@ -38,7 +41,7 @@ def in_metres(scene: Scene, scale: float) -> Scene:
     cloud = scene.cloud
     if cloud is not None:
         xyz = cloud.xyz.astype(np.float64) * scale
-        if len(xyz) and np.abs(xyz).max() > FAR:  # what had no need of an origin may have one now
+        if len(xyz) and np.abs(xyz).max() > FAR:  # scaled coordinates may need an origin
             shift = np.asarray(choose_origin(xyz))
         cloud = replace(cloud, xyz=(xyz - shift).astype(np.float32))
     x, y, z = (origin + shift).tolist()
@@ -47,8 +50,15 @@ def in_metres(scene: Scene, scale: float) -> Scene:
         frames=tuple(_scaled(frame, scale, shift) for frame in scene.frames),
         cloud=cloud,
         world=World("metric", scene.world.up, (x, y, z)),
-        notes=(*scene.notes, f"lengths are scaled: 1 unit of the files is taken for {scale:g} m"),
+        sweep=None if scene.sweep is None else _scaled_sweep(scene.sweep, scale, shift),
+        notes=(*scene.notes, f"lengths are scaled: 1 unit in the files = {scale:g} m"),
     )
+
+
+def _scaled_sweep(sweep: Sweep, scale: float, shift: Float64[Array, " 3"]) -> Sweep:
+    pose = sweep.global_from_lidar.copy()
+    pose[:3, 3] = pose[:3, 3] * scale + pose[:3, :3] @ shift
+    return replace(sweep, global_from_lidar=pose)
 
 
 def _scaled(frame: Frame, scale: float, shift: Float64[Array, " 3"]) -> Frame:

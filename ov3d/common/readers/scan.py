@@ -1,9 +1,9 @@
-"""Scans to be labelled: every point of the file in its order, with whatever else the file says about it.
+"""Scans to label: every point of the file in order, with all its other columns.
 
     x y z [red green blue] [anything]          PLY, LAS, PCD, .npy, .bin, or a scene with a cloud
 
-Points that are not finite keep their place. Columns of the input that have the names of columns we write are called
-`input_NAME`, so nothing of a PLY is lost except lists.
+Non-finite points keep their position in the order. Input columns with the name of an output column are renamed `input_NAME`,
+so nothing in a PLY is lost except lists.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ PLY_TYPES = {
     "f4": "float",
     "f8": "double",
 }
-"""What PLY calls a number of NumPy's."""
+"""PLY's names for NumPy's types."""
 _OURS = ("label", "score", "red", "green", "blue")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scan:
-    """A cloud in the order of its file.
+    """A cloud in file order.
 
     Attributes:
         path: the file.
-        columns: values of every point as they are to be written, positions first.
+        columns: values of every point, ready to be written, positions first.
         xyz: finite positions relative to an origin near them, metres.
-        rgb: colours of those points, or none.
-        finite: which points of the file they are.
+        rgb: colours of those points, or None.
+        finite: which points of the file have finite positions.
         up: unit vector against gravity.
-        notes: what the reader found worth saying.
-        scene: the scene that the cloud belongs to; none for a lone file.
+        notes: the reader's remarks.
+        scene: the scene that the cloud belongs to; None for a lone file.
     """
 
     path: Path
@@ -73,21 +73,21 @@ def read_scan(path: Path, *, layout: str | None = None, scale: float | None = No
     """Read a cloud, keeping every point.
 
     Args:
-        path: a cloud's file, or a scene that has a cloud.
-        layout: how a scene is stored; by default that is detected.
+        path: a cloud file, or a scene that has a cloud.
+        layout: how a scene is stored; detected by default.
         scale: metres per unit of the file; by default 1.
 
     Raises:
-        DataError: there is no such file, it cannot be read, or none of its points has finite coordinates.
+        DataError: the file does not exist, cannot be read, or has no point with finite coordinates.
         UsageError: the scale is not positive.
     """
     check_scale(scale)
     if not path.exists():
-        raise DataError(f"There is no scan at {path}.", "Check the path.")
+        raise DataError(f"Scan {path} does not exist.", "Check the path.")
     if layout is not None or path.is_dir() or path.suffix.lower() == ".pth":
         return _from_scene(load_scene(path, layout=layout, scale=scale), path)
     if not is_cloud_file(path):
-        raise DataError(f"{path} is not a cloud that can be read.", f"Known: {', '.join(READERS)}, .pth.")
+        raise DataError(f"{path} is not a known type of point cloud.", f"Known: {', '.join(READERS)}, .pth.")
     if path.suffix.lower() == ".ply":
         vertices = read_vertices(path)
         raw = vertex_points(vertices, path)
@@ -100,7 +100,7 @@ def _scan(path: Path, raw: RawPoints, columns: dict[str, Shaped[Array, " n"]], s
     finite = usable(raw.xyz)
     if not finite.any():
         what = " with finite coordinates." if len(raw.xyz) else "."
-        raise DataError(f"{path} holds no point{what}", "Export it again.")
+        raise DataError(f"{path} has no points{what}", "Export it again.")
     whole = bool(finite.all())
     xyz, rgb = (raw.xyz, raw.rgb) if whole else (raw.xyz[finite], None if raw.rgb is None else raw.rgb[finite])
     factor = 1.0 if scale is None else scale
@@ -112,7 +112,7 @@ def _scan(path: Path, raw: RawPoints, columns: dict[str, Shaped[Array, " n"]], s
 
 
 def _from_scene(scene: Scene, path: Path) -> Scan:
-    """The cloud of any other layout: its reader has left points out that are not finite, and said so."""
+    """The cloud of any other layout; its reader has already left out non-finite points and noted it."""
     cloud = scene.cloud
     if cloud is None or not len(cloud):
         raise DataError(f"Scene {scene.name} has no points.", "Give a scan: a PLY, LAS, PCD or .npy file.")
@@ -123,14 +123,16 @@ def _from_scene(scene: Scene, path: Path) -> Scan:
 
 
 def _ply_columns(vertices: Any) -> dict[str, Shaped[Array, " n"]]:
-    """The numbers of a PLY's vertices, as they are, under names that leave room for ours."""
+    """The unchanged columns of a PLY's vertices, renamed where they clash with ours."""
     names = [name for name in vertices.dtype.names if vertices.dtype[name].kind in "fiu"]
     taken = {name.lower() for name in names}
     columns = {}
     place = {"x": 0, "y": 1, "z": 2}
     for name in sorted(names, key=lambda name: place.get(name.lower(), 3)):
         new = name if name.lower() not in _OURS else f"input_{name}"
-        if new == name or new.lower() not in taken:  # of a file that was labelled before, the first input's go on
+        if (
+            new == name or new.lower() not in taken
+        ):  # in a file that was labelled before, the original input's columns win
             columns[new] = vertices[name]
     return columns
 
@@ -151,7 +153,7 @@ def _columns(raw: RawPoints) -> dict[str, Shaped[Array, " n"]]:
 
 
 def _narrower(values: Shaped[Array, " n"]) -> Shaped[Array, " n"]:
-    """Numbers of a type that PLY lacks, in the nearest that it has."""
+    """Numbers of a type that PLY lacks, converted to the nearest it has."""
     if values.dtype.kind == "f":
         return values.astype(np.float64)
     wide: Int64[Array, " n"] = values.astype(np.int64)

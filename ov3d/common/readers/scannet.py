@@ -1,13 +1,13 @@
-"""ScanNet's export layout: one folder of numbered files for each kind of image.
+"""ScanNet's export layout: one folder of numbered files per kind of image.
 
     color/N.jpg|png|…   depth/N.png (16-bit millimetres)   pose/N.txt (4x4, camera-to-world, OpenCV axes)
     intrinsic/intrinsic_color.txt, intrinsic_depth.txt (4x4 or 3x3)
     label/N.png, instance/N.png, classes.txt, cloud.ply (all optional)
-    label-filt/N.png in place of label/, with ScanNet's label map there or above (see `ov3d.common.readers.label_map`)
+    label-filt/N.png instead of label/, with ScanNet's label map there or above (see `ov3d.common.readers.label_map`)
 
-Line i of classes.txt names class id i; a label without a name is unknown. Instance 0 is no object.
-ScanNet's intrinsics put whole numbers on pixel centres (its tools round a projection to find its pixel), ours lie at +0.5:
-half a pixel is added to the principal point.
+Line i of classes.txt names class id i; a label without a name is unknown. Instance 0 means no object.
+ScanNet's pixel centres are at whole numbers (its tools round a projection to find its pixel), ours at +0.5: half a pixel is
+added to the principal point.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def is_posed_folder(path: Path) -> bool:
 
 
 def load(path: Path) -> Scene:
-    """Read a scene of this layout; raises `DataError` with the file that is at fault."""
+    """Read a scene of this layout; raises `DataError` naming the faulty file."""
     if not (path / "color").is_dir():
-        raise DataError(f"{path} has no folder color/, where the photographs are looked for.", "Check the path.")
+        raise DataError(f"{path} has no folder color/ with photographs.", "Check the path.")
     frames, classes, notes = read_posed_folder(path)
     cloud_path = path / CLOUD_NAME
     cloud = None
@@ -61,10 +61,10 @@ def load(path: Path) -> Scene:
 
 
 def read_posed_folder(path: Path) -> tuple[list[Frame], tuple[str, ...], list[str]]:
-    """Frames, class names and notes of a folder in this layout; poses as they are in the files.
+    """Frames, class names and notes of a folder in this layout; poses as in the files.
 
     Raises:
-        DataError: nothing can be posed, or a file contradicts another; the message names it.
+        DataError: no image has a usable pose, or files contradict each other; the message names them.
     """
     images, poses = _images(path / "color"), _by_stem(path / "pose", (".txt",))
     notes: list[str] = []
@@ -76,7 +76,7 @@ def read_posed_folder(path: Path) -> tuple[list[Frame], tuple[str, ...], list[st
     tracked = {name: pose for name in names if (pose := _read_pose(poses[name])) is not None}
     if not tracked:
         raise DataError(
-            f"None of the {len(names)} poses in {path / 'pose'} is finite: tracking was lost in every frame.",
+            f"None of the {len(names)} poses in {path / 'pose'} are finite: tracking was lost in every frame.",
             "Export the poses again.",
         )
     _count(notes, len(names) - len(tracked), "frame has", "frames have", "a pose that is not finite and {} left out")
@@ -110,9 +110,9 @@ def _with_depth(path: Path, frames: list[Frame], camera: Camera, notes: list[str
         depth_camera = _read_camera(intrinsic, size)
     else:
         depth_camera = camera.resized(*size)
-        notes.append(f"there is no {intrinsic.name}: depth is taken to show what the photographs show")
+        notes.append(f"{intrinsic.name} is missing: depth is assumed to have the photographs' field of view")
     if _turned(path / "intrinsic" / "extrinsic_depth.txt") or _turned(path / "intrinsic" / "extrinsic_color.txt"):
-        notes.append("depth and colour cameras stand apart (intrinsic/extrinsic_*.txt); they are taken to coincide")
+        notes.append("the offset between depth and colour cameras (intrinsic/extrinsic_*.txt) is ignored")
     return [
         replace(frame, depth=DepthImage(files[frame.name], DEPTH_SCALE, depth_camera)) if frame.name in files else frame
         for frame in frames
@@ -120,12 +120,12 @@ def _with_depth(path: Path, frames: list[Frame], camera: Camera, notes: list[str
 
 
 def with_filtered_labels(path: Path, frames: list[Frame], notes: list[str]) -> tuple[list[Frame], tuple[str, ...]]:
-    """Frames with the labels of label-filt/N.png, whose numbers ScanNet's label map explains, and the class names.
+    """Frames with the labels of label-filt/N.png, mapped to classes by ScanNet's label map, and the class names.
 
     Args:
         path: the folder that has label-filt/.
         frames: named after the numbers.
-        notes: told of what is left out.
+        notes: appended to when labels are left out.
 
     Raises:
         DataError: the label map cannot be read.
@@ -134,9 +134,7 @@ def with_filtered_labels(path: Path, frames: list[Frame], notes: list[str]) -> t
     table = find_label_map(path)
     if table is None:
         if files:
-            notes.append(
-                f"{FILTERED_LABELS}/ is left out: no {FILE_NAMES[0]} there or above says what its numbers mean"
-            )
+            notes.append(f"{FILTERED_LABELS}/ is left out: no {FILE_NAMES[0]} there or above to explain its numbers")
         return frames, ()
     names, by_id = load_dataset("scannet").names, read_label_map(table).by_id
     labelled = [
@@ -149,7 +147,7 @@ def with_filtered_labels(path: Path, frames: list[Frame], notes: list[str]) -> t
 def _with_truth(path: Path, frames: list[Frame], classes: tuple[str, ...], notes: list[str]) -> list[Frame]:
     labels, instances = _by_stem(path / "label", (".png",)), _by_stem(path / "instance", (".png",))
     if labels and not classes:
-        notes.append("label/ is left out: there is no classes.txt that names its ids")
+        notes.append("label/ is left out: no classes.txt names its ids")
         labels = {}
     return [
         replace(
@@ -165,7 +163,7 @@ def _with_truth(path: Path, frames: list[Frame], classes: tuple[str, ...], notes
 
 
 def _by_stem(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
-    """Files of a folder by name without ending; hidden files (a Mac leaves ._N.png) do not count."""
+    """Files in a folder by stem; hidden files (macOS leaves ._N.png) are ignored."""
     if not folder.is_dir():
         return {}
     found: dict[str, Path] = {}
@@ -173,7 +171,7 @@ def _by_stem(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
         if file.suffix.lower() not in endings or file.name.startswith("."):
             continue
         if file.stem in found:
-            raise DataError(f"{folder} has both {found[file.stem].name} and {file.name}.", "Take one of them out.")
+            raise DataError(f"{folder} has both {found[file.stem].name} and {file.name}.", "Remove one of them.")
         found[file.stem] = file
     return found
 
@@ -181,12 +179,12 @@ def _by_stem(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
 def _images(folder: Path) -> dict[str, Path]:
     images = _by_stem(folder, IMAGE_ENDINGS)
     if not images:
-        raise DataError(f"There is no image in {folder} (looked for {', '.join(IMAGE_ENDINGS)}).", "Check the path.")
+        raise DataError(f"No images in {folder} (looked for {', '.join(IMAGE_ENDINGS)}).", "Check the path.")
     return images
 
 
 def _in_order(names: dict[str, Path]) -> list[str]:
-    """Names by number where all are numbers (2 before 10), else by the alphabet."""
+    """Names in numeric order if all are numbers (2 before 10), else alphabetically."""
     if all(name.isascii() and name.isdigit() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
@@ -200,14 +198,14 @@ def _nothing_posed(path: Path, images: dict[str, Path], poses: dict[str, Path]) 
             "Export the poses as 4x4 camera-to-world matrices.",
         )
     return DataError(
-        f"No image in {path / 'color'} has a pose of its name: {images[first].name} wants pose/{first}.txt, "
-        f"pose/ has {next(iter(poses.values())).name}.",
-        "Name images and poses alike.",
+        f"No image in {path / 'color'} has a pose of the same name: {images[first].name} needs pose/{first}.txt, "
+        f"but pose/ has {next(iter(poses.values())).name}.",
+        "Give images and poses the same names.",
     )
 
 
 def _image_size(path: Path) -> tuple[int, int] | None:
-    """Width and height, upright, from the header alone; none where it is no image."""
+    """Width and height, upright, from the header alone; None if it is not an image."""
     header = read_header(path)
     return None if header is None else header.size
 
@@ -218,26 +216,28 @@ def _numbers(path: Path) -> Float64[Array, "rows columns"]:
     except (OSError, ValueError):
         rows = []
     if not rows or len({len(row) for row in rows}) != 1:
-        raise DataError(f"{path} does not hold a matrix of numbers.", "It should be rows of numbers between spaces.")
+        raise DataError(
+            f"{path} does not hold a matrix of numbers.", "It should be rows of numbers separated by spaces."
+        )
     return np.array(rows, dtype=np.float64)
 
 
 def _read_pose(path: Path) -> Float64[Array, "4 4"] | None:
-    """A pose with an exact rotation; none where tracking was lost."""
+    """A pose with an exact rotation; None if tracking was lost."""
     pose = _numbers(path)
     if pose.shape == (4, 4) and not np.isfinite(pose).all():
         return None
     if fault := pose_fault(pose):
         raise DataError(
-            f"The pose {path} cannot be used: {fault}.",
-            "Poses are 4x4, camera-to-world, OpenCV axes (x right, y down, z forward).",
+            f"The pose {path} is invalid: {fault}.",
+            "Poses should be 4x4, camera-to-world, OpenCV axes (x right, y down, z forward).",
         )
     rounding = np.abs(pose[:3, :3] @ pose[:3, :3].T - np.eye(3)).max()
     return orthonormalised(pose) if rounding > _EXACT else pose
 
 
 def _turned(path: Path) -> bool:
-    """Whether a file is there and holds anything but the identity."""
+    """Whether a file exists and holds anything but the identity."""
     if not path.is_file():
         return False
     matrix = _numbers(path)
@@ -248,13 +248,13 @@ def _read_camera(path: Path, size: tuple[int, int]) -> Camera:
     matrix = _numbers(path)
     if matrix.shape not in ((3, 3), (4, 4), (3, 4)) or not np.isfinite(matrix).all():
         shape = "x".join(map(str, matrix.shape))
-        raise DataError(f"The intrinsics {path} are no finite 3x3 or 4x4 matrix ({shape}).", "Export them again.")
+        raise DataError(f"The intrinsics {path} are not a finite 3x3 or 4x4 matrix ({shape}).", "Export them again.")
     fx, fy, cx, cy = (float(value) for value in (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]))
     width, height = size
     if fx <= 0 or fy <= 0 or not (0 < cx < width and 0 < cy < height):
         raise DataError(
             f"The intrinsics {path} (fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g}) do not fit images of {width}x{height}.",
-            "They are for another size: scale them, or export them again.",
+            "They are for another image size: scale them, or export them again.",
         )
     return Camera(width, height, fx, fy, cx + 0.5, cy + 0.5)
 
@@ -264,14 +264,14 @@ def _colour_camera(path: Path, images: dict[str, Path], sizes: dict[str, tuple[i
     for name, other in sizes.items():
         if other != size:
             raise DataError(
-                f"{images[name]} is {other[0]}x{other[1]}, {images[first].name} is {size[0]}x{size[1]}: "
-                "one intrinsics file cannot be for both.",
-                "Resize them to one size.",
+                f"{images[name]} is {other[0]}x{other[1]} but {images[first].name} is {size[0]}x{size[1]}: "
+                "one intrinsics file cannot fit both.",
+                "Resize all images to one size.",
             )
     intrinsic = path / "intrinsic" / "intrinsic_color.txt"
     if not intrinsic.is_file():
         raise DataError(
-            f"There are no intrinsics of the photographs: looked for {intrinsic}.", "Export them, 4x4 or 3x3."
+            f"The photographs' intrinsics are missing: looked for {intrinsic}.", "Export them as a 4x4 or 3x3 matrix."
         )
     return _read_camera(intrinsic, size)
 

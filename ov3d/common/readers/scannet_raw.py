@@ -1,11 +1,11 @@
-"""A ScanNet scan as it is downloaded.
+"""A ScanNet scan as downloaded.
 
-    ID.sens   ID_vh_clean_2.ply (mesh)   ID_vh_clean_2.labels.ply (NYU40 ids a vertex)
+    ID.sens   ID_vh_clean_2.ply (mesh)   ID_vh_clean_2.labels.ply (NYU40 id per vertex)
     ID_vh_clean_2.*.segs.json, ID.aggregation.json or ID_vh_clean.aggregation.json (objects)
-    label-filt/N.png (labels a pixel), scannetv2-labels.combined.tsv there or above: names what these and objects are
+    label-filt/N.png (label per pixel), scannetv2-labels.combined.tsv there or above: maps these and objects to classes
 
 Every `FRAME_STEP`-th frame of the recording is exported once, in the layout of `ov3d.common.readers.scannet`, into ov3d's
-cache; features and overlays need images that are files. The mesh is not axis-aligned, so the poses fit it.
+cache; features and overlays need image files. The mesh is not axis-aligned, so the poses fit it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ov3d.common.readers.sens import SensFile, SensFrame, open_sens
 from ov3d.common.scenes.scene import IGNORE, Frame, PointCloud, Scene, World
 
 FRAME_STEP = 20
-"""Of the recording's 30 frames a second; OpenScene and 3DSS-VLG take as many."""
+"""Recordings have 30 frames per second; OpenScene and 3DSS-VLG use the same step."""
 
 MARK_KIND, MARK_NAME, MARK_VERSION = "sens-export", "export.json", 1
 
@@ -41,7 +41,7 @@ _MOST_OBJECTS = 1 << 20
 
 
 def load(path: Path) -> Scene:
-    """Read a scene of this layout; raises `DataError` with the file that is at fault."""
+    """Read a scene of this layout; raises `DataError` naming the faulty file."""
     recording = _recording(path)
     frames, notes = _frames(recording)
     cloud, world, classes = _mesh(recording, notes)
@@ -58,7 +58,9 @@ def _recording(path: Path) -> Path:
         return path
     found = sorted(path.glob("*.sens"))
     if len(found) != 1:
-        raise DataError(f"{path} should hold one .sens file, it holds {len(found)}.", "Name the one you mean.")
+        raise DataError(
+            f"{path} should hold one .sens file but holds {len(found)}.", "Give the path of the one to read."
+        )
     return found[0]
 
 
@@ -77,9 +79,9 @@ def _frames(recording: Path) -> tuple[list[Frame], list[str]]:
 
 
 def _exported(recording: Path) -> tuple[Path, float, int]:
-    """The folder of exported frames, depth steps a metre, and how many frames were recorded; exports where it was not done.
+    """The folder of exported frames, depth steps per metre, and the number of recorded frames; exports if not yet done.
 
-    The export is known by the recording's path, size and time of change: hashing gigabytes would take as long.
+    The export is keyed by the recording's path, size and modification time: hashing gigabytes would take as long.
     """
     stat = recording.stat()
     key = hash_text(str(recording.resolve()), str(stat.st_size), str(stat.st_mtime_ns), str(FRAME_STEP))
@@ -92,7 +94,7 @@ def _exported(recording: Path) -> tuple[Path, float, int]:
 
 
 def _mark(folder: Path) -> dict[str, Any] | None:
-    """What a finished export says; none where it is unfinished, damaged, or lacks a file."""
+    """The metadata of a finished export; None if it is unfinished, damaged, or lacks a file."""
     if not (folder / MARK_NAME).is_file():
         return None
     try:
@@ -116,7 +118,7 @@ def _export(sens: SensFile, folder: Path) -> dict[str, Any]:
     for frame in sens.frames(FRAME_STEP):
         written += _export_frame(frame, folder, header.colour_ending)
     mark = {"steps_a_metre": header.steps_a_metre, "num_recorded": header.num_frames, "files": written}
-    write_json(folder / MARK_NAME, mark, kind=MARK_KIND, version=MARK_VERSION)  # last: without it there is no export
+    write_json(folder / MARK_NAME, mark, kind=MARK_KIND, version=MARK_VERSION)  # last: it marks the export as complete
     return mark
 
 
@@ -143,10 +145,10 @@ def _matrix_text(matrix: Float64[Array, "4 4"]) -> str:
 
 
 def _mesh(recording: Path, notes: list[str]) -> tuple[PointCloud | None, World, tuple[str, ...]]:
-    """The mesh's vertices with class and object, where those files are there."""
+    """The mesh's vertices with class and object, if those files exist."""
     mesh = recording.with_name(f"{recording.stem}_vh_clean_2.ply")
     if not mesh.is_file():
-        notes.append(f"there is no {mesh.name}: points can be made from depth")
+        notes.append(f"{mesh.name} is missing: points can be made from depth")
         return None, World(), ()
     cloud, world, mesh_notes = read_ply(mesh, num_classes=0)
     notes += mesh_notes
@@ -159,17 +161,19 @@ def _mesh(recording: Path, notes: list[str]) -> tuple[PointCloud | None, World, 
     table = find_label_map(recording.parent)
     if owners is None or table is None:
         return replace(cloud, instances=owners), world, ()
-    notes.append(f"there is no {labels_path.name}: labels are those of the objects, by {table.name}")
+    notes.append(f"{labels_path.name} is missing: labels are those of the objects, mapped by {table.name}")
     of_object = _object_classes(read_label_map(table), categories, notes)
     return replace(cloud, labels=of_object[owners], instances=owners), world, names
 
 
 def _vertex_labels(path: Path, mesh_name: str, num_vertices: int) -> Int32[Array, " n"]:
-    """Class ids from a labels.ply, which has NYU40 ids."""
+    """Class ids from the NYU40 ids in a labels.ply."""
     raw = read_ply_points(path)
     if raw.labels is None or len(raw.labels) != num_vertices:
         what = "no labels" if raw.labels is None else f"{len(raw.labels)} vertices"
-        raise DataError(f"{path} has {what}, {mesh_name} has {num_vertices} vertices.", "Download both for one scan.")
+        raise DataError(
+            f"{path} has {what}, but {mesh_name} has {num_vertices} vertices.", "Download both for the same scan."
+        )
     table = np.array(
         [*(nyu40_classes().get(k, IGNORE) for k in range(_NUM_NYU40)), IGNORE], np.int32
     )  # the last for unknown ids
@@ -177,21 +181,21 @@ def _vertex_labels(path: Path, mesh_name: str, num_vertices: int) -> Int32[Array
 
 
 def _object_classes(table: LabelMap, categories: dict[int, str], notes: list[str]) -> Int32[Array, " n"]:
-    """The class of each object, and behind them `IGNORE`, which the index -1 of "no object" reads."""
+    """The class of each object, followed by `IGNORE`, which the index -1 ("no object") reads."""
     classes = np.full(max(categories, default=-1) + 2, IGNORE, np.int32)
     unknown = set()
     for owner, category in categories.items():
         if category not in table.by_category:
             unknown.add(category)
         classes[owner] = table.by_category.get(category, IGNORE)
-    add_note(notes, len(unknown), f"categories of objects that {table.path.name} lacks", "unknown", sorted(unknown))
+    add_note(notes, len(unknown), f"object categories not in {table.path.name}", "unknown", sorted(unknown))
     return classes
 
 
 def _objects(recording: Path, num_vertices: int) -> tuple[Int32[Array, " n"] | None, dict[int, str]]:
-    """The object of each vertex, and what each object is called.
+    """The object of each vertex, and each object's raw category.
 
-    segs.json says a vertex's segment, aggregation.json which segments are one object and its raw category.
+    segs.json has each vertex's segment, aggregation.json the segments and raw category of each object.
     """
     segments_path = next(iter(sorted(recording.parent.glob(f"{recording.stem}_vh_clean_2.*.segs.json"))), None)
     groups_paths = [recording.with_name(f"{recording.stem}{part}.aggregation.json") for part in ("", "_vh_clean")]
@@ -211,7 +215,7 @@ def _objects(recording: Path, num_vertices: int) -> tuple[Int32[Array, " n"] | N
         ) from None
     if segment.shape != (num_vertices,):
         raise DataError(
-            f"{segments_path} has {segment.size} segment ids, the mesh {num_vertices} vertices.",
+            f"{segments_path} has {segment.size} segment ids, but the mesh has {num_vertices} vertices.",
             "Download both for the same scan.",
         )
     distinct, inverse = np.unique(segment, return_inverse=True)
@@ -223,7 +227,7 @@ def _read_member(path: Path, key: str) -> list[Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise DataError(f"{path} is no JSON.", "It is cut short or damaged: download it again.") from None
+        raise DataError(f"{path} is not valid JSON.", "It is truncated or damaged: download it again.") from None
     if not isinstance(data, dict) or not isinstance(data.get(key), list):
         raise DataError(f"{path} has no list `{key}`.", "Download it again.")
     return data[key]

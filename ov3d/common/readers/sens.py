@@ -1,13 +1,13 @@
-"""ScanNet's `.sens` recordings: colour, depth and poses of a whole scan in one file, read as a stream.
+"""ScanNet's `.sens` recordings: colour, depth and poses of a whole scan in one file, streamed.
 
 Little-endian:
 
     u32 version (4), u64 length and name of the sensor, four 4x4 f32 row by row (intrinsics, extrinsics of colour, of depth),
-    i32 codec of colour (1 png, 2 jpeg), i32 codec of depth (0 raw, 1 zlib; 16 bits a pixel),
-    u32 width and height of colour, then of depth, f32 depth steps a metre, u64 number of frames
-    a frame: 16 f32 camera-to-world, two u64 times, u64 bytes of colour, u64 bytes of depth, and those bytes
+    i32 codec of colour (1 png, 2 jpeg), i32 codec of depth (0 raw, 1 zlib; 16 bits per pixel),
+    u32 width and height of colour, then of depth, f32 depth steps per metre, u64 number of frames
+    per frame: 16 f32 camera-to-world, two u64 times, u64 bytes of colour, u64 bytes of depth, and those bytes
 
-A recording has thousands of frames and gigabytes: what is not wanted is skipped, not read.
+A recording has thousands of frames and gigabytes: unwanted frames are skipped, not read.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _LONGEST_NAME = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SensHeader:
-    """What a recording says before its frames.
+    """The header of a recording.
 
     Attributes:
-        colour_intrinsic, depth_intrinsic: 4x4; whole numbers lie on pixel centres.
+        colour_intrinsic, depth_intrinsic: 4x4; pixel centres are at whole numbers.
         colour_extrinsic, depth_extrinsic: 4x4.
-        colour_ending: of the files that the colour bytes are.
+        colour_ending: extension for files of the colour bytes.
         depth_is_packed: whether depth is compressed with zlib.
         depth_size: width, height.
-        steps_a_metre: what to divide depth by.
+        steps_a_metre: divide depth by this to get metres.
         num_frames: how many frames follow.
     """
 
@@ -59,7 +59,7 @@ class SensHeader:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SensFrame:
-    """One frame: its number, pose (not finite where tracking was lost), colour as a file's bytes, depth in steps."""
+    """One frame: its number, pose (not finite if tracking was lost), colour as the bytes of an image file, depth in steps."""
 
     number: int
     world_from_camera: Float64[Array, "4 4"]
@@ -71,11 +71,11 @@ class SensFile:
     """An open recording.
 
     Args:
-        stream: the file, at its beginning.
-        path: to name in errors.
+        stream: the file, at its start.
+        path: for error messages.
 
     Raises:
-        DataError: it is of another version, of an unknown codec, or cut short.
+        DataError: another version, an unknown codec, or truncated.
     """
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
@@ -85,7 +85,7 @@ class SensFile:
         self.header = self._read_header()
 
     def frames(self, step: int) -> Iterator[SensFrame]:
-        """Every `step`-th frame from the first; the others are skipped.
+        """Every `step`-th frame, starting with the first.
 
         Raises:
             DataError: the file ends too early, or depth cannot be unpacked.
@@ -104,12 +104,14 @@ class SensFile:
         (version,) = self._take("I")
         if version != VERSION:
             raise DataError(
-                f"{self._path} begins with {version}, a recording with its version {VERSION}.",
-                "It is no .sens file, or of a version that ScanNet did not publish.",
+                f"{self._path} starts with version {version}, expected {VERSION}.",
+                "It is not a .sens file, or of a version that ScanNet did not publish.",
             )
         (length,) = self._take("Q")
         if length > _LONGEST_NAME:
-            raise DataError(f"{self._path} has a sensor's name of {length} bytes.", "It is damaged: download it again.")
+            raise DataError(
+                f"{self._path} states a sensor name of {length} bytes.", "It is damaged: download it again."
+            )
         self._read(length)
         intrinsic, extrinsic, depth_intrinsic, depth_extrinsic = np.array(self._take("64f")).reshape(4, 4, 4)
         colour_codec, depth_codec, *sizes = self._take("ii4I")
@@ -121,7 +123,7 @@ class SensFile:
             )
         if not (np.isfinite(steps) and steps > 0) or not all(sizes) or num_frames == 0:
             raise DataError(
-                f"{self._path} says {num_frames} frames, sizes {sizes} and {steps:g} depth steps a metre.",
+                f"{self._path} states {num_frames} frames, sizes {sizes} and {steps:g} depth steps per metre.",
                 "It is damaged: download it again.",
             )
         return SensHeader(
@@ -141,7 +143,7 @@ class SensFile:
         wanted = 2 * width * height
         if self.header.depth_is_packed:
             try:
-                data = zlib.decompressobj().decompress(data, wanted + 1)  # a damaged stream must not fill the memory
+                data = zlib.decompressobj().decompress(data, wanted + 1)  # a damaged stream must not exhaust memory
             except zlib.error as error:
                 raise DataError(
                     f"The depth of frame {self._frame} of {self._path} cannot be unpacked: {error}.",
@@ -169,7 +171,7 @@ class SensFile:
 
     def _cut(self) -> NoReturn:
         where = "in its header" if self._frame < 0 else f"in frame {self._frame} of {self.header.num_frames}"
-        raise DataError(f"{self._path} ends after {self._size} bytes, {where}.", "It is cut short: download it again.")
+        raise DataError(f"{self._path} ends after {self._size} bytes, {where}.", "It is truncated: download it again.")
 
 
 @contextmanager
@@ -177,7 +179,7 @@ def open_sens(path: Path) -> Iterator[SensFile]:
     """Open a recording and read its header.
 
     Raises:
-        DataError: it is not there, or its header is no recording's.
+        DataError: the file is missing, or has an invalid header.
     """
     try:
         stream = path.open("rb")

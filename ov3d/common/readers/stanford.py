@@ -3,7 +3,7 @@
     data/pose/camera_<id>_<room>_<n>_frame_<m>_domain_pose.json: camera_k_matrix 3x3, camera_rt_matrix 3x4 (world to camera)
     data/rgb/…_domain_rgb.png   data/depth/…_domain_depth.png (16 bits, 1/512 m along the optical axis, 65535 is missing)
 
-Axes are OpenCV's; the principal point is the image's middle, so pixel centres lie at +0.5. Metres, z up.
+Axes are OpenCV's; the principal point is the image centre, so pixel centres are at +0.5. Metres, z up.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ ENDING = "_domain_pose.json"
 
 
 def load(path: Path) -> Scene:
-    """Read a scene of this layout; raises `DataError` with the file that is at fault."""
+    """Read a scene of this layout; raises `DataError` naming the faulty file."""
     files = pose_files(path)
     if not files:
-        raise DataError(f"There is no {path / 'data' / 'pose'}/*{ENDING}.", "Check the path.")
+        raise DataError(f"{path / 'data' / 'pose'}/*{ENDING} not found.", "Check the path.")
     notes: list[str] = []
     frames = frames_of(files, notes)
     return LAYOUT.scene(path, frames, World(origin=origin_of_cameras(frames)), notes)
 
 
 def pose_files(path: Path) -> list[Path]:
-    """The pose files of a folder, by number; none where it is of another layout."""
+    """The pose files of a folder, by number; empty if it has another layout."""
     for place in PLACES:
         found = [file for file in (path / place / "pose").glob(f"*{ENDING}") if not file.name.startswith(".")]
         if found:
@@ -47,10 +47,10 @@ def pose_files(path: Path) -> list[Path]:
 
 
 def frames_of(files: list[Path], notes: list[str]) -> list[Frame]:
-    """The photographs of pose files; what is left out is counted in `notes`.
+    """The photographs of pose files; those left out are counted in `notes`.
 
     Raises:
-        DataError: a pose file is no JSON or lacks a member, or none of the photographs can be used.
+        DataError: a pose file is not valid JSON or lacks a key, or no photograph is usable.
     """
     shots = [_shot(file) for file in files]
     without = [shot for shot in shots if shot.depth_path is not None and not shot.depth_path.is_file()]
@@ -93,7 +93,7 @@ def _matrices(file: Path) -> tuple[Float64[Array, "3 3"], Float64[Array, "4 4"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{file} has no camera_k_matrix and camera_rt_matrix of numbers ({type(error).__name__}: {error}).",
-            "It is cut short or of another kind: download it again.",
+            "It is truncated or of another format: download it again.",
         ) from None
     if intrinsic.shape != (3, 3) or not np.isfinite(intrinsic).all() or pose.shape not in ((3, 4), (4, 4)):
         raise DataError(
@@ -104,7 +104,7 @@ def _matrices(file: Path) -> tuple[Float64[Array, "3 3"], Float64[Array, "4 4"]]
 
 
 def _among_rooms(path: Path) -> bool:
-    """Whether a folder is an area that also has S3DIS's rooms, or the data/ of one: a data set of its rooms."""
+    """Whether a folder is an area that also has S3DIS rooms (or its data/): then it is a data set of rooms."""
     return _holds_rooms(path) or _holds_rooms(path.resolve().parent)
 
 

@@ -1,11 +1,11 @@
-"""Cameras and poses. The conventions of the whole code base are said here, once.
+"""Cameras and poses. This defines the conventions of the whole code base.
 
-- Metres where the world is metric, radians, RGB in [0, 1] (8-bit at rest).
+- Metres if the world is metric, radians, RGB in [0, 1] (8-bit at rest).
 - OpenCV cameras: x right, y down, z forward. A pixel's centre is at +0.5, so pixel (row i, column j) covers
   u in [j, j + 1) and v in [i, i + 1).
 - Matrices are named right to left: `world_from_camera` takes a point in the camera's frame to the world's.
 
-Readers convert what they read to this; nobody else converts anything.
+Readers convert to these conventions; nothing else converts anything.
 
 Symbols: u, v image coordinates in pixels; z depth along the optical axis; K the 3x3 intrinsic matrix (Hartley & Zisserman,
 *Multiple View Geometry*, 2nd ed., eq. 6.4).
@@ -69,7 +69,7 @@ class Camera:
             points: in the camera's frame, scene units.
 
         Returns:
-            (u, v) in pixels, and z; where z <= 0 the pixel is not meaningful (NaN at z = 0).
+            (u, v) in pixels, and z; if z <= 0 the pixel is meaningless (NaN at z = 0).
         """
         points = np.asarray(points, dtype=np.float64)
         z = points[:, 2]
@@ -104,7 +104,7 @@ def invert_pose(pose: Float[Array, "4 4"]) -> Float64[Array, "4 4"]:
 
 
 def pose_fault(pose: Float[Array, "h w"]) -> str:
-    """What is wrong with a 4x4 pose, in words; empty when nothing is.
+    """What is wrong with a 4x4 pose, in words; empty if it is valid.
 
     Finite entries, last row 0 0 0 1, an orthonormal rotation (to `ORTHONORMAL_TOLERANCE`) that does not reflect.
     """
@@ -117,15 +117,15 @@ def pose_fault(pose: Float[Array, "h w"]) -> str:
     rotation = np.asarray(pose[:3, :3], dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         deviation = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
-    if not deviation <= ORTHONORMAL_TOLERANCE:  # NaN where it overflowed
-        return "its rotation is not orthonormal (a scale or a shear is in it)"
+    if not deviation <= ORTHONORMAL_TOLERANCE:  # NaN after overflow
+        return "its rotation is not orthonormal (it contains a scale or a shear)"
     if np.linalg.det(rotation) < 0:
         return "its rotation reflects (one axis is flipped)"
     return ""
 
 
 def orthonormalised(pose: Float[Array, "4 4"]) -> Float64[Array, "4 4"]:
-    """The pose with the nearest rotation in place of its own (polar decomposition by SVD), for poses written in few digits."""
+    """The pose with its rotation replaced by the nearest exact one (polar decomposition by SVD): files round poses."""
     left, _, right = np.linalg.svd(np.asarray(pose, dtype=np.float64)[:3, :3])
     clean = np.array(pose, dtype=np.float64)
     clean[:3, :3] = left @ right
@@ -135,7 +135,7 @@ def orthonormalised(pose: Float[Array, "4 4"]) -> Float64[Array, "4 4"]:
 def look_at(
     eye: Float[Array, " 3"], target: Float[Array, " 3"], up: tuple[float, float, float] = (0.0, 0.0, 1.0)
 ) -> Float64[Array, "4 4"]:
-    """`world_from_camera` of a camera at `eye` that looks at `target`, its y axis away from `up`."""
+    """`world_from_camera` of a camera at `eye` looking at `target`, its y axis pointing away from `up`."""
     eye, target = np.asarray(eye, dtype=np.float64), np.asarray(target, dtype=np.float64)
     forward = target - eye
     forward /= np.linalg.norm(forward)

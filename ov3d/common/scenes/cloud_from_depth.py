@@ -1,10 +1,10 @@
-"""A cloud from depth: pixels are taken to the world and thinned to one point a voxel.
+"""A cloud from depth: pixels are unprojected to the world and thinned to one point per voxel.
 
 Symbols: K_d the depth camera, T = world_from_camera, D the depth image; pixel (u, v) becomes X = T K_d^-1 (u, v, 1) D(u, v).
 
-A voxel's point is the mean of the pixels in it, its colour their mean colour, its class and object what most of them say.
-Frames are read one after another and only sums a voxel are kept, so memory grows with the surface, not with the number of
-frames. The order of the points is that of their voxels: it depends on nothing else.
+A voxel's point is the mean of its pixels, its colour their mean colour, its class and object their majority vote.
+Frames are read one at a time and only sums per voxel are kept, so memory grows with the surface, not with the number of
+frames. Points are in the order of their voxels, which depends on nothing else.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ FINE_VOXEL, COARSE_VOXEL = 0.01, 0.02
 """Metres: for a table or a shelf, and for a room."""
 
 SMALL_SCENE = 3.0
-"""Metres across (9 in 10 of the points) below which a scene gets the fine voxel."""
+"""Metres across (9 in 10 of the points) below which a scene gets the fine voxel size."""
 
 PIXELS_A_VOXEL = 4.0
-"""Where units are arbitrary, a voxel is so many median pixel footprints wide: what 2 cm are in a room of 3 m at 640 pixels."""
+"""Voxel width in median pixel footprints if units are arbitrary: equals 2 cm in a 3 m room at 640 pixels."""
 
 FLYING_STEP = 0.02
-"""Least share of its depth by which a pixel must differ from both of its neighbours to be taken for flying."""
+"""Least difference from both neighbours, as a share of its depth, for a pixel to count as flying."""
 
 GRAZING = 11.4
-"""Tangent of 85 degrees: a plane so aslant changes by GRAZING / f of its depth from a pixel to the next (f in pixels)."""
+"""Tangent of 85 degrees: a plane this oblique changes by GRAZING / f of its depth per pixel (f in pixels)."""
 
 _HALF_RANGE = 1 << 20
 _KEYS = KeyLayout((21, 21, 21), (_HALF_RANGE, _HALF_RANGE, _HALF_RANGE))
@@ -41,26 +41,26 @@ _BUFFER_ROWS = 4_000_000
 
 
 def with_cloud(scene: Scene, *, voxel_size: float | None = None, progress: Progress | None = None) -> Scene:
-    """The scene with a cloud: its own where it has one, else one made from its frames' depth.
+    """The scene with a cloud: its own if it has one, else one made from its frames' depth.
 
-    Flying pixels, which hang between an edge and what is behind it, are dropped: see `flying`.
+    Flying pixels, which float between an edge and the background, are dropped: see `flying`.
 
     Args:
-        scene: with a cloud, or with frames that have depth. Points get the truth of frames that have labels: the class of
-            most labelled pixels, the object (or none) of most pixels.
+        scene: with a cloud, or with frames that have depth. Points get the truth of labelled frames: the class of
+            most labelled pixels, the object (or no object) of most pixels.
         voxel_size: edge of a voxel, scene units. By default 1 cm for metric scenes less than `SMALL_SCENE` across and
-            2 cm for larger ones; where units are arbitrary, `PIXELS_A_VOXEL` median pixel footprints.
-        progress: told of each frame.
+            2 cm for larger ones; `PIXELS_A_VOXEL` median pixel footprints if units are arbitrary.
+        progress: receives progress per frame.
 
     Raises:
-        DataError: there is neither a cloud nor depth, or no depth is valid.
+        DataError: the scene has neither a cloud nor depth, or no depth is valid.
         UsageError: the voxel size is not positive.
     """
     if scene.cloud is not None:
         return scene
     frames = frames_with_depth(scene)
     if voxel_size is not None and not (np.isfinite(voxel_size) and voxel_size > 0):
-        raise UsageError(f"A voxel of {voxel_size} {scene.world.unit_name} cannot be.", "Give a positive length.")
+        raise UsageError(f"voxel_size must be positive, got {voxel_size} {scene.world.unit_name}.")
     size = voxel_size or default_voxel_size(scene)
     sums = _Voxels(size, labelled=any(f.labels for f in frames), instanced=any(f.instances for f in frames))
     with (progress or Silent()).task("Making a cloud from depth", len(frames)) as task:
@@ -70,12 +70,12 @@ def with_cloud(scene: Scene, *, voxel_size: float | None = None, progress: Progr
     cloud = sums.cloud()
     if len(cloud) == 0:
         raise DataError(
-            f"No depth of the {len(frames)} frames of {scene.name} is valid.", "Check depth/: 0 is missing."
+            f"None of the {len(frames)} frames of {scene.name} has valid depth.", "Check depth/: 0 means missing."
         )
-    note = f"cloud of {len(cloud)} points made from {len(frames)} depth images, one a voxel of {size:.4g}"
+    note = f"cloud of {len(cloud)} points made from {len(frames)} depth images, one per voxel of {size:.4g}"
     notes = [*scene.notes, f"{note} {scene.world.unit_name}"]
     if sums.num_far:
-        notes.append(f"{sums.num_far} depth pixels lie too far away for a voxel of that size and are left out")
+        notes.append(f"{sums.num_far} depth pixels are too far away for this voxel size and are left out")
     return replace(scene, cloud=cloud, notes=tuple(notes))
 
 
@@ -83,20 +83,20 @@ def frames_with_depth(scene: Scene) -> list[Frame]:
     """The frames that a cloud can be made from.
 
     Raises:
-        DataError: there is none, and no cloud either.
+        DataError: no frame has depth, and the scene has no cloud.
     """
     frames = [frame for frame in scene.frames if frame.depth is not None]
     if not frames and scene.cloud is None:
         raise DataError(
             f"Scene {scene.name} has neither a cloud nor depth.",
-            "Put depth/N.png (16-bit millimetres) beside color/, or a cloud.ply into the folder; photographs alone want: "
+            "Put depth/N.png (16-bit millimetres) beside color/, or cloud.ply into the folder. For photographs alone, run: "
             f"ov3d train nerf {scene.name}",
         )
     return frames
 
 
 def default_voxel_size(scene: Scene) -> float:
-    """The voxel that suits a scene, from a sample of its depth (see `with_cloud`); scene units."""
+    """The default voxel size for a scene, from a sample of its depth (see `with_cloud`); scene units."""
     frames = [frame for frame in scene.frames if frame.depth is not None]
     points, footprints = [], []
     for frame in frames[:: max(1, len(frames) // 16)]:
@@ -118,7 +118,7 @@ def default_voxel_size(scene: Scene) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pixels:
-    """Depth pixels of one frame, in the world; `labels` and `instances` are none where the frame says nothing."""
+    """Depth pixels of one frame, in the world; `labels` and `instances` are None if the frame has none."""
 
     xyz: Float64[Array, "n 3"]
     rgb: Float64[Array, "n 3"]
@@ -127,7 +127,7 @@ class _Pixels:
 
 
 def _pixels(frame: Frame) -> _Pixels:
-    """The valid depth pixels of a frame that its photograph sees too."""
+    """The valid depth pixels of a frame that are also visible in its photograph."""
     assert frame.depth is not None
     image, depth = frame.load_image(), frame.depth.load()
     keep = np.flatnonzero((depth > 0) & ~flying(depth, frame.depth.camera.fx))
@@ -153,11 +153,11 @@ def _nearest(ids: Int32[Array, "h w"], uv: Float64[Array, "n 2"], shape: tuple[i
 
 
 def flying(depth: Float32[Array, "h w"], focal: float) -> Bool[Array, "h w"]:
-    """Pixels that hang between foreground and background.
+    """Pixels that float between foreground and background.
 
-    Along its row or its column, such a pixel's depth lies between its two neighbours', and farther from each than a plane
-    seen at 5 degrees would bring it, `FLYING_STEP` of the depth at least. A clean edge loses nothing, and a missing
-    neighbour proves nothing.
+    Along its row or column, such a pixel's depth is between its two neighbours', and differs from each by more than a plane
+    seen at 5 degrees would, and by at least `FLYING_STEP` of the depth. A clean edge loses nothing; a pixel with a missing
+    neighbour is kept.
 
     Args:
         depth: 0 where missing.
@@ -180,7 +180,7 @@ def flying(depth: Float32[Array, "h w"], focal: float) -> Bool[Array, "h w"]:
 
 
 class _Votes:
-    """How often each voxel was called by each id: rows (voxel key, id, count), sorted by key and id."""
+    """How often each id was seen in each voxel: rows (voxel key, id, count), sorted by key and id."""
 
     def __init__(self) -> None:
         self._rows: list[Int64[Array, "_n 3"]] = []
@@ -193,7 +193,7 @@ class _Votes:
             self._rows = [_counted(np.concatenate(self._rows))]
 
     def winners(self, keys: Int64[Array, " n"]) -> Int32[Array, " n"]:
-        """The id with most votes in each voxel, the least one of equals, `IGNORE` where nobody voted."""
+        """The id with most votes in each voxel, the smallest in a tie, `IGNORE` without votes."""
         self.merge()
         out = np.full(len(keys), IGNORE, np.int32)
         if self._rows and len(self._rows[0]):
@@ -214,7 +214,7 @@ def _counted(rows: Int64[Array, "n 3"]) -> Int64[Array, "m 3"]:
 
 
 class _Voxels:
-    """Sums a voxel, by packed key."""
+    """Sums per voxel, by packed key."""
 
     def __init__(self, size: float, *, labelled: bool, instanced: bool) -> None:
         self.size = size
@@ -235,10 +235,10 @@ class _Voxels:
         self._keys.append(unique)
         self._sums.append(sums)
         if self._labels is not None and pixels.labels is not None:
-            known = near & (pixels.labels != IGNORE)  # a pixel of unknown class says nothing about its voxel
+            known = near & (pixels.labels != IGNORE)  # a pixel of unknown class does not vote
             self._labels.add(keys[known[near]], pixels.labels[known])
         if self._instances is not None and pixels.instances is not None:
-            self._instances.add(keys, pixels.instances[near])  # "no object" is an answer
+            self._instances.add(keys, pixels.instances[near])  # "no object" is a valid vote
         self._waiting += len(unique)
         if self._waiting > _BUFFER_ROWS:
             self._merge()

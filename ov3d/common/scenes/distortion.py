@@ -1,13 +1,13 @@
-"""Lens distortion, and how a photograph is straightened to the pinhole camera that everything else works with.
+"""Lens distortion, and undistorting a photograph to the pinhole camera that everything else uses.
 
-Symbols: (x, y) a ray's coordinates on the plane z = 1; r^2 = x^2 + y^2; (x_d, y_d) where the lens puts it on that plane.
+Symbols: (x, y) a ray's coordinates on the plane z = 1; r^2 = x^2 + y^2; (x_d, y_d) where the lens maps it on that plane.
 
     opencv   x_d = x (1 + k1 r^2 + k2 r^4 + k3 r^6) / (1 + k4 r^2 + k5 r^4 + k6 r^6) + 2 p1 x y + p2 (r^2 + 2 x^2)
              y_d likewise, with p1 (r^2 + 2 y^2) + 2 p2 x y
     fisheye  theta = atan(r); theta_d = theta (1 + k1 theta^2 + k2 theta^4 + k3 theta^6 + k4 theta^8); x_d = x theta_d / r
 
 The first is Brown's model with OpenCV's rational radial part, the second Kannala and Brandt's (2006) in OpenCV's form.
-A photograph is straightened by looking up, for each pixel of the pinhole camera, where the lens put its ray.
+A photograph is undistorted by looking up, for each pixel of the pinhole camera, where the lens mapped its ray.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ NUM_COEFFICIENTS = {"opencv": 8, "fisheye": 4}
 """k1 k2 p1 p2 k3 k4 k5 k6, and k1 k2 k3 k4."""
 
 MIN_ZOOM, MAX_ZOOM = 0.5, 4.0
-"""Bounds of the pinhole camera's focal length over the photograph's: a fisheye's whole view fits on no plane."""
+"""Bounds of the pinhole camera's focal length over the photograph's: a fisheye's full view does not fit on a plane."""
 
 _EDGE = 1e-4  # pixels; a lens without distortion keeps its focal length
-_STRIP_PIXELS = 1 << 15  # what the caches of a processor hold
-_STRIPS_KEPT = 256  # 256 KB each: the lookup of 8 megapixels stays in memory, a larger one is worked out again
+_STRIP_PIXELS = 1 << 15  # fits in CPU caches
+_STRIPS_KEPT = 256  # 256 KB each: the lookup of 8 megapixels stays in memory, a larger one is recomputed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Distortion:
 
     Attributes:
         model: which formula, see the module.
-        coefficients: of the model, in the order of `NUM_COEFFICIENTS`; missing ones at the end are zero.
-        camera: focal lengths, principal point and size of the photograph as it was taken.
+        coefficients: of the model, in the order of `NUM_COEFFICIENTS`; missing trailing ones are zero.
+        camera: focal lengths, principal point and size of the original photograph.
     """
 
     model: Literal["opencv", "fisheye"]
@@ -52,20 +52,20 @@ class Distortion:
     def __post_init__(self) -> None:
         if len(self.coefficients) > NUM_COEFFICIENTS[self.model] or not all(map(math.isfinite, self.coefficients)):
             raise DataError(
-                f"Distortion {self.model} with coefficients {self.coefficients} cannot be used.",
-                f"It has at most {NUM_COEFFICIENTS[self.model]} finite ones.",
+                f"Distortion {self.model} with coefficients {self.coefficients} is invalid.",
+                f"It takes at most {NUM_COEFFICIENTS[self.model]} finite coefficients.",
             )
         filled = (*self.coefficients, *[0.0] * (NUM_COEFFICIENTS[self.model] - len(self.coefficients)))
         object.__setattr__(self, "coefficients", filled)
 
     def resized(self, width: int, height: int) -> Distortion:
-        """The same lens for a photograph resized to `width` x `height`: the coefficients do not depend on it."""
+        """The same lens for a photograph resized to `width` x `height`: coefficients do not depend on size."""
         return replace(self, camera=self.camera.resized(width, height))
 
     def turned(self) -> Distortion:
-        """The same lens for the photograph turned a quarter clockwise, where (x, y) becomes (-y, x).
+        """The same lens for the photograph rotated a quarter turn clockwise, where (x, y) becomes (-y, x).
 
-        The radial part stays. The tangential part is r^2 q + 2 (q . x) x with q = (p2, p1), so q turns as a vector does.
+        The radial part is unchanged. The tangential part is r^2 q + 2 (q . x) x with q = (p2, p1), so q rotates as a vector.
         """
         c, coefficients = self.camera, list(self.coefficients)
         if self.model == "opencv":
@@ -74,7 +74,7 @@ class Distortion:
         return replace(self, coefficients=tuple(coefficients), camera=camera)
 
     def distort(self, xy: Float[Array, "n 2"]) -> Float64[Array, "n 2"]:
-        """Where the lens puts rays.
+        """Where the lens maps rays.
 
         Args:
             xy: coordinates on the plane z = 1.
@@ -101,10 +101,10 @@ class Distortion:
         return out
 
     def pinhole(self) -> Camera:
-        """The pinhole camera to straighten to: same size and principal point, both focal lengths times one zoom.
+        """The pinhole camera to undistort to: same size and principal point, both focal lengths scaled by one zoom.
 
-        The zoom is the least (between `MIN_ZOOM` and `MAX_ZOOM`) at which every pixel shows something that the photograph
-        shows: no corner is left blank, and no more of the view is cut off than that takes.
+        The zoom is the smallest (between `MIN_ZOOM` and `MAX_ZOOM`) at which every pixel is inside the photograph: no corner
+        is blank, and as little as possible of the view is cut off.
 
         Raises:
             DataError: the coefficients are so large that no such camera exists.
@@ -129,7 +129,7 @@ def straighten(image: UInt8[Array, "h w 3"], distortion: Distortion, camera: Cam
     Args:
         image: of the size of `distortion.camera`.
         distortion: its lens.
-        camera: the pinhole; `distortion.pinhole()` or another one.
+        camera: the pinhole camera; usually `distortion.pinhole()`.
     """
     height, width = image.shape[:2]
     out = np.empty((camera.height, camera.width, 3), np.uint8)
@@ -146,13 +146,13 @@ def straighten(image: UInt8[Array, "h w 3"], distortion: Distortion, camera: Cam
 def straighten_nearest(
     values: Shaped[Array, "h w"], distortion: Distortion, camera: Camera, *, outside: int | float
 ) -> Shaped[Array, "h2 w2"]:
-    """An image of depths or ids as a pinhole camera would have taken it: each pixel takes its nearest one's value.
+    """An image of depths or ids as a pinhole camera would have taken it; each pixel gets the nearest pixel's value.
 
     Args:
         values: of the size of `distortion.camera`.
         distortion: its lens.
         camera: the pinhole.
-        outside: the value of pixels that the image does not show.
+        outside: the value of pixels outside the image.
     """
     out = np.full((camera.height, camera.width), outside, values.dtype)
     height, width = values.shape
@@ -169,12 +169,12 @@ def straighten_nearest(
 
 
 def _bilinear(words: UInt32[Array, " p"], width: int, height: int, uv: Float32[Array, "n 2"]) -> UInt8[Array, "n 4"]:
-    """The four channels at image coordinates of pixels that are packed in words; beyond the border, the border's."""
+    """The four channels at image coordinates, from pixels packed in words; the border extends outwards."""
 
     def gather(idx: Int32[Array, " n"]) -> Float32[Array, "n 4"]:
         return words.take(idx).view(np.uint8).reshape(-1, 4).astype(np.float32)
 
-    column = (uv[:, 0] - np.float32(0.5)).clip(0, width - 1)  # pixel centres lie at +0.5
+    column = (uv[:, 0] - np.float32(0.5)).clip(0, width - 1)  # pixel centres are at +0.5
     row = (uv[:, 1] - np.float32(0.5)).clip(0, height - 1)
     left, top = column.astype(np.int32), row.astype(np.int32)
     rightward, downward = (column - left).astype(np.float32)[:, None], (row - top).astype(np.float32)[:, None]
@@ -189,7 +189,7 @@ def _bilinear(words: UInt32[Array, " p"], width: int, height: int, uv: Float32[A
 
 
 def _strips(distortion: Distortion, camera: Camera) -> Iterator[tuple[int, int, Float32[Array, "n 2"]]]:
-    """First row, row after the last, and (u, v) in the photograph for each pixel between: memory stays bounded."""
+    """First row, row after the last, and (u, v) in the photograph for each pixel between; strips bound memory."""
     rows = max(1, _STRIP_PIXELS // camera.width)
     for first in range(0, camera.height, rows):
         last = min(first + rows, camera.height)
@@ -208,7 +208,7 @@ def _lookup(distortion: Distortion, camera: Camera, first: int, last: int) -> Fl
 
 
 def _source_pixels(distortion: Distortion, camera: Camera, uv: Float64[Array, "n 2"]) -> Float64[Array, "n 2"]:
-    """Where in the photograph the rays of the pinhole's pixels are."""
+    """Positions in the photograph of the rays through the pinhole's pixels."""
     source = distortion.camera
     bent = distortion.distort((uv - (camera.cx, camera.cy)) / (camera.fx, camera.fy))
     return bent * (source.fx, source.fy) + (source.cx, source.cy)
@@ -218,7 +218,7 @@ def _source_pixels(distortion: Distortion, camera: Camera, uv: Float64[Array, "n
 def _pinhole(distortion: Distortion) -> Camera:
     source = distortion.camera
     columns, rows = np.arange(source.width) + 0.5, np.arange(source.height) + 0.5
-    # The outermost pixels alone: short of the fold, a lens keeps the inside of the frame inside.
+    # Checking the outermost pixels is enough: short of the fold, a lens keeps the inside of the frame inside.
     border = np.concatenate(
         [np.column_stack([columns, np.full(len(columns), v)]) for v in (0.5, source.height - 0.5)]
         + [np.column_stack([np.full(len(rows), u), rows]) for u in (0.5, source.width - 0.5)]
@@ -234,7 +234,7 @@ def _pinhole(distortion: Distortion) -> Camera:
         shown = ", ".join(f"{value:g}" for value in distortion.coefficients)
         raise DataError(
             f"The {distortion.model} distortion ({shown}) bends the image of {source.width}x{source.height} beyond use.",
-            "Calibrate again, or undistort the photographs with the tool that took them.",
+            "Calibrate again, or undistort the photographs with the capturing tool.",
         )
     if fits(low):
         high = low
@@ -258,7 +258,7 @@ def _fisheye_angle(theta: Float64[Array, " n"], coefficients: tuple[float, ...])
 
 @lru_cache(maxsize=1024)
 def _fold_radius(model: str, coefficients: tuple[float, ...]) -> float:
-    """The radius up to which the distorted radius grows; beyond, polynomials turn round and two rays meet in a pixel."""
+    """The radius up to which the distorted radius grows; beyond it the polynomial folds back: two rays hit one pixel."""
     theta = np.linspace(0, np.pi / 2, 4097)[:-1]
     r = np.tan(theta)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

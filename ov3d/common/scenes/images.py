@@ -1,8 +1,7 @@
-"""Image files: how large they are, and their pixels.
+"""Image files: their sizes and their pixels.
 
-What every photograph goes through, whatever took it: its EXIF orientation is applied, alpha is composited onto white (as the
-synthetic NeRF scenes are judged), grey becomes three equal channels, 16 bits become the upper 8. Images of ids and depths are
-taken as they are stored.
+For every photograph, the EXIF orientation is applied, alpha is composited onto white (as in the evaluation of the synthetic
+NeRF scenes), grey becomes three equal channels, and of 16 bits the upper 8 are kept. Images of ids and depths are not changed.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-"""Endings of files that are taken for photographs, in small letters."""
+"""File extensions of photographs, in lower case."""
 
 QUARTER_TURNS = {1: 0, 6: 1, 3: 2, 8: 3}
-"""How many quarter turns clockwise make an EXIF orientation upright; the others (2, 4, 5, 7) mirror as well."""
+"""Clockwise quarter turns that make an EXIF orientation upright; the others (2, 4, 5, 7) also mirror."""
 
 _WIDTH_TAG, _HEIGHT_TAG, _ORIENTATION_TAG = 0x0100, 0x0101, 0x0112
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What an image file says before its pixels.
+    """The header of an image file.
 
     Attributes:
-        stored_size: width, height of the pixels as they lie in the file.
-        orientation: EXIF orientation, 1 to 8; 1 where the file says none.
+        stored_size: width, height of the pixels as stored.
+        orientation: EXIF orientation, 1 to 8; 1 if the file has none.
     """
 
     stored_size: tuple[int, int]
@@ -43,19 +42,19 @@ class ImageHeader:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height once upright: of what `load_rgb` gives."""
+        """Width and height once upright, as `load_rgb` returns it."""
         width, height = self.stored_size
         return (height, width) if self.orientation >= 5 else (width, height)
 
 
 def read_header(path: Path) -> ImageHeader | None:
-    """Size and orientation of an image without decoding it; none where it is no image, or not there."""
+    """Size and orientation of an image without decoding it; None if the file is missing or not an image."""
     from PIL import Image, TiffImagePlugin
 
     try:
         with Image.open(path) as image:
             stored_size = image.size
-            if isinstance(image, TiffImagePlugin.TiffImageFile):  # some Pillows give it turned, others do not
+            if isinstance(image, TiffImagePlugin.TiffImageFile):  # only some Pillow versions return it rotated
                 stored_size = (image.tag_v2[_WIDTH_TAG], image.tag_v2[_HEIGHT_TAG])
             return ImageHeader(stored_size, _orientation(image))
     except _broken():
@@ -63,30 +62,30 @@ def read_header(path: Path) -> ImageHeader | None:
 
 
 def load_rgb(path: Path) -> UInt8[Array, "h w 3"]:
-    """A photograph as RGB, 8 bits a channel, upright.
+    """A photograph as RGB, 8 bits per channel, upright.
 
     EXIF orientation is applied. Transparency is composited onto white. Grey is repeated; of 16 bits the upper 8 are kept;
-    floating-point images are taken to lie in [0, 1].
+    floating-point images are assumed to be in [0, 1].
 
     Raises:
-        DataError: no such file, no image, or cut short.
+        DataError: the file is missing, not an image, or truncated.
     """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            # Pillow itself turns a TIFF, and nothing else, when it decodes it.
+            # When decoding, Pillow itself rotates TIFFs, and only TIFFs.
             turn = None if image.format == "TIFF" else _TRANSPOSITIONS.get(_orientation(image))
             upright = image if turn is None else image.transpose(Image.Transpose[turn])
             return _as_rgb(upright)
     except FileNotFoundError:
-        raise DataError(f"There is no image at {path}.", "Put it back, or take its pose out.") from None
+        raise DataError(f"Image {path} does not exist.", "Restore it, or remove its pose.") from None
     except _broken() as error:
         raise DataError(f"Image {path} cannot be read: {_one_line(error)}.", "Replace the file.") from None
 
 
 def load_raster(path: Path, what: str) -> Array:
-    """An image (or .npy array) of ids or depths, in the type it is stored in; `what` names it in the error."""
+    """An image (or .npy array) of ids or depths, in its stored type; `what` names it in errors."""
     from PIL import Image
 
     if path.suffix.lower() == ".npy":
@@ -95,7 +94,7 @@ def load_raster(path: Path, what: str) -> Array:
         with Image.open(path) as image:
             return np.asarray(image)
     except FileNotFoundError:
-        raise DataError(f"There is no {what} at {path}.", "Put it back.") from None
+        raise DataError(f"The {what} {path} does not exist.", "Restore it.") from None
     except _broken() as error:
         raise DataError(f"The {what} {path} cannot be read: {_one_line(error)}.", "Replace the file.") from None
 
@@ -109,11 +108,11 @@ _TRANSPOSITIONS = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
-"""What makes an EXIF orientation upright, by the name of Pillow's transposition (its rotations are counter-clockwise)."""
+"""The Pillow transposition that makes an EXIF orientation upright (Pillow's rotations are counter-clockwise)."""
 
 
 def _orientation(image: Image.Image) -> int:
-    # A PNG may carry EXIF behind its pixels, and Pillow would decode all of them to look: only what precedes them counts.
+    # A PNG may have EXIF after its pixels, which Pillow would decode to find it: only EXIF before the pixels counts.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     value = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -140,7 +139,7 @@ def _repeated(grey: UInt8[Array, "h w"]) -> UInt8[Array, "h w 3"]:
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """What Pillow raises for files that are broken, or far larger than any photograph."""
+    """What Pillow raises for files that are damaged, or far larger than any photograph."""
     from PIL import Image
 
     return (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError)

@@ -1,7 +1,7 @@
-"""Scenes: named posed frames and/or a point cloud, and the facts of the world they stand in.
+"""Scenes: named posed frames and/or a point cloud, and facts about their coordinates.
 
-A NeRF capture is frames; a ScanNet room is frames and a cloud; a LiDAR keyframe is a cloud and camera frames. Frames hold
-paths, not pixels: a scene of five thousand views costs a few megabytes until someone reads an image.
+A NeRF capture has frames; a ScanNet room has frames and a cloud; a LiDAR keyframe has a cloud and camera frames. Frames hold
+paths, not pixels: a scene of five thousand views takes a few megabytes until an image is read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ov3d.common.base.shapes import Array, Bool, Float32, Float64, Int32, UInt8
 from ov3d.common.scenes.cameras import Camera
 from ov3d.common.scenes.distortion import Distortion, straighten, straighten_nearest
 from ov3d.common.scenes.images import load_raster, load_rgb
+from ov3d.common.scenes.sweep import Sweep
 from ov3d.common.scenes.truth import IGNORE as IGNORE
 from ov3d.common.scenes.truth import ClassMasks as ClassMasks
 from ov3d.common.scenes.truth import LabelImage as LabelImage
@@ -32,7 +33,7 @@ class World:
     Attributes:
         units: `metric` (metres), or `arbitrary`: sizes are then printed in "units" and thresholds follow the point spacing.
         up: unit vector against gravity.
-        origin: fp64 offset that was subtracted from every coordinate; arrays are fp32 relative to it, exporters add it
+        origin: fp64 offset subtracted from every coordinate; arrays are fp32 relative to it, and exporters add it
             back, so that a cloud in UTM keeps its millimetres.
     """
 
@@ -42,7 +43,7 @@ class World:
 
     @property
     def unit_name(self) -> str:
-        """What a length is printed in: `m` or `units`."""
+        """The unit to print lengths in: `m` or `units`."""
         return "m" if self.units == "metric" else "units"
 
 
@@ -52,10 +53,10 @@ class DepthImage:
 
     Attributes:
         path: an image of one channel, or a .npy array.
-        scale: scene units a step.
-        camera: its intrinsics, undistorted; it shares its pose with the photograph's.
-        distortion: what the lens did to the file, or none; the file then has the size of its camera.
-        missing: a stored value that, like 0, says that nothing was measured; or none.
+        scale: scene units per step.
+        camera: its intrinsics, undistorted; its pose is the photograph's.
+        distortion: lens distortion of the file, or None; the file then has the size of its camera.
+        missing: a stored value that, like 0, means no measurement; or None.
     """
 
     path: Path
@@ -68,7 +69,7 @@ class DepthImage:
         """Depth in scene units, 0 where missing.
 
         Raises:
-            DataError: the file cannot be read or is not of the camera's size.
+            DataError: the file cannot be read or does not have the camera's size.
         """
         values = load_raster(self.path, "depth image")
         stored = self.distortion.camera if self.distortion else self.camera
@@ -76,7 +77,7 @@ class DepthImage:
             raise DataError(
                 f"Depth image {self.path} has shape {values.shape} of {values.dtype}, "
                 f"its camera {stored.height}x{stored.width}.",
-                "Depth must be one channel of numbers, of the size its intrinsics are for.",
+                "Depth must be one channel of numbers with the size of its intrinsics.",
             )
         if self.missing is not None:
             values = np.where(values == self.missing, values.dtype.type(0), values)
@@ -93,14 +94,14 @@ class Frame:
     Attributes:
         name: unique in its scene; files about the frame are named after it.
         image_path: the photograph.
-        camera: its intrinsics, undistorted: at the size of the file once upright.
+        camera: its intrinsics, undistorted, at the size of the upright file.
         world_from_camera: 4x4 pose, fp64, relative to the world's origin.
-        depth: measured depth, or none.
-        labels: class ids a pixel, or none.
-        instances: object ids a pixel, or none.
-        distortion: what the lens did to the file, or none: `load_image` takes it out.
-        mask_path: an image that is black where the photograph is to be left out of training, or none.
-        depth_range: least and greatest depth of what is seen, scene units, where the capture says so.
+        depth: measured depth, or None.
+        labels: class id per pixel, or None.
+        instances: object id per pixel, or None.
+        distortion: lens distortion of the file, or None: `load_image` removes it.
+        mask_path: an image that is black where training must ignore the photograph, or None.
+        depth_range: least and greatest visible depth, scene units, if the capture states them.
     """
 
     name: str
@@ -115,28 +116,28 @@ class Frame:
     depth_range: tuple[float, float] | None = None
 
     def load_image(self) -> UInt8[Array, "h w 3"]:
-        """The photograph as the pinhole `camera` sees it: RGB, 8 bits a channel, upright, without distortion.
+        """The photograph as the pinhole `camera` sees it: RGB, 8 bits per channel, upright, without distortion.
 
         Raises:
-            DataError: it cannot be read, is cut short, or is not of the camera's size.
+            DataError: it cannot be read, is truncated, or does not have the camera's size.
         """
         return load_photograph(self.image_path, self.camera, self.distortion)
 
     @property
     def pixels_key(self) -> str:
-        """What, beside the file's bytes, decides the pixels of `load_image`; empty where the file alone does.
+        """What determines the pixels of `load_image` besides the file's bytes; empty if the file alone does.
 
-        A cache of anything made from the pixels is keyed by the file's content and this.
+        Caches of anything made from the pixels are keyed by the file's content and this.
         """
         if self.distortion is None:
             return ""
         return hash_text("straightened-1", repr(self.distortion), repr(self.camera))
 
     def load_mask(self) -> Bool[Array, "h w"]:
-        """Which pixels of `load_image` may be used; all where there is no mask.
+        """Which pixels of `load_image` may be used; all if the frame has no mask.
 
         Raises:
-            DataError: the mask cannot be read or is not of the photograph's size.
+            DataError: the mask cannot be read or does not have the photograph's size.
         """
         if self.mask_path is None:
             return np.ones((self.camera.height, self.camera.width), np.bool_)
@@ -153,11 +154,11 @@ class PointCloud:
 
     Attributes:
         xyz: positions.
-        rgb: colours, or none.
-        labels: class ids, `IGNORE` where unknown, or none.
-        instances: object ids, `IGNORE` where there is none, or none.
+        rgb: colours, or None.
+        labels: class ids, `IGNORE` where unknown, or None.
+        instances: object ids, `IGNORE` for points without an object, or None.
         intensity: strength of the laser's return in the file's own unit and range (KITTI 0 to 1, nuScenes 0 to 255, LAS 0 to
-            65535), or none where the file has no such column.
+            65535), or None if the file has no such column.
     """
 
     xyz: Float32[Array, "n 3"]
@@ -171,7 +172,7 @@ class PointCloud:
             values = getattr(self, name)
             if values is not None and len(values) != len(self.xyz):
                 raise DataError(
-                    f"A cloud of {len(self.xyz)} points has {len(values)} values of {name}.", "Give one for each point."
+                    f"A cloud of {len(self.xyz)} points has {len(values)} values of {name}.", "Give one per point."
                 )
 
     def __len__(self) -> int:
@@ -187,11 +188,12 @@ class Scene:
         path: where it was read from.
         layout: the reader that read it.
         frames: posed photographs, in the order of their names.
-        cloud: points, or none: `ov3d.common.scenes.cloud_from_depth.with_cloud` makes one from depth.
+        cloud: points, or None: `ov3d.common.scenes.cloud_from_depth.with_cloud` makes one from depth.
         world: units, up, origin.
         classes: names of the class ids in labels; empty when nothing is labelled.
         splits: names of splits (`train`, `test`, …) to the names of the frames in them, where the capture says so.
         notes: what the reader found worth saying (frames left out, a guess it made).
+        sweep: of a LiDAR sweep, where and when it was taken; none for other scenes.
     """
 
     name: str
@@ -203,6 +205,7 @@ class Scene:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sweep: Sweep | None = None
 
     def frame(self, name: str) -> Frame:
         """The frame of that name."""
@@ -224,11 +227,11 @@ class Scene:
 
 @runtime_checkable
 class SceneSource(Protocol):
-    """A data set of scenes, each read only when it is asked for.
+    """A data set of scenes, each read only on access.
 
     Attributes:
         ids: scene ids in order.
-        splits: names of splits to the ids in them; may be empty.
+        splits: names of splits to their scene ids; may be empty.
     """
 
     @property
@@ -244,7 +247,7 @@ class SceneSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LazyScenes:
-    """A `SceneSource` from ids and a function that reads one."""
+    """A `SceneSource` from ids and a function that reads one scene."""
 
     ids: tuple[str, ...]
     load: Callable[[str], Scene]
@@ -266,16 +269,16 @@ def load_photograph(path: Path, camera: Camera, distortion: Distortion | None) -
     Args:
         path: the file.
         camera: the pinhole.
-        distortion: what the lens did to the file, or none.
+        distortion: lens distortion of the file, or None.
 
     Raises:
-        DataError: it cannot be read, is cut short, or is not of the camera's size.
+        DataError: it cannot be read, is truncated, or does not have the camera's size.
     """
     image = load_rgb(path)
     stored = distortion.camera if distortion is not None else camera
     if image.shape[:2] != (stored.height, stored.width):
         raise DataError(
-            f"Image {path} is {image.shape[1]}x{image.shape[0]}, its intrinsics are for {stored.width}x{stored.height}.",
-            "Resize one to the other.",
+            f"Image {path} is {image.shape[1]}x{image.shape[0]}, but its intrinsics are for {stored.width}x{stored.height}.",
+            "Resize the image or scale the intrinsics.",
         )
     return image if distortion is None else straighten(image, distortion, camera)

@@ -1,4 +1,4 @@
-"""Truth a pixel, as captures keep it on disk: images of ids, one mask a class, polygons in a JSON file."""
+"""Per-pixel truth as stored on disk: images of ids, one mask per class, or polygons in a JSON file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ IGNORE = -1
 
 @dataclass(frozen=True, slots=True)
 class LabelImage:
-    """Class or instance ids a pixel, on disk; ids of `count` and beyond, and the id `void`, become `IGNORE`.
+    """Class or instance ids per pixel, on disk; ids from `count` up, and the id `void`, become `IGNORE`.
 
     Attributes:
         path: an image of one channel, or a .npy array.
-        count: how many ids there are.
-        void: an id that means nothing.
-        table: the id of each stored number, where files number otherwise (`IGNORE` for those of no class); none where they
-            do not.
+        count: number of ids.
+        void: an id that means unlabelled.
+        table: the id of each stored number (`IGNORE` if it has no class); None if files store ids directly.
     """
 
     path: Path
@@ -38,26 +37,27 @@ class LabelImage:
     table: tuple[int, ...] | None = None
 
     def load(self) -> Int32[Array, "h w"]:
-        """Ids a pixel, `IGNORE` where unknown."""
+        """Id per pixel, `IGNORE` where unknown."""
         values = load_raster(self.path, "label image")
         if values.ndim != 2 or values.dtype.kind not in "iub":
             raise DataError(
-                f"Label image {self.path} has shape {values.shape} of {values.dtype}.", "Labels are one channel of ids."
+                f"Label image {self.path} has shape {values.shape} of {values.dtype}.",
+                "Labels must be one channel of ids.",
             )
         ids = values.astype(np.int32)
         if self.table is not None:
-            table = np.array([*self.table, IGNORE], np.int32)  # the last for numbers that it lacks
+            table = np.array([*self.table, IGNORE], np.int32)  # the last entry is for numbers not in the table
             ids = table[np.where((ids >= 0) & (ids < len(self.table)), ids, len(self.table))]
         return np.where((ids >= 0) & (ids < self.count) & (ids != self.void), ids, np.int32(IGNORE))
 
 
 @dataclass(frozen=True, slots=True)
 class ClassMasks:
-    """Class ids from one black-and-white image a class, on disk.
+    """Class ids from one black-and-white image per class, on disk.
 
     Attributes:
-        paths: one a class, in the order of the scene's classes; none where a class has no image (it is nowhere).
-        width, height: the size they are brought to (nearest pixel): the photograph's.
+        paths: one per class, in the order of the scene's classes; None if a class has no image (it is not visible).
+        width, height: the photograph's size, to which masks are resized (nearest pixel).
     """
 
     paths: tuple[Path | None, ...]
@@ -65,7 +65,7 @@ class ClassMasks:
     height: int
 
     def load_masks(self) -> Bool[Array, "classes h w"]:
-        """Which pixels each class has. White (255) counts; in a JPEG, which blurs, what is nearer to white than to black.
+        """Which pixels each class has: white (255) ones; in JPEGs, which blur, those nearer to white than to black.
 
         Raises:
             DataError: a file cannot be read.
@@ -85,7 +85,7 @@ class ClassMasks:
         return masks
 
     def load(self) -> Int32[Array, "h w"]:
-        """Ids a pixel, `IGNORE` where no class or more than one is."""
+        """Id per pixel, `IGNORE` for pixels with no class or several."""
         return one_class_a_pixel(self.load_masks())
 
 
@@ -95,9 +95,9 @@ class PolygonMasks:
 
     Attributes:
         path: the JSON file.
-        classes: the scene's classes, in their order.
+        classes: the scene's classes, in order.
         camera: the photograph's pinhole.
-        distortion: what the lens did to the photograph that was annotated, or none.
+        distortion: lens distortion of the annotated photograph, or None.
     """
 
     path: Path
@@ -106,10 +106,10 @@ class PolygonMasks:
     distortion: Distortion | None = None
 
     def load_masks(self) -> Bool[Array, "classes h w"]:
-        """Which pixels each class has: the union of its polygons, borders included, of which each pixel takes its nearest.
+        """Which pixels each class has: the union of its polygons, borders included, resampled to the nearest pixel.
 
         Raises:
-            DataError: the file cannot be read, or is no annotation.
+            DataError: the file cannot be read, or is not an annotation.
         """
         from PIL import Image
 
@@ -125,12 +125,12 @@ class PolygonMasks:
         return masks
 
     def load(self) -> Int32[Array, "h w"]:
-        """Ids a pixel, `IGNORE` where no class or more than one is."""
+        """Id per pixel, `IGNORE` for pixels with no class or several."""
         return one_class_a_pixel(self.load_masks())
 
 
 def one_class_a_pixel(masks: Bool[Array, "classes h w"]) -> Int32[Array, "h w"]:
-    """The class of pixels that one mask claims, `IGNORE` for the others."""
+    """The class of pixels claimed by exactly one mask, `IGNORE` for the others."""
     if not len(masks):
         return np.full(masks.shape[1:], IGNORE, np.int32)
     return np.where(masks.sum(axis=0) == 1, masks.argmax(axis=0), IGNORE).astype(np.int32)
@@ -139,12 +139,12 @@ def one_class_a_pixel(masks: Bool[Array, "classes h w"]) -> Int32[Array, "h w"]:
 def drawn_polygons(
     size: tuple[int, int], polygons: Sequence[tuple[str, list[tuple[int, int]]]], classes: Sequence[str]
 ) -> Bool[Array, "classes h w"]:
-    """A mask a class: the union of its polygons, borders included.
+    """One mask per class: the union of its polygons, borders included.
 
     Args:
-        size: width, height of the image that was annotated.
-        polygons: category and corners, as `read_polygons` gives them.
-        classes: which categories, in which order.
+        size: width, height of the annotated image.
+        polygons: category and corners, from `read_polygons`.
+        classes: the categories to draw, in order.
     """
     from PIL import Image, ImageDraw
 
@@ -160,7 +160,7 @@ def drawn_polygons(
 
 
 def masks_of(truth: LabelImage | ClassMasks | PolygonMasks, num_classes: int) -> Bool[Array, "classes h w"]:
-    """A mask a class, whichever way the truth is kept; those of `ClassMasks` and `PolygonMasks` may overlap."""
+    """One mask per class from any kind of truth; those of `ClassMasks` and `PolygonMasks` may overlap."""
     if isinstance(truth, LabelImage):
         ids = truth.load()
         return np.asarray(ids == np.arange(num_classes)[:, None, None])
@@ -168,7 +168,7 @@ def masks_of(truth: LabelImage | ClassMasks | PolygonMasks, num_classes: int) ->
 
 
 def other_size(truth: LabelImage | ClassMasks | PolygonMasks, camera: Camera) -> tuple[Path, tuple[int, int]] | None:
-    """A file of the truth that has another size (width, height) than the photograph, and its size; none where all fit."""
+    """A truth file whose size (width, height) differs from the photograph's, and its size; None if all match."""
     if isinstance(truth, PolygonMasks):
         stored = camera if truth.distortion is None else truth.distortion.camera
         size = read_polygons(truth.path)[0]
@@ -182,7 +182,7 @@ def other_size(truth: LabelImage | ClassMasks | PolygonMasks, camera: Camera) ->
 
 
 def read_polygons(path: Path) -> tuple[tuple[int, int], list[tuple[str, list[tuple[int, int]]]]]:
-    """What an annotation of LERF-OVS says.
+    """Read a LERF-OVS annotation.
 
         {info: {width, height}, objects: [{category, segmentation: [[x, y], …] or a list of such}]}
 
@@ -190,7 +190,7 @@ def read_polygons(path: Path) -> tuple[tuple[int, int], list[tuple[str, list[tup
         Width and height of the annotated image; category and corners (whole pixels) of each polygon.
 
     Raises:
-        DataError: it is not there, no JSON, or has other members.
+        DataError: the file is missing, not valid JSON, or has other keys.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -199,12 +199,12 @@ def read_polygons(path: Path) -> tuple[tuple[int, int], list[tuple[str, list[tup
             (str(one["category"]), _corners(part)) for one in data["objects"] for part in _parts(one["segmentation"])
         ]
     except FileNotFoundError:
-        raise DataError(f"There is no annotation at {path}.", "Put it back.") from None
+        raise DataError(f"Annotation {path} does not exist.", "Restore it.") from None
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(
-            f"{path} is no annotation with info (width, height) and objects (category, segmentation): "
+            f"{path} is not an annotation with info (width, height) and objects (category, segmentation): "
             f"{type(error).__name__} {error}.",
-            "It is cut short or of another kind: export it again.",
+            "It is truncated or of another format: export it again.",
         ) from None
     if not (0 < size[0] < 1 << 16 and 0 < size[1] < 1 << 16):
         raise DataError(f"{path} is for an image of {size[0]}x{size[1]}.", "Correct info.width and info.height.")
@@ -212,7 +212,7 @@ def read_polygons(path: Path) -> tuple[tuple[int, int], list[tuple[str, list[tup
 
 
 def _parts(segmentation: Any) -> list[Any]:
-    """Polygons of an object: it may be one, as a list of points, or a list of polygons."""
+    """Polygons of an object, which may store one polygon (a list of points) or a list of polygons."""
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("an object without a polygon")
     return [segmentation] if np.ndim(segmentation[0]) == 1 else segmentation
@@ -221,5 +221,5 @@ def _parts(segmentation: Any) -> list[Any]:
 def _corners(points: Any) -> list[tuple[int, int]]:
     corners = np.asarray(points, dtype=np.float64).reshape(-1, 2)
     if not np.isfinite(corners).all() or (np.abs(corners) > 1 << 20).any():
-        raise ValueError("a corner far outside")
+        raise ValueError("a corner far outside the image")
     return [(int(x), int(y)) for x, y in corners]

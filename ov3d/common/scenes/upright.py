@@ -1,4 +1,4 @@
-"""Turning a cloud so that it stands upright."""
+"""Rotate a cloud upright."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ov3d.common.base.shapes import Array, Float32
 
 
 def upright(xyz: Float32[Array, "n 3"], up: tuple[float, float, float]) -> Float32[Array, "n 3"]:
-    """Positions turned so that `up` points along z, as networks expect; the same array where it does already."""
+    """Positions rotated so that `up` points along z, as networks expect; the same array if it already does."""
     axis = np.asarray(up, np.float64) / np.linalg.norm(up)
     if axis[2] > 1 - 1e-9:
         return xyz

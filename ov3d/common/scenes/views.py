@@ -1,7 +1,7 @@
-"""ViewSet: the posed views of a scene beside its LanguageIndex, for overlays and masks, in `views.safetensors`.
+"""ViewSet: the posed views of a scene, stored beside its LanguageIndex in `views.safetensors`, for overlays and masks.
 
 It holds paths and content hashes, not pixels. Paths inside the scene's folder are stored relative to it, and the folder both
-absolute and relative to the file: a capture that moved together with its runs is found again, one that changed is noticed.
+absolute and relative to the file, so a capture moved together with its runs is found; changed images are detected.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class ViewSet:
     Attributes:
         scene: the scene's name.
         scene_path: its folder (or the folder of its file).
-        names: one a view, unique.
-        image_paths: relative to `scene_path` where the image lies inside it, else absolute; with forward slashes.
+        names: one per view, unique.
+        image_paths: relative to `scene_path` if the image is inside it, else absolute; with forward slashes.
         image_hashes: xxh3-128 of each image file.
         intrinsics: fx, fy, cx, cy in pixels.
         sizes: width, height in pixels.
         world_from_camera: poses, relative to the world's origin.
-        code: language codes of pixels, the views' grids one after the other, or none: in the basis of the index beside it.
-        code_sizes: width, height of each view's grid of codes, or none.
-        distortions: what each view's lens did to its image file, or none; empty where no view has any.
-        fallback_path: where else the scene's folder may be; set when the set is read.
+        code: language codes of pixels, the views' grids concatenated, in the basis of the index beside it; or None.
+        code_sizes: width, height of each view's grid of codes, or None.
+        distortions: each view's lens distortion, or None; empty if no view has any.
+        fallback_path: another possible place of the scene's folder; set when the set is read.
     """
 
     scene: str
@@ -62,9 +62,7 @@ class ViewSet:
     def __post_init__(self) -> None:
         lengths = {len(getattr(self, name)) for name in ("image_paths", "image_hashes", "intrinsics", "sizes")}
         if lengths | {len(self.world_from_camera)} != {len(self.names)} or len(set(self.names)) != len(self.names):
-            raise DataError(
-                f"The views of {self.scene} do not fit together: {len(self.names)} names, {lengths} values."
-            )
+            raise DataError(f"The views of {self.scene} are inconsistent: {len(self.names)} names, {lengths} values.")
         if len(self.distortions) not in (0, len(self.names)):
             raise DataError(
                 f"The views of {self.scene} have {len(self.distortions)} distortions, not {len(self.names)}."
@@ -72,7 +70,9 @@ class ViewSet:
         if (self.code is None) != (self.code_sizes is None):
             raise DataError(f"The views of {self.scene} have codes without sizes, or sizes without codes.")
         if self.code is not None and self.code_sizes is not None and len(self.code) != self.code_sizes.prod(1).sum():
-            raise DataError(f"The views of {self.scene} have {len(self.code)} codes, their grids want another number.")
+            raise DataError(
+                f"The views of {self.scene} have {len(self.code)} codes, which does not match the size of their grids."
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,11 +82,11 @@ class ViewSet:
         """The views of a scene's frames.
 
         Args:
-            scene: at least its frames.
-            hashes: xxh3-128 of image files by frame name, where they are known; the others are computed.
+            scene: only its frames are needed.
+            hashes: known xxh3-128 hashes of image files by frame name; the others are computed.
 
         Raises:
-            DataError: an image is not there.
+            DataError: an image is missing.
         """
         folder = (scene.path if scene.path.is_dir() else scene.path.parent).resolve()
         known = hashes or {}
@@ -112,10 +112,10 @@ class ViewSet:
         return Camera(width, height, fx, fy, cx, cy)
 
     def image_path(self, idx: int) -> Path:
-        """Where the image of a view is now.
+        """The current path of a view's image.
 
         Raises:
-            DataError: in none of the places it may be.
+            DataError: it is in none of the expected places.
         """
         stored = Path(self.image_paths[idx])
         places = [stored] if stored.is_absolute() else [Path(self.scene_path) / stored]
@@ -125,26 +125,26 @@ class ViewSet:
             if place.is_file():
                 return place
         raise DataError(
-            f"The image of view {self.names[idx]} of {self.scene} is not at {' nor at '.join(map(str, places))}.",
-            "Put the capture back where it was, or move it together with its runs.",
+            f"The image of view {self.names[idx]} of {self.scene} is not at {' or '.join(map(str, places))}.",
+            "Move the capture back, or move it together with its runs.",
         )
 
     def load_image(self, idx: int) -> UInt8[Array, "h w 3"]:
         """The image of a view as its camera sees it, upright and without distortion.
 
         Raises:
-            DataError: it is not there, cannot be read, or is not the one the index was made from.
+            DataError: it is missing, cannot be read, or has changed since the index was made.
         """
         path = self.image_path(idx)
         if hash_file(path) != self.image_hashes[idx]:
             raise DataError(
                 f"Image {path} has changed since the index of {self.scene} was made.",
-                "Put the old one back, or train again.",
+                "Restore the old image, or train again.",
             )
         return load_photograph(path, self.camera(idx), self.distortions[idx] if self.distortions else None)
 
     def view_code(self, idx: int) -> Float16[Array, "h w r"] | None:
-        """The language codes of a view's pixels, or none."""
+        """The language codes of a view's pixels, or None."""
         if self.code is None or self.code_sizes is None:
             return None
         ends = np.cumsum(self.code_sizes.astype(np.int64).prod(axis=1))
@@ -172,7 +172,7 @@ def write_views(path: str | Path, views: ViewSet) -> Path:
 
 
 def read_views(path: str | Path) -> ViewSet:
-    """Read and verify a view set; raises as `tensor_files.read_tensors` does."""
+    """Read and verify a view set; raises like `tensor_files.read_tensors`."""
     file = read_tensors(path, kind=KIND, version=VERSION)
     meta, tensors = file.metadata, file.tensors
     views = ViewSet(
@@ -195,7 +195,7 @@ def read_views(path: str | Path) -> ViewSet:
 
 
 def _stored_path(image: Path, folder: Path) -> str:
-    # Both resolved: a capture reached through a link is still inside itself.
+    # Resolve both: the path may go through a symbolic link.
     resolved = image.resolve()
     return resolved.relative_to(folder).as_posix() if resolved.is_relative_to(folder) else resolved.as_posix()
 
@@ -203,7 +203,7 @@ def _stored_path(image: Path, folder: Path) -> str:
 def _relative(target: str, start: Path) -> str:
     try:
         return Path(os.path.relpath(target, start)).as_posix()
-    except ValueError:  # on another drive there is no way from one to the other
+    except ValueError:  # no relative path leads to another drive
         return ""
 
 
@@ -211,4 +211,4 @@ def _hash(frame: Frame) -> str:
     try:
         return hash_file(frame.image_path)
     except OSError as error:
-        raise DataError(f"Image {frame.image_path} cannot be read: {error.strerror}.", "Put it back.") from None
+        raise DataError(f"Image {frame.image_path} cannot be read: {error.strerror}.", "Restore it.") from None

@@ -1,4 +1,4 @@
-"""The building blocks of sparse networks: convolution + normalisation + activation, and the residual blocks of two fields.
+"""Building blocks of sparse networks: convolution + normalisation + activation, and residual blocks for rooms and LiDAR.
 
 `BasicBlock` is ResNet's, as in MinkUNet. `AsymmetricBlock` is Cylinder3D's, which sees LiDAR's cuboid objects through
 (3, 1, 3) and (1, 3, 3) kernels. `DimensionContext` is its dimension-wise context module.
@@ -20,22 +20,22 @@ Size = int | tuple[int, int, int]
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over voxels that also lives with none and with one.
+    """Batch normalisation over voxels that also works with zero voxels or one.
 
-    Statistics of fewer than two voxels say nothing: then the running ones are used and left as they are.
+    Statistics of fewer than two voxels are meaningless: then the running ones are used and not updated.
 
     Attributes:
-        own_share: weight of the input's own statistics, taken for constants, in evaluation mode; running ones have the rest.
+        own_share: weight of the input's own statistics (as constants) in evaluation mode; running ones have the rest.
     """
 
     own_share: float = 0.0
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalised rows, in the dtype they came in."""
+        """Normalised rows, in the input's dtype."""
         if len(input) == 0:
             return input
         if self.own_share and not self.training and len(input) > 1:
-            assert self.running_mean is not None and self.running_var is not None  # they are never left out
+            assert self.running_mean is not None and self.running_var is not None  # always tracked
             var, mean = torch.var_mean(input.detach().to(self.running_var.dtype), dim=0, correction=0)
             mean = torch.lerp(self.running_mean, mean, self.own_share)
             var = torch.lerp(self.running_var, var, self.own_share)
@@ -77,7 +77,7 @@ class BasicBlock(nn.Module):
 
     Args:
         in_dim: channels in.
-        out_dim: channels out; where they differ the shortcut is a linear layer with normalisation.
+        out_dim: channels out; if they differ, the shortcut is a linear layer with normalisation.
     """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
@@ -94,7 +94,7 @@ class BasicBlock(nn.Module):
 
 
 class AsymmetricBlock(nn.Module):
-    """Two paths of crossed plates, (1, 3, 3) then (3, 1, 3) and the other way round, added.
+    """The sum of two paths with crossed kernels: (1, 3, 3) then (3, 1, 3), and in reverse order.
 
     Args:
         in_dim: channels in.
@@ -113,7 +113,7 @@ class AsymmetricBlock(nn.Module):
 
 
 class AsymmetricTail(nn.Sequential):
-    """What follows an asymmetric network's merge on the way up: (1, 3, 3), (3, 1, 3), then 3³.
+    """The convolutions after an asymmetric network's merge on the way up: (1, 3, 3), (3, 1, 3), then 3³.
 
     Args:
         in_dim: channels in.
@@ -127,7 +127,7 @@ class AsymmetricTail(nn.Sequential):
 
 
 class DimensionContext(nn.Module):
-    """Gates each feature by what lies along the three axes: x · Σ sigmoid(norm(conv(x))) over (3,1,1), (1,3,1), (1,1,3).
+    """Gates each feature by its context along the three axes: x · Σ sigmoid(norm(conv(x))) over (3,1,1), (1,3,1), (1,1,3).
 
     Args:
         dim: channels.

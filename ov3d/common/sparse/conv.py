@@ -29,21 +29,21 @@ def sparse_conv(
     kernel: KernelMap,
     direction: Direction = "forward",
 ) -> Float[Tensor, "m o"]:
-    """A sparse convolution of rows, differentiable once by rows and weights.
+    """A sparse convolution of rows, once differentiable with respect to rows and weights.
 
-    Runs in the rows' dtype: weights in another are converted. On CUDA it is spconv's kernels where spconv is installed.
+    Runs in the rows' dtype; weights are converted to it. On CUDA it uses spconv's kernels if spconv is installed.
 
     Args:
-        feats: a row for each voxel of the map's source (`forward`) or target (`transposed`).
-        weight: a matrix for each offset.
+        feats: one row per voxel of the map's source (`forward`) or target (`transposed`).
+        weight: one matrix per offset.
         kernel: the map.
         direction: from the map's source to its target, or back.
 
     Returns:
-        A row for each voxel of the other side.
+        One row per voxel of the other side.
 
     Raises:
-        UsageError: rows or weights do not fit the map.
+        UsageError: rows or weights do not match the map.
     """
     expected = (kernel.source if direction == "forward" else kernel.target).num_voxels
     if len(feats) != expected or len(weight) != kernel.shape.volume or weight.shape[1] != feats.shape[1]:
@@ -92,7 +92,7 @@ class _SparseConv(torch.autograd.Function):
         elif needs_weight:
             grad_weight = weight_gradients(schedule, feats, grads)
         if grad_weight is not None:
-            if order[0] != 0:  # the schedule's entries are the offsets reversed
+            if order[0] != 0:  # the schedule's entries are the offsets in reverse
                 grad_weight = grad_weight.flip(0)
             if kernel.centre is not None:
                 grad_weight[kernel.centre] = feats.t() @ grads
@@ -101,9 +101,9 @@ class _SparseConv(torch.autograd.Function):
 
 
 def arithmetic_dtype(feats: Tensor) -> torch.dtype:
-    """What the products are computed in: the rows' own dtype, but fp32 where a CPU has no instructions for it.
+    """The dtype of the products: that of the rows, but fp32 on CPUs without instructions for it.
 
-    torch multiplies bf16 without those in a reference loop, twenty times slower than fp32.
+    Without them, torch multiplies bf16 in a reference loop, twenty times slower than fp32.
     """
     if feats.device.type != "cpu" or feats.dtype in (torch.float32, torch.float64):
         return feats.dtype
@@ -112,13 +112,13 @@ def arithmetic_dtype(feats: Tensor) -> torch.dtype:
 
 @functools.cache
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices itself (AVX512-BF16 or AMX)."""
+    """Whether this CPU has bf16 matrix instructions (AVX512-BF16 or AMX)."""
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
 class _SparseConvModule(nn.Module):
-    """What the three kinds share: weights, their start values, a bias."""
+    """Shared by the three kinds: weights, their initialisation, a bias."""
 
     def __init__(self, in_dim: int, out_dim: int, shape: KernelShape, bias: bool) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class _SparseConvModule(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He's normal initialisation with the number of outputs' connections (fan out), as MinkowskiEngine's U-Nets use."""
+        """He's normal initialisation with fan-out, as in MinkowskiEngine's U-Nets."""
         fan = self.out_dim * self.shape.volume
         nn.init.normal_(self.weight, std=math.sqrt(2.0 / fan))
         if self.bias is not None:
@@ -148,7 +148,7 @@ class SubmanifoldConv(_SparseConvModule):
     Args:
         in_dim: channels in.
         out_dim: channels out.
-        size: odd kernel size, one number or one an axis; (1, 3, 3), (3, 1, 1) and so on are fine.
+        size: odd kernel size, one number or one per axis; (1, 3, 3), (3, 1, 1) and so on are fine.
         dilation: step between the kernel's cells.
         bias: add a learned vector.
     """
@@ -177,7 +177,7 @@ class StridedConv(_SparseConvModule):
     Args:
         in_dim: channels in.
         out_dim: channels out.
-        size: kernel size; 2 with stride 2 gives every voxel one parent, 3 with padding 1 overlaps as Cylinder3D's does.
+        size: kernel size; 2 with stride 2 gives every voxel one parent, 3 with padding 1 overlaps as in Cylinder3D.
         stride: step between outputs, such as 2 or (2, 2, 1).
         padding: cells before the first one.
         dilation: step between the kernel's cells.
@@ -218,16 +218,16 @@ class InverseConv(_SparseConvModule):
         super().__init__(in_dim, out_dim, shape, bias)
 
     def forward(self, x: SparseTensor, fine: SparseTensor) -> SparseTensor:
-        """The convolved features at the voxels of `fine`, from which the strided convolution came.
+        """The convolved features at the voxels of `fine`, the input of the strided convolution.
 
         Raises:
-            UsageError: `x` is not on the grid that the strided convolution made of `fine`'s.
+            UsageError: `x` is not on the grid that the strided convolution made from `fine`'s.
         """
         kernel: KernelMap | None = fine.grid.maps.get(self.shape)
         if kernel is None or kernel.target is not x.grid:
             raise UsageError(
-                f"No convolution of size {self.shape.size} and stride {self.shape.stride} led from these voxels to those.",
-                "Give the tensor that went into the strided convolution of the same shape.",
+                f"These voxels were not made by a convolution of size {self.shape.size} and stride {self.shape.stride}.",
+                "Give the input of the strided convolution with the same shape as `fine`.",
             )
         feats = sparse_conv(x.feats, self.weight, kernel, "transposed")
         return fine.with_feats(self._add_bias(feats))

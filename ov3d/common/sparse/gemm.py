@@ -4,8 +4,8 @@
     grad W_k = Σ_pairs x[s]ᵀ g[d]          (weights)
 
 Per block and offset the source rows are gathered into a small buffer and multiplied by W_k into the block's buffer of
-products; one segmented sum (`embedding_bag`, which is what recommender models run and vendors tune) then writes every
-destination row once. Against scattering each product onto the output this moves half the memory and needs no atomics.
+products; one segmented sum (`embedding_bag`, which vendors tune for recommender models) then writes every destination row
+once. Compared with scattering each product onto the output, this moves half the memory and needs no atomics.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def convolve_rows(
     Args:
         schedule: the order of work.
         feats: source rows.
-        weights: one [i, o] matrix for each entry of the schedule.
-        centre: [i, o] matrix that every row meets itself under, where the kernel keeps the voxels.
+        weights: one [i, o] matrix per entry of the schedule.
+        centre: [i, o] matrix that maps every row to itself, if the kernel keeps the voxels.
     """
     out = feats.new_empty(len(schedule.bag_start), weights[0].shape[1])
     sources = [part.source for part in schedule.pairs]
@@ -53,17 +53,17 @@ def convolve_rows_and_weights(
     weights: Sequence[Tensor],
     centre: Tensor | None,
 ) -> tuple[Float[Tensor, "n i"], Float[Tensor, "k i o"]]:
-    """Gradients of a convolution by its inputs and its weights in one pass: output gradients are gathered once for both.
+    """Gradients of a convolution's inputs and weights in one pass: output gradients are gathered once for both.
 
     Args:
         schedule: from outputs to inputs.
         grads: gradient of the outputs.
         feats: the inputs.
-        weights: one [o, i] matrix for each entry of the schedule.
+        weights: one [o, i] matrix per entry of the schedule.
         centre: [o, i] matrix of the identity offset, if any.
 
     Returns:
-        The inputs' gradient, and one matrix for each entry of the schedule.
+        The inputs' gradient, and one matrix per entry of the schedule.
     """
     out = torch.empty_like(feats)
     pairs, width = schedule.pairs, 4 * feats.shape[1] * grads.shape[1]
@@ -91,7 +91,7 @@ def convolve_rows_and_weights(
 def weight_gradients(
     schedule: Schedule, feats: Float[Tensor, "n i"], grads: Float[Tensor, "m o"]
 ) -> Float[Tensor, "k i o"]:
-    """Σ of x[s]ᵀ g[d] for each offset: for a first layer, whose inputs need no gradient.
+    """Σ of x[s]ᵀ g[d] per offset: for a first layer, whose inputs need no gradient.
 
     Args:
         schedule: from inputs to outputs.
@@ -141,7 +141,7 @@ def _add_up(parts: list[Tensor], feats: Tensor, grads: Tensor, count: int) -> Te
 
 
 class _Gatherer:
-    """Gathers the rows of one offset of one block into a buffer that is used again and again."""
+    """Gathers the rows of one offset of one block into a reused buffer."""
 
     def __init__(self, blocks: Sequence[Block], rows: Tensor) -> None:
         self._rows = rows

@@ -1,6 +1,6 @@
 """Kernel maps: which input voxel meets which output voxel under which offset of a kernel.
 
-Convention (that of `torch.nn.Conv3d` and of spconv): output o sees input i under offset k where
+Convention (as in `torch.nn.Conv3d` and spconv): output o sees input i under offset k if
 i = o * stride - padding + k * dilation along every axis. Offsets are numbered with z fastest.
 
 Submanifold maps (stride 1, outputs = inputs) are symmetric: if i meets o under k, then o meets i under the opposite offset.
@@ -32,8 +32,8 @@ class KernelMap:
         shape: the kernel.
         source: input voxels.
         target: output voxels; the source itself for submanifold kernels.
-        pairs: one entry an offset, source rows of the input and destination rows of the output; the centre of a
-            submanifold kernel has none, it is the identity.
+        pairs: one entry per offset, source rows of the input and destination rows of the output; empty for the centre
+            of a submanifold kernel, which is the identity.
     """
 
     shape: KernelShape
@@ -44,7 +44,7 @@ class KernelMap:
 
     @property
     def centre(self) -> int | None:
-        """The offset under which every voxel meets itself, where all do."""
+        """The offset under which every voxel meets itself, if there is one."""
         return self.shape.volume // 2 if self.shape.submanifold else None
 
     @property
@@ -53,14 +53,14 @@ class KernelMap:
         return sum(map(len, self.pairs)) + (self.source.num_voxels if self.shape.submanifold else 0)
 
     def schedule(self, direction: Direction) -> tuple[Schedule, list[int]]:
-        """The order of work from inputs to outputs (`forward`) or back (`transposed`), built at the first call.
+        """The order of work from inputs to outputs (`forward`) or back (`transposed`), built on the first call.
 
         Returns:
-            The schedule, and for each of its entries the kernel offset whose weights it takes.
+            The schedule, and for each of its entries the kernel offset whose weights it uses.
         """
         order = list(range(self.shape.volume))
         if self.shape.submanifold and direction == "transposed":
-            # Opposite offsets hold each other's pairs swapped: the same schedule serves with the weights reversed.
+            # Opposite offsets have swapped pairs: the same schedule works with the weights reversed.
             return self.schedule("forward")[0], order[::-1]
         if direction not in self._schedules:
             pairs = self.pairs if direction == "forward" else [part.swapped() for part in self.pairs]
@@ -81,7 +81,7 @@ class KernelMap:
 
 
 def kernel_map(grid: VoxelGrid, shape: KernelShape) -> KernelMap:
-    """The map of a kernel on these voxels, from the grid's cache or built and put there."""
+    """The map of a kernel on these voxels, from the grid's cache, or built and cached."""
     if shape not in grid.maps:
         grid.maps[shape] = _submanifold_map(grid, shape) if shape.submanifold else _strided_map(grid, shape)
     return grid.maps[shape]
@@ -110,13 +110,13 @@ def _strided_map(grid: VoxelGrid, shape: KernelShape) -> KernelMap:
 
 
 def _hits(found: Tensor) -> Pairs:
-    """Pairs from a row a voxel, -1 where there is none. Shifting keeps the order, so both sides are increasing."""
+    """Pairs from one row per voxel (-1 for no match). Shifting keeps the order, so both sides are increasing."""
     destination = (found >= 0).nonzero().squeeze(1)
     return Pairs(found.index_select(0, destination), destination.int())
 
 
 def _compact(parts: list[Pairs]) -> list[Pairs]:
-    """The same pairs in two long arrays: thousands of maps' worth of little allocations fragment memory."""
+    """The same pairs in two long arrays: many small allocations over thousands of maps would fragment memory."""
     sizes = [len(part) for part in parts]
     sources = torch.split(torch.cat([part.source for part in parts]), sizes)
     destinations = torch.split(torch.cat([part.destination for part in parts]), sizes)

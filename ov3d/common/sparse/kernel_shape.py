@@ -1,4 +1,4 @@
-"""Shapes of kernels: what decides which voxels meet, apart from the voxels themselves."""
+"""Shapes of kernels: they determine which voxels meet, apart from the voxels themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def triple(value: int | tuple[int, int, int]) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class KernelShape:
-    """What decides a kernel map, apart from the voxels; cells along x, y, z.
+    """What determines a kernel map, apart from the voxels; cells along x, y, z.
 
     Attributes:
         size: kernel size.

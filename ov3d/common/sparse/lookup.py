@@ -1,7 +1,7 @@
-"""Which row a voxel has: tables that answer for many cells at once with one or two gathers.
+"""Look up the rows of voxels: tables that answer for many cells at once with one or two gathers.
 
-A binary search over sorted keys costs some 50 ns an answer, a gather from a table 2 to 10 ns. `DenseTable` holds one
-int32 a cell of the bounding box. Where that box is too empty for it (a street at 5 cm), `BlockTable` holds a cell table
+A binary search over sorted keys costs about 50 ns per lookup, a gather from a table 2 to 10 ns. `DenseTable` holds one
+int32 per cell of the bounding box. If that box is too sparse (a street at 5 cm), `BlockTable` holds a cell table
 only for the 8×8×8 blocks that contain a voxel.
 """
 
@@ -15,7 +15,7 @@ from ov3d.common.sparse.kernel_shape import Shift
 
 MAX_DENSE_CELLS = 1 << 26
 DENSE_CELLS_A_VOXEL = 128
-"""Filling a cell costs a hundredth of a gather: up to about this many cells a voxel the plain table is the faster one."""
+"""Filling a cell costs a hundredth of a gather: up to about this many cells per voxel the dense table is faster."""
 
 _BLOCK_BITS = 3
 _BLOCK_CELLS = 1 << (3 * _BLOCK_BITS)
@@ -45,7 +45,7 @@ class Box:
 
 
 class DenseTable:
-    """One int32 a cell of the box."""
+    """One int32 per cell of the box."""
 
     def __init__(self, coords: Int32[Tensor, "n 4"], box: Box) -> None:
         _, size_x, size_y, size_z = box.sizes
@@ -56,22 +56,22 @@ class DenseTable:
         self._rows.scatter_(0, self.prepare(coords), rows)
 
     def prepare(self, coords: Int32[Tensor, "n 4"]) -> Int64[Tensor, " n"]:
-        """What `rows` wants of cells inside the box: their addresses."""
+        """The input of `rows` for cells inside the box: their addresses."""
         address = torch.zeros(len(coords), dtype=torch.int64, device=coords.device)
         for axis, (stride, origin) in enumerate(zip(self._strides, self._origin, strict=True)):
             address.add_(coords[:, axis] - origin, alpha=stride)
         return address
 
     def rows(self, prepared: Int64[Tensor, " n"], shift: Shift) -> Int32[Tensor, " n"]:
-        """Rows of the voxels at the prepared cells plus `shift`, -1 where there is none."""
+        """Rows of the voxels at the prepared cells plus `shift`, -1 for empty cells."""
         step = sum(stride * delta for stride, delta in zip(self._strides[1:], shift, strict=True))
         return self._rows.index_select(0, prepared + step)
 
 
 class BlockTable:
-    """A table of blocks, and one int32 a cell of the blocks that are not empty.
+    """A table of blocks, and one int32 per cell of the non-empty blocks.
 
-    The block table is dense where the box allows it, else the sorted numbers of the blocks are searched.
+    The block table is dense if the box allows it, else the sorted block numbers are searched.
     """
 
     def __init__(self, coords: Int32[Tensor, "n 4"], box: Box) -> None:
@@ -82,7 +82,7 @@ class BlockTable:
         self._dense: Tensor | None = None
         num_blocks = self._sizes[0] * self._sizes[1] * self._sizes[2] * self._sizes[3]
         if num_blocks <= MAX_DENSE_CELLS // 4:
-            # Entry 0 is the empty block, which every block without voxels shares.
+            # Entry 0 is the empty block, shared by all blocks without voxels.
             self._dense = torch.zeros(num_blocks, dtype=torch.int64, device=coords.device)
             self._dense[self._blocks] = torch.arange(1, len(self._blocks) + 1, device=coords.device)
         self._rows = torch.full((_BLOCK_CELLS * (len(self._blocks) + 1),), -1, dtype=torch.int32, device=coords.device)
@@ -90,12 +90,12 @@ class BlockTable:
         self._rows.scatter_(0, (owner + 1) * _BLOCK_CELLS + cell, rows)
 
     def prepare(self, coords: Int32[Tensor, "n 4"]) -> Int64[Tensor, "4 n"]:
-        """What `rows` wants of cells inside the box: batch, x, y, z from the box's corner."""
+        """The input of `rows` for cells inside the box: batch, x, y, z relative to the box's corner."""
         origin = torch.tensor(self._origin, device=coords.device)
         return (coords.long() - origin).t().contiguous()
 
     def rows(self, prepared: Int64[Tensor, "4 n"], shift: Shift) -> Int32[Tensor, " n"]:
-        """Rows of the voxels at the prepared cells plus `shift`, -1 where there is none."""
+        """Rows of the voxels at the prepared cells plus `shift`, -1 for empty cells."""
         block, cell = self._address(prepared, shift)
         return self._rows.index_select(0, self._entry(block).mul_(_BLOCK_CELLS).add_(cell))
 
@@ -115,7 +115,7 @@ class BlockTable:
 
 
 def lookup_table(coords: Int32[Tensor, "n 4"], margin: Shift) -> DenseTable | BlockTable:
-    """The cheaper table for these voxels; cells up to `margin` outside their bounding box may be asked for.
+    """The cheaper table for these voxels; it covers cells up to `margin` outside their bounding box.
 
     Args:
         coords: batch, x, y, z; at least one voxel.

@@ -1,7 +1,7 @@
-"""Nearest neighbours among points: SciPy's k-d tree on the CPU, pytorch3d's kernels on CUDA where it is installed.
+"""Nearest neighbours among points: SciPy's k-d tree on the CPU, pytorch3d's kernels on CUDA if installed.
 
-pytorch3d has no wheel for Linux on the package index and must be built from source, so it is never required: without it,
-points on CUDA are copied to the CPU, searched there, and the answer is copied back.
+pytorch3d has no Linux wheel on PyPI and must be built from source, so it is never required: without it, points on CUDA are
+copied to the CPU, searched there, and the result is copied back.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Neighbors:
     """The neighbours of each query, nearest first.
 
     Attributes:
-        distances: Euclidean, in the points' unit and precision; infinite where there are fewer neighbours than columns.
-        indices: rows of the points; -1 where there are fewer neighbours than columns.
+        distances: Euclidean, in the points' unit and precision; infinite for missing neighbours.
+        indices: rows of the points; -1 for missing neighbours.
     """
 
     distances: Float[Tensor, "m k"]
@@ -43,9 +43,9 @@ def knn(points: Float[Tensor, "n 3"], queries: Float[Tensor, "m 3"], k: int) -> 
     """The `k` points nearest to each query.
 
     Args:
-        points: where to search.
-        queries: what to search for, on the same device; a query that is one of the points finds itself.
-        k: neighbours a query.
+        points: the points to search.
+        queries: query positions, on the same device; a query that is one of the points finds itself.
+        k: neighbours per query.
 
     Returns:
         Neighbours on the device of the points; distances have their dtype and carry no gradient.
@@ -63,10 +63,10 @@ def radius_search(
     """The points closer than `radius` to each query, at most the nearest `limit` of them.
 
     Args:
-        points: where to search.
-        queries: what to search for, on the same device.
+        points: the points to search.
+        queries: query positions, on the same device.
         radius: in the points' unit.
-        limit: columns of the answer.
+        limit: columns of the result.
 
     Returns:
         Neighbours on the device of the points.
@@ -76,18 +76,18 @@ def radius_search(
         DataError: a coordinate is not finite.
     """
     if not radius > 0:
-        raise UsageError(f"Radius {radius} is not positive.", "Give a radius in the points' unit.")
+        raise UsageError(f"radius must be positive, got {radius}.", "Give a radius in the points' unit.")
     return _search(points, queries, limit, radius)
 
 
 def engine_for(device: torch.device) -> Engine:
-    """What searches points on this device."""
+    """The search engine for this device."""
     return "pytorch3d" if device.type == "cuda" and _pytorch3d() is not None else "scipy"
 
 
 def _search(points: Tensor, queries: Tensor, k: int, radius: float) -> Neighbors:
     if k < 1:
-        raise UsageError(f"{k} neighbours were asked for.", "Ask for at least one.")
+        raise UsageError(f"k must be at least 1, got {k}.")
     if points.device != queries.device:
         raise UsageError(f"Points are on {points.device}, queries on {queries.device}.", "Move them to one device.")
     points, queries = points.detach(), queries.detach()
@@ -105,7 +105,7 @@ def _search(points: Tensor, queries: Tensor, k: int, radius: float) -> Neighbors
 def _search_scipy(points: Tensor, queries: Tensor, k: int, radius: float) -> Neighbors:
     from scipy.spatial import cKDTree
 
-    # Axis-aligned scans have thousands of equal coordinates: sliding midpoints build in half the time of medians there.
+    # Axis-aligned scans have thousands of equal coordinates, where sliding midpoints build in half the time of medians.
     tree = cKDTree(points.cpu().numpy(), balanced_tree=False, compact_nodes=False)
     distances, indices = tree.query(
         queries.cpu().numpy(), k=k, distance_upper_bound=radius, workers=torch.get_num_threads()

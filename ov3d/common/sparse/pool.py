@@ -1,4 +1,4 @@
-"""Pooling: the largest value under a kernel, and one vector a cloud."""
+"""Pooling: the largest value under a kernel, and one vector per cloud."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ov3d.common.sparse.voxels import SparseTensor
 
 
 def sparse_max_pool(feats: Float[Tensor, "n c"], kernel: KernelMap) -> Float[Tensor, "m c"]:
-    """For each output voxel and channel the largest value among the inputs it meets; absent cells do not count.
+    """For each output voxel and channel, the largest value among its inputs; absent cells do not count.
 
     Args:
-        feats: a row for each voxel of the map's source.
+        feats: one row per voxel of the map's source.
         kernel: the map of a strided kernel.
 
     Returns:
-        A row for each voxel of the map's target. Of equal values the first offset's gets the gradient.
+        One row per voxel of the map's target. In a tie, the first offset gets the gradient.
 
     Raises:
-        UsageError: the rows do not fit the map, or the kernel is a submanifold one.
+        UsageError: the rows do not match the map, or the kernel is submanifold.
     """
     if len(feats) != kernel.source.num_voxels or kernel.shape.submanifold:
         raise UsageError(
@@ -84,7 +84,7 @@ class MaxPool(nn.Module):
 
 
 def global_pool(x: SparseTensor, how: Literal["mean", "max", "sum"] = "mean") -> Float[Tensor, "b c"]:
-    """One vector for each cloud of the batch; zeros for a cloud without voxels.
+    """One vector per cloud of the batch; zeros for a cloud without voxels.
 
     Args:
         x: features, batch by batch.

@@ -1,11 +1,11 @@
-"""In which order the pairs of a kernel map are worked off, so that the working set stays in the cache.
+"""The order in which the pairs of a kernel map are processed, so that the working set stays in the cache.
 
-A sparse convolution is, for every offset k of the kernel, rows of the input times W_k added onto rows of the output. The
-destination rows are cut into blocks. Inside a block the products of all offsets are written one after another into a
+A sparse convolution adds, for every offset k of the kernel, rows of the input times W_k onto rows of the output. The
+destination rows are cut into blocks. Inside a block the products of all offsets are written consecutively into a
 small buffer that stays in the cache; then each destination row is the sum of its products. No two products are ever
 added to memory in a race, so the result does not depend on how threads are scheduled.
 
-What a schedule stores for that is, for every destination row, the positions of its products in the buffer of its block.
+For every destination row, a schedule stores the positions of its products in the buffer of its block.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ov3d.common.base.shapes import Int32
 MAX_BLOCK_ROWS = 4096
 MIN_BLOCK_ROWS = 256
 MAX_BLOCK_PAIRS = 1 << 16
-"""Products a block may hold: 8 MB at 32 channels of fp32."""
+"""Most products per block: 8 MB at 32 channels of fp32."""
 
 _PRODUCTS_A_ROW = 0.8
 """Products in the buffer per destination row of the whole level: keeps the buffer below the size of the features."""
 
 _MIN_BLOCK_PAIRS = 1 << 15
-"""Products that any block may hold: 4 MB at 32 channels. Cut finer, small levels would spend their time on calls."""
+"""Products any block may hold: 4 MB at 32 channels. With smaller blocks, small levels would be dominated by call overhead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Pairs:
 
 
 def no_pairs(device: torch.device) -> Pairs:
-    """An offset under which nothing meets."""
+    """The pairs of an offset under which no voxels meet."""
     empty = torch.zeros(0, dtype=torch.int32, device=device)
     return Pairs(empty, empty)
 
@@ -81,10 +81,10 @@ class Schedule:
     """The order of work for one direction of a kernel map.
 
     Attributes:
-        pairs: one entry an offset.
+        pairs: one entry per offset.
         blocks: the destination rows in order.
-        positions: for every destination row in turn, where its products stand in the buffer of its block.
-        bag_start: for every destination row, where its positions start, counted from its block's start.
+        positions: for every destination row in turn, the positions of its products in the buffer of its block.
+        bag_start: for every destination row, where its positions start, relative to its block's start.
     """
 
     pairs: list[Pairs]
@@ -97,8 +97,8 @@ def build_schedule(pairs: list[Pairs], num_rows: int) -> Schedule:
     """The schedule of these pairs.
 
     Args:
-        pairs: one entry an offset, destinations strictly increasing.
-        num_rows: destination rows, those without a pair included.
+        pairs: one entry per offset, destinations strictly increasing.
+        num_rows: destination rows, including those without pairs.
     """
     num_pairs = sum(map(len, pairs))
     device = pairs[0].destination.device if pairs else torch.device("cpu")
@@ -143,7 +143,7 @@ def _first_slots(pairs: list[Pairs], num_rows: int) -> Tensor:
 
 
 def _slots(pairs: list[Pairs], first_slot: Tensor, num_pairs: int) -> Tensor:
-    """Where each pair's position goes: pairs of one row lie side by side, in the order of the offsets."""
+    """Where each pair's position is stored: pairs of one row are adjacent, in the order of the offsets."""
     cursor = first_slot[:-1].clone()
     slots = torch.empty(num_pairs, dtype=torch.int64, device=cursor.device)
     for part, out in zip(pairs, torch.split(slots, [len(part) for part in pairs]), strict=True):
@@ -154,7 +154,7 @@ def _slots(pairs: list[Pairs], first_slot: Tensor, num_pairs: int) -> Tensor:
 
 
 def _positions(bounds: Tensor, sizes: Tensor, num_pairs: int) -> Tensor:
-    """Of each pair, in the order of the offsets, its place in the buffer of its block."""
+    """The position of each pair, in the order of the offsets, in the buffer of its block."""
     num_of_offset = bounds[:, -1:]
     offset_start = num_of_offset.cumsum(0) - num_of_offset
     block_offset = sizes.cumsum(0) - sizes
@@ -164,7 +164,7 @@ def _positions(bounds: Tensor, sizes: Tensor, num_pairs: int) -> Tensor:
 
 
 def _empty_schedule(pairs: list[Pairs], num_rows: int, device: torch.device) -> Schedule:
-    """No pairs at all: one block of nothing, so that an identity kernel and zeros still get written."""
+    """For no pairs at all: one empty block, so that an identity kernel and zeros still get written."""
     blocks = [Block(0, num_rows, [0] * len(pairs), [0] * len(pairs), 0, 0)] if num_rows else []
     empty = torch.zeros(0, dtype=torch.int32, device=device)
     return Schedule(pairs, blocks, empty, torch.zeros(num_rows, dtype=torch.int32, device=device))

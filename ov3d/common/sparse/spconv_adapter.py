@@ -1,8 +1,7 @@
 """spconv's CUDA kernels behind `sparse_conv`, on our own kernel maps; and weights to and from spconv's layout.
 
-Only the arithmetic is spconv's. Voxels, their order and the maps stay ours, so switching the engine changes neither which
-voxels exist nor in which order rows come. spconv's CPU build is never used: with more than one thread its results are
-wrong, without any error.
+Only the arithmetic is spconv's. Voxels, their order and the maps stay ours, so switching the engine changes neither the
+voxels nor the order of rows. spconv's CPU build is never used: with more than one thread its results are silently wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def to_spconv_weight(weight: Float[Tensor, "k i o"], size: tuple[int, int, int])
     """Our weights in spconv's layout.
 
     Args:
-        weight: a matrix for each offset, z fastest.
+        weight: one matrix per offset, z fastest.
         size: kernel size along x, y, z.
     """
     return weight.permute(2, 0, 1).reshape(weight.shape[2], *size, weight.shape[1]).contiguous()
@@ -40,18 +39,18 @@ def from_spconv_weight(weight: Float[Tensor, "o kx ky kz i"]) -> Float[Tensor, "
 
 
 def serves(feats: Tensor) -> bool:
-    """Whether spconv will do this convolution: the rows are on CUDA, its CUDA build is installed and not switched off."""
+    """Whether spconv runs this convolution: the rows are on CUDA, and its CUDA build is installed and not disabled."""
     return feats.is_cuda and feats.dtype in (torch.float32, torch.float16) and _cuda_build() is not None
 
 
 def convolve(
     feats: Float[Tensor, "n i"], weight: Float[Tensor, "k i o"], kernel: KernelMap, direction: Direction
 ) -> Float[Tensor, "m o"]:
-    """`sparse_conv` by spconv; differentiable by rows and weights.
+    """`sparse_conv` by spconv; differentiable with respect to rows and weights.
 
     Args:
         feats: rows on CUDA.
-        weight: a matrix for each offset.
+        weight: one matrix per offset.
         kernel: the map.
         direction: from the map's source to its target, or back.
     """
@@ -62,22 +61,22 @@ def convolve(
 
 
 def convolve_with(modules: Any, feats: Tensor, weight: Tensor, kernel: KernelMap, direction: Direction) -> Tensor:
-    """`convolve` with spconv's modules given: `functional`, and `native`, the algorithm to ask for."""
+    """`convolve` with spconv's modules as an argument: `functional`, and `native`, the algorithm to use."""
     pairs, counts = spconv_pairs(kernel)
     filters = to_spconv_weight(weight, kernel.shape.size)
     forward = direction == "forward"
     function = modules.functional.indice_conv if forward else modules.functional.indice_inverse_conv
     num_rows = (kernel.target if forward else kernel.source).num_voxels
     if num_rows == 0 or len(feats) == 0 or kernel.num_pairs == 0:
-        # Connected to the inputs, so that their gradients are zero and not missing.
+        # Connected to the inputs, so that their gradients are zero rather than missing.
         return feats.new_zeros(num_rows, weight.shape[2]) + 0 * (feats.sum() + weight.sum())
     return function(feats.contiguous(), filters, pairs, counts, num_rows, modules.native)
 
 
 def spconv_pairs(kernel: KernelMap) -> tuple[Int32[Tensor, "2 k n"], Int32[Tensor, " k"]]:
-    """A kernel map as spconv lays it out: for each offset input rows over output rows, padded with -1, and how many.
+    """A kernel map in spconv's layout: per offset, input rows over output rows, padded with -1, and their count.
 
-    The identity offset of submanifold kernels is written out.
+    The identity offset of submanifold kernels is included explicitly.
     """
     sizes = [len(part) for part in kernel.pairs]
     if kernel.centre is not None:
@@ -103,7 +102,7 @@ class _Modules:
 
 @functools.cache
 def _cuda_build() -> _Modules | None:
-    """spconv's modules where a CUDA build is installed and not switched off."""
+    """spconv's modules, if a CUDA build is installed and not disabled."""
     if os.environ.get(SWITCH) == "0":
         return None
     try:

@@ -2,7 +2,7 @@
 
 An input meets an output under offset k only if (i + padding - k dilation) is a multiple of the stride. Inputs with the same
 remainder meet outputs under the same offsets, so they are handled together: for stride 2 there are eight such classes,
-and nothing is looked up in vain.
+and no lookup is wasted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ov3d.common.sparse.schedule import Pairs, no_pairs
 from ov3d.common.sparse.voxels import pack_keys, unpack_keys
 
 MAX_MARKED_CELLS = 1 << 26
-"""Boxes up to this many cells find their unique cells by marking; larger ones by sorting keys."""
+"""Boxes up to this many cells find unique cells by marking, larger ones by sorting keys."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def _touched(classes: list[ResidueClass], extent: Shift | None) -> Tensor:
 
 
 def _unique_by_marks(classes: list[ResidueClass], low: list[int], sizes: list[int]) -> Tensor:
-    """Marks in a dense box come out unique and sorted, at a tenth of the cost of sorting."""
+    """Unique cells by marking a dense box: already sorted, at a tenth of the cost of sorting."""
     device = classes[0].cells.device
     strides = [sizes[1] * sizes[2] * sizes[3], sizes[2] * sizes[3], sizes[3], 1]
     marks = torch.zeros(sizes[0] * strides[0], dtype=torch.bool, device=device)

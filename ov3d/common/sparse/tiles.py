@@ -1,9 +1,9 @@
-"""The voxels of a cloud of any size, cut into tiles that memory holds, each with a margin around its core.
+"""The voxels of a cloud of any size, cut into tiles that fit in memory, each with a margin around its core.
 
-    points -> voxels, once over the whole cloud, sorted as a network sorts them
+    points -> voxels, once over the whole cloud, in the network's order
     voxels -> tiles: boxes halved along their longest side until core and margin hold at most `max_voxels`
 
-Every voxel is in exactly one core. What a network says about it depends on its surroundings, hence the margin.
+Every voxel is in exactly one core. The network's output for it depends on its surroundings, hence the margin.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ov3d.common.base.packing import KeyLayout
 from ov3d.common.base.shapes import Array, Bool, Float32, Int32, Int64, UInt8
 
 MARGIN = 64
-"""Voxels around a core that the network sees without being asked about them."""
+"""Voxels around a core that are input to the network but whose outputs are discarded."""
 MAX_VOXELS = 250_000
 """Voxels of a tile with its margin."""
 KEYS = KeyLayout((21, 21, 21), (0, 0, 0))
@@ -31,8 +31,8 @@ class Voxels:
     """The voxels that points fall into, sorted by x, then y, then z.
 
     Attributes:
-        cells: relative to a corner that lies on the network's coarsest grid; not negative.
-        colours: mean colour in [-1, 1], grey (0) where points have none.
+        cells: relative to a corner on the network's coarsest grid; not negative.
+        colours: mean colour in [-1, 1], grey (0) if points have no colours.
         of_point: the voxel of each point.
     """
 
@@ -50,7 +50,7 @@ class Tile:
 
     Attributes:
         rows: voxels of core and margin, ascending.
-        core: which of them are the core's.
+        core: which of them belong to the core.
     """
 
     rows: Int64[Array, " m"]
@@ -59,7 +59,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How large tiles are.
+    """The size of tiles.
 
     Attributes:
         max_voxels: of a tile with its margin; one whose core is no wider than the margin may have more.
@@ -75,7 +75,7 @@ def voxels_of(xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None, size:
 
     Args:
         xyz: finite positions, scene units.
-        rgb: colours, or none.
+        rgb: colours, or None.
         size: side of a voxel, scene units.
         coarsest: step of the network's coarsest grid, voxels.
 
@@ -90,8 +90,8 @@ def voxels_of(xyz: Float32[Array, "n 3"], rgb: UInt8[Array, "n 3"] | None, size:
     if len(xyz) and max(np.abs(low).max(), np.abs(high).max()) >= FARTHEST:
         across = (high - low).max() * size
         raise DataError(
-            f"The cloud is {across:,.0f} across, too much for voxels of {size:g}.",
-            "Is it in metres? If not, give --scale, the metres per unit.",
+            f"The cloud is {across:,.0f} across, too large for voxels of {size:g}.",
+            "If it is not in metres, give --scale, the metres per unit.",
         )
     corner = np.floor(low / coarsest).astype(np.int64) * coarsest if len(xyz) else np.zeros(3, np.int64)
     keys = np.empty(len(xyz), np.int64)
@@ -108,7 +108,7 @@ def tiles_of(cells: Int32[Array, "v 3"], tiling: Tiling) -> Iterator[Tile]:
 
     Args:
         cells: of the voxels.
-        tiling: how large they are.
+        tiling: their size.
     """
     everything = np.arange(len(cells))
     if len(cells):
@@ -122,7 +122,7 @@ def _halved(
     high: Int32[Array, " 3"],
     tiling: Tiling,
 ) -> Iterator[Tile]:
-    """Tiles of the box from `low` to `high`, both inclusive; `rows` are the voxels that it and its margin can have."""
+    """Tiles of the box from `low` to `high`, both inclusive; `rows` are the voxels that it and its margin can contain."""
     near, margin = cells[rows], tiling.margin
     kept = ((near >= low - margin) & (near <= high + margin)).all(axis=1)
     rows, near = rows[kept], near[kept]
@@ -143,7 +143,7 @@ def _halved(
 
 
 def _unique(keys: Int64[Array, " n"]) -> tuple[Int64[Array, " v"], Int32[Array, " n"]]:
-    """Sorted unique keys and the place of each key among them; NumPy's own `unique` holds twice as many arrays at once."""
+    """Sorted unique keys and the index of each key among them; NumPy's `unique` needs twice as many arrays at once."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     new = np.empty(len(keys), bool)

@@ -3,7 +3,7 @@
     mink = UNetSpec(in_dim=3, out_dim=20, stem_dim=32, stem_size=5, levels=(Level(32, 96), Level(64, 96), ...))
     network = UNet(mink)
 
-Two lists are given: MinkUNet18A for rooms, and Cylinder3D's asymmetric network for LiDAR.
+Two specifications are included: MinkUNet18A for rooms, and Cylinder3D's asymmetric network for LiDAR.
 Sources: Choy et al. 2019 (arXiv 1904.08755); Zhu et al. 2021 (arXiv 2011.10033).
 """
 
@@ -24,12 +24,12 @@ from ov3d.common.sparse.voxels import SparseTensor
 
 @dataclass(frozen=True)
 class Level:
-    """One step down and the step up that answers it.
+    """One step down and the matching step up.
 
     Attributes:
         dim: channels on the way down.
         up_dim: channels on the way up.
-        stride: step of the coarser grid, one number or one an axis.
+        stride: step of the coarser grid, one number or one per axis.
     """
 
     dim: int
@@ -39,7 +39,7 @@ class Level:
 
 @dataclass(frozen=True)
 class UNetSpec:
-    """All that decides a U-Net.
+    """The specification of a U-Net.
 
     Attributes:
         in_dim: channels of the input.
@@ -51,7 +51,7 @@ class UNetSpec:
             overlapping 3³ convolution; up with a 3³ convolution and an inverse, add, asymmetric tail; at the end a
             dimension-wise context module, concatenated to its input (Cylinder3D).
         stem_size: kernel of the stem convolution (`basic`).
-        num_blocks: residual blocks a level, each way (`basic`).
+        num_blocks: residual blocks per level, each way (`basic`).
     """
 
     in_dim: int
@@ -73,13 +73,13 @@ class UNetSpec:
 
 
 def mink_unet18a(in_dim: int = 3, out_dim: int = 20) -> UNetSpec:
-    """MinkUNet18A: a 5³ stem to 32, planes 32, 64, 128, 256 down and 128, 128, 96, 96 up, two blocks a level."""
+    """MinkUNet18A: a 5³ stem to 32, planes 32, 64, 128, 256 down and 128, 128, 96, 96 up, two blocks per level."""
     levels = (Level(32, 96), Level(64, 96), Level(128, 128), Level(256, 128))
     return UNetSpec(in_dim, out_dim, stem_dim=32, levels=levels)
 
 
 def cylinder_unet(in_dim: int = 16, out_dim: int = 256, base: int = 32) -> UNetSpec:
-    """Cylinder3D's U-Net: 64, 128, 256, 512 channels at `base` 32; the height is kept by the two coarsest steps."""
+    """Cylinder3D's U-Net: 64, 128, 256, 512 channels at `base` 32; the two coarsest steps keep the height."""
     strides: list[int | tuple[int, int, int]] = [2, 2, (2, 2, 1), (2, 2, 1)]
     levels = tuple(Level(base << i, base << i, stride) for i, stride in enumerate(strides, start=1))
     return UNetSpec(in_dim, out_dim, stem_dim=base, levels=levels, family="asymmetric")
@@ -114,7 +114,7 @@ class UNet(nn.Module):
         return x.with_feats(self.head(x.feats))
 
     def body(self, x: SparseTensor) -> SparseTensor:
-        """What the linear layer at the end is given."""
+        """The input of the final linear layer."""
         x = self.stem(x)
         kept: list[SparseTensor] = []
         for level in self._steps():
@@ -143,7 +143,7 @@ class _BasicLevel(nn.Module):
         self.fine_blocks = _blocks(level.up_dim + before, level.up_dim, spec.num_blocks)
 
     def down(self, x: SparseTensor) -> tuple[SparseTensor, SparseTensor]:
-        """What the way up will need, and the coarser tensor."""
+        """The skip connection for the way up, and the coarser tensor."""
         return x, self.coarse_blocks(self.to_coarse(x))
 
     def up(self, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
@@ -164,7 +164,7 @@ class _AsymmetricLevel(nn.Module):
         self.tail = AsymmetricTail(level.up_dim, level.up_dim)
 
     def down(self, x: SparseTensor) -> tuple[SparseTensor, SparseTensor]:
-        """What the way up will need, and the coarser tensor."""
+        """The skip connection for the way up, and the coarser tensor."""
         x = self.block(x)
         return x, self.to_coarse(x)
 

@@ -1,8 +1,8 @@
-"""Voxels: integer cells with a feature each, sorted by one packed 64-bit key.
+"""Voxels: integer cells with one feature each, sorted by one packed 64-bit key.
 
-A voxel is (batch, x, y, z). Packing the four numbers into one int64 turns "which cells are there" into sorting and
+A voxel is (batch, x, y, z). Packing the four numbers into one int64 turns finding the distinct cells into sorting and
 comparing single integers: voxelising 120,000 points this way is over forty times faster than `torch.unique(dim=0)`.
-The sort also lays neighbouring voxels near each other in memory, which the convolutions live on.
+Sorting also puts neighbouring voxels close together in memory, which the convolutions rely on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_BATCHES = KEYS.high[0] + 1
 
 
 def pack_keys(voxels: Int[Tensor, "n 4"]) -> Int64[Tensor, " n"]:
-    """One integer per voxel; keys sort as (batch, x, y, z) do.
+    """One integer per voxel; keys sort like (batch, x, y, z).
 
     Args:
         voxels: rows of batch, x, y, z.
@@ -50,16 +50,16 @@ def unpack_keys(keys: Int64[Tensor, " n"]) -> Int32[Tensor, "n 4"]:
 
 @dataclass(frozen=True, eq=False)
 class VoxelGrid:
-    """Which voxels there are: unique, sorted by key; and the kernel maps built on them so far.
+    """A set of unique voxels, sorted by key, and the kernel maps built on them so far.
 
-    Every tensor derived from the same voxels holds the same grid, so a map is built once however many layers use it.
+    All tensors derived from the same voxels share the grid, so a map is built once, no matter how many layers use it.
 
     Attributes:
         coords: batch, x, y, z of each voxel.
-        num_batches: how many clouds are in the batch, empty ones included.
-        extent: cells along x, y, z when the grid is bounded (a cylindrical LiDAR grid); strided convolutions then make
-            no voxel outside. None: unbounded.
-        maps: a `KernelMap` for each kernel shape so far; `kernel_map` fills it, in a module that imports this one.
+        num_batches: number of clouds in the batch, including empty ones.
+        extent: cells along x, y, z if the grid is bounded (a cylindrical LiDAR grid); strided convolutions then make
+            no voxels outside. None: unbounded.
+        maps: one `KernelMap` per kernel shape so far; filled by `kernel_map`, in a module that imports this one.
     """
 
     coords: Int32[Tensor, "n 4"]
@@ -69,12 +69,12 @@ class VoxelGrid:
 
     @property
     def num_voxels(self) -> int:
-        """How many voxels there are, over the whole batch."""
+        """Number of voxels in the whole batch."""
         return len(self.coords)
 
     @property
     def device(self) -> torch.device:
-        """Where the voxels live."""
+        """The device of the voxels."""
         return self.coords.device
 
     def batch_counts(self) -> Int64[Tensor, " b"]:
@@ -87,7 +87,7 @@ class SparseTensor:
     """One feature vector per voxel.
 
     Attributes:
-        grid: the voxels, shared by all tensors that were derived from it.
+        grid: the voxels, shared by all tensors derived from it.
         feats: one row per voxel, in the grid's order.
     """
 
@@ -129,7 +129,7 @@ def sparse_tensor(
         The tensor, and for each of its rows the row of `coords` it came from.
 
     Raises:
-        DataError: a voxel occurs twice, lies outside the extent, or does not fit into a key.
+        DataError: a voxel occurs twice, is outside the extent, or does not fit into a key.
     """
     keys, order = torch.sort(pack_keys(coords))
     if len(keys) > 1 and bool((keys[1:] == keys[:-1]).any()):
@@ -149,7 +149,7 @@ def voxelise(
         size: edge of a voxel in the same units.
 
     Returns:
-        The grid (cell = floor(point / size)) and for each point, all clouds in a row, its voxel.
+        The grid (cell = floor(point / size)) and the voxel of each point, with all clouds concatenated.
 
     Raises:
         UsageError: the size is not positive.
@@ -157,13 +157,13 @@ def voxelise(
     """
     if not size > 0:
         raise UsageError(
-            f"Voxel size {size} is not positive.", "Give the edge of a voxel in scene units, such as 0.02."
+            f"Voxel size must be positive, got {size}.", "Give the edge of a voxel in scene units, such as 0.02."
         )
     clouds = [points] if isinstance(points, Tensor) else list(points)
     if not clouds:
         return VoxelGrid(torch.zeros(0, 4, dtype=torch.int32), 0), torch.zeros(0, dtype=torch.int64)
     _check_batches(0, len(clouds) - 1)
-    # NaN and infinity show in the extremes, and so do the extreme cells: rounding keeps the order.
+    # Checking the extremes is enough: NaN and infinity show there, and so do the extreme cells, as rounding keeps the order.
     bounds = [torch.stack(torch.aminmax(cloud)) for cloud in clouds if len(cloud)]
     if not all(bool(torch.isfinite(bound).all()) for bound in bounds):
         raise DataError("Some point coordinates are not finite.", "Drop those points first.")
@@ -177,7 +177,7 @@ def voxelise(
 def average_by_voxel(
     values: Float[Tensor, "n c"], inverse: Int64[Tensor, " n"], num_voxels: int
 ) -> Float[Tensor, "num_voxels c"]:
-    """The mean of the points' values in each voxel; `inverse` is `voxelise`'s."""
+    """The mean of the points' values in each voxel; `inverse` comes from `voxelise`."""
     total = values.new_zeros(num_voxels, values.shape[1]).index_add_(0, inverse, values)
     counts = torch.bincount(inverse, minlength=num_voxels).clamp(min=1)
     return total / counts[:, None].to(values.dtype)
@@ -212,4 +212,6 @@ def _check_extent(grid: VoxelGrid) -> None:
         return
     low, high = (bound.tolist()[1:] for bound in torch.aminmax(grid.coords, dim=0))
     if min(low) < 0 or any(top >= size for top, size in zip(high, grid.extent, strict=True)):
-        raise DataError(f"Voxels from {low} to {high} leave the grid of {grid.extent} cells.", "Clamp them first.")
+        raise DataError(
+            f"Voxels from {low} to {high} are outside the grid of {grid.extent} cells.", "Clamp them first."
+        )

@@ -11,7 +11,7 @@ from ov3d.common.base.errors import DataError
 from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Bool, Float, Float32, Int64
 from ov3d.common.features.content_hash import ContentHasher
-from ov3d.common.features.store import frame_pixels
+from ov3d.common.features.pixels import frame_pixels
 from ov3d.common.features.tokens import TokenFeatures
 from ov3d.common.scenes.scene import Frame
 from ov3d.common.teachers.array_files import ArrayFile

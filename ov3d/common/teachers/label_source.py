@@ -12,7 +12,7 @@ import numpy as np
 from ov3d.common.base.errors import DataError
 from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Bool, Float, Float32, Int32
-from ov3d.common.features.store import frame_pixels
+from ov3d.common.features.pixels import frame_pixels
 from ov3d.common.scenes.scene import Frame
 from ov3d.common.teachers.corruption import Corruption
 from ov3d.common.teachers.label_maps import LabelMaps

@@ -1,4 +1,4 @@
-"""The path of the vehicle that carries the sensors: ahead with a changing speed, swaying in its lane, rocking a little."""
+"""The path of the sensor vehicle: forwards at a varying speed, swaying in its lane, rocking slightly."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class EgoMotion:
         world_from_street: the street's frame, x along it.
         speed: mean speed along the street, m/s.
         lane: y of the lane's middle in the street's frame, metres.
-        surge, sway: how far it runs ahead of the mean speed, and to the side, at most, metres.
-        rock: pitch and roll at most, radians.
-        phase: where in its swaying it starts, radians.
+        surge, sway: largest deviation ahead of the mean motion, and to the side, metres.
+        rock: largest pitch and roll, radians.
+        phase: initial phase of the swaying, radians.
     """
 
     world_from_street: Float64[Array, "4 4"]
@@ -31,7 +31,7 @@ class EgoMotion:
     phase: float = 0.0
 
     def poses(self, times: Float64[Array, " t"]) -> Float64[Array, "t 4 4"]:
-        """`world_from_ego` at some times, seconds since the start of the drive.
+        """`world_from_ego` at given times, seconds since the start of the drive.
 
         Args:
             times: in any order.

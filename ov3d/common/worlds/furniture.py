@@ -292,4 +292,4 @@ FURNITURE: dict[str, Callable[[Random], list[Primitive]]] = {
 """Makers by class name."""
 
 AGAINST_WALL = frozenset({"bed", "cabinet", "desk", "shelf", "sofa", "television"})
-"""Kinds that stand with their back to a wall; the others stand anywhere."""
+"""Kinds placed with their back to a wall; the others are placed anywhere."""

@@ -1,8 +1,7 @@
-"""Galleries: seeded rooms hung with real photographs, whose every pixel and point has its exact truth.
+"""Galleries: seeded rooms hung with real photographs, with exact truth for every pixel and point.
 
-The demo, tests and benchmarks read them as they read anyone's capture: `write_gallery` writes a ScanNet-style folder. The
-photographs ship inside scikit-image and scikit-learn, so that a real image encoder has something real to recognise with
-no network.
+The demo, tests and benchmarks read them like any capture: `write_gallery` writes a ScanNet-style folder. The photographs
+come with scikit-image and scikit-learn, so that a real image encoder has something real to recognise without a network.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ from ov3d.common.worlds.scannet_writer import refuse_other_frames, write_cloud, 
 from ov3d.common.worlds.viewpoints import SIGHTINGS, choose_views
 
 EASY = ("cat", "coffee", "temple", "motorcycle")
-"""Photographs that the offline encoder knows well."""
+"""Photographs that the offline encoder recognises well."""
 
 HARD = (*EASY, "rocket", "flower")
-"""With two that it knows weakly."""
+"""The same, plus two that it recognises weakly."""
 
 FOCAL_LENGTH = 0.9
-"""Focal length over image width: a horizontal field of view of 58 degrees, as of common depth cameras."""
+"""Focal length over image width: a horizontal field of view of 58 degrees, typical of depth cameras."""
 
 CLOUD_VOXEL = 0.025
-"""Metres between the points of the cloud: about 100,000 of them in eight views."""
+"""Metres between the points of the cloud: about 100,000 points in eight views."""
 
 _MAX_ATTEMPTS = 40
 
@@ -54,8 +53,8 @@ class GalleryConfig:
         width, height: their size in pixels.
         photographs: what hangs on the walls, names of `PHOTOGRAPHS`.
         wall: a name of `WALLS`, or `any`: five seeds in a row show all five kinds.
-        num_boxes, num_pedestals: how many stand about.
-        furniture: how many pieces of furniture; kinds come round in a random order, so twelve pieces show twelve kinds.
+        num_boxes, num_pedestals: number of each.
+        furniture: number of pieces; kinds repeat in a random order, so twelve pieces show twelve kinds.
         furniture_classes: kinds to draw from, names of `FURNITURE`.
     """
 
@@ -75,21 +74,21 @@ class GalleryConfig:
         _check_names("kind of furniture", self.furniture_classes, FURNITURE)
         _check_names("kind of wall", (self.wall,), ("any", *WALLS))
         if self.furniture and not self.furniture_classes:
-            raise UsageError(f"A gallery of {self.furniture} pieces of furniture has no kinds to draw from.")
+            raise UsageError(f"A gallery with {self.furniture} pieces of furniture needs at least one furniture class.")
         least = {"seed": 0, "width": 32, "height": 24, "num_boxes": 0, "num_pedestals": 0, "furniture": 0}
         least["num_views"] = SIGHTINGS if self.photographs else 1
         for name, low in least.items():
             if getattr(self, name) < low:
-                raise UsageError(f"A gallery with {name} = {getattr(self, name)} cannot be.", f"At least {low}.")
+                raise UsageError(f"Gallery setting {name} must be at least {low}, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gallery:
-    """A room and where it is looked at from; nothing is rendered yet.
+    """A room and its views; nothing is rendered yet.
 
     Attributes:
-        config: what was asked for.
-        room: what there is.
+        config: its configuration.
+        room: its contents.
         camera: intrinsics of all views.
         poses: `world_from_camera` of each view.
     """
@@ -133,8 +132,8 @@ def build_gallery(config: GalleryConfig) -> Gallery:
     """Draw the room and the views of a configuration.
 
     Raises:
-        MissingModelError: the packages that ship the photographs are not installed.
-        DataError: so much does not fit into a room, or so few views cannot show it.
+        MissingModelError: the packages with the photographs are not installed.
+        DataError: the contents do not fit into a room, or there are too few views to show them.
     """
     focal = FOCAL_LENGTH * config.width
     camera = Camera(config.width, config.height, focal, focal, config.width / 2, config.height / 2)
@@ -157,7 +156,7 @@ def build_gallery(config: GalleryConfig) -> Gallery:
     raise DataError(
         f"No gallery with {len(config.photographs)} photographs, {config.furniture} pieces of furniture and "
         f"{config.num_views} views that show each photograph twice was found in {_MAX_ATTEMPTS} tries.",
-        "Ask for more views or for less furniture.",
+        "Use more views or less furniture.",
     )
 
 
@@ -165,17 +164,17 @@ def write_gallery(folder: str | Path, config: GalleryConfig, progress: Progress 
     """Render a gallery into a ScanNet-style folder and read it back.
 
     Args:
-        folder: where to; made where it is missing. Its name becomes the scene's.
+        folder: the output folder; created if missing. Its name becomes the scene's.
         config: what to render. The same configuration gives the same bytes.
-        progress: told of each view.
+        progress: receives progress per view.
 
     Returns:
-        The scene as the reader reads it, with its cloud: the surfaces that some view sees, thinned to one point a voxel of
+        The scene as read back, with its cloud: all surfaces visible in the views, thinned to one point per voxel of
         `CLOUD_VOXEL`, with colour, class and object.
 
     Raises:
-        MissingModelError: the packages that ship the photographs are not installed.
-        DataError: the folder holds another scene, or the configuration fits into no room.
+        MissingModelError: the packages with the photographs are not installed.
+        DataError: the folder holds another scene, or the configuration does not fit into a room.
         StorageError: the disk is full or the folder cannot be written.
     """
     folder = Path(folder)
@@ -186,7 +185,7 @@ def write_gallery(folder: str | Path, config: GalleryConfig, progress: Progress 
         for number, view in enumerate(gallery.views()):
             write_view(folder, str(number), view)
             task.advance()
-        # Not `load_scene`: a cloud of an earlier writing may stand there, and stays until the new one takes its place.
+        # Not `load_scene`: an earlier cloud may still be there until the new one replaces it.
         frames, classes, _ = read_posed_folder(folder)
         bare = Scene(folder.name, folder, "scannet", tuple(frames), classes=classes)
         scene = with_cloud(bare, voxel_size=CLOUD_VOXEL)
@@ -205,6 +204,6 @@ def _credits(names: tuple[str, ...]) -> str:
 def _check_names(what: str, names: tuple[str, ...], known: object) -> None:
     for name in names:
         if name not in tuple(known):  # type: ignore[arg-type]
-            raise UsageError(f"There is no {what} {name!r}.", did_you_mean(name, tuple(known)))  # type: ignore[arg-type]
+            raise UsageError(f"Unknown {what} {name!r}.", did_you_mean(name, tuple(known)))  # type: ignore[arg-type]
     if len(set(names)) != len(names):
         raise UsageError(f"A {what} is named twice in {', '.join(names)}.")

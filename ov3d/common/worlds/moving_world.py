@@ -1,8 +1,8 @@
-"""A world some of whose solids move: where each is at a time, and which of them a sensor can meet at all.
+"""A world in which some solids move: where each is at a time, and which of them a sensor can hit at all.
 
-Positions are given at time 0. A solid moves along a straight line at a constant speed between two times and stands still
-before and after, so it never turns, and a ray at time t meets it where the same ray, moved back by what the solid has moved,
-meets it at time 0.
+Positions are given at time 0. A solid moves in a straight line at constant speed between two times and is at rest before
+and after. It never rotates, so a ray at time t hits it where the same ray, shifted back by the solid's displacement, hits it
+at time 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Motion:
     """How a thing moves.
 
     Attributes:
-        velocity: metres a second in the world.
+        velocity: metres per second in the world.
         start, stop: seconds between which it moves.
     """
 
@@ -33,11 +33,11 @@ class Motion:
 
     @property
     def moves(self) -> bool:
-        """Whether it ever does."""
+        """Whether it ever moves."""
         return any(self.velocity) and self.stop > self.start
 
     def displacement(self, times: Float64[Array, " t"]) -> Float64[Array, "t 3"]:
-        """Where it is at some times, relative to time 0, metres."""
+        """Displacements at given times relative to time 0, metres."""
         moved = np.clip(times, self.start, self.stop) - np.clip(0.0, self.start, self.stop)
         return moved[:, None] * np.array(self.velocity)
 
@@ -86,7 +86,7 @@ class MovingWorld:
 
     @classmethod
     def of(cls, scenery: Sequence[Primitive], things: Sequence[Thing]) -> MovingWorld:
-        """Put a world together."""
+        """Build a world from scenery and things."""
         primitives, motions = list(scenery), [STILL] * len(scenery)
         for thing in things:
             primitives += thing.parts
@@ -110,7 +110,7 @@ class MovingWorld:
     def seen_by(
         self, camera: Camera, world_from_camera: Float64[Array, "4 4"], reach: float, time: float
     ) -> list[Primitive]:
-        """The solids that a camera may see within `reach` metres, where they are at a time."""
+        """The solids that a camera may see within `reach` metres, at their positions at a time."""
         corners = self.corners_at(time)
         outlines = outlines_on_screen(corners, camera, world_from_camera)
         middle = corners.mean(axis=1)
@@ -119,7 +119,7 @@ class MovingWorld:
         return [self.moved(int(number), time) for number in np.flatnonzero(near & (outlines[:, 0] <= outlines[:, 2]))]
 
     def moved(self, number: int, time: float) -> Primitive:
-        """One solid where it is at a time."""
+        """One solid at its position at a time."""
         primitive, motion = self.primitives[number], self.motions[number]
         if not motion.moves:
             return primitive

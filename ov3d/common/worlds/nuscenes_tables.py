@@ -1,6 +1,6 @@
 """The JSON tables of the nuScenes layout, as rows, for drives through generated streets.
 
-Timestamps are microseconds, quaternions w, x, y, z, lengths metres. A token is a hash of what the row is about, so the same
+Timestamps are microseconds, quaternions w, x, y, z, lengths metres. A token is a hash of the row's subject, so the same
 drive gets the same tokens.
 """
 
@@ -67,11 +67,11 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class SweepFiles:
-    """What one sweep left.
+    """The files of one sweep.
 
     Attributes:
         captures: the LiDAR's first.
-        seen: things and how many points lie on each, for those that have any.
+        seen: things and the number of points on each, for things with any.
         lidarseg, panoptic: label files, relative to the root.
     """
 
@@ -133,7 +133,7 @@ def log_token(name: str) -> str:
 
 
 def add_drive(tables: Tables, name: str, drive: Drive, sweeps: Sequence[SweepFiles]) -> None:
-    """Add the rows of one drive: a scene in the format's words, whose samples are the sweeps."""
+    """Add the rows of one drive: a scene in nuScenes terms, whose samples are the sweeps."""
     samples = [token(name, number, "sample") for number in range(len(sweeps))]
     scene = token(name, "scene")
     tables["scene"].append(
@@ -164,7 +164,7 @@ def add_drive(tables: Tables, name: str, drive: Drive, sweeps: Sequence[SweepFil
 
 
 def logfile(name: str) -> str:
-    """What file names of a drive begin with."""
+    """The prefix of a drive's file names."""
     return f"street-{name}"
 
 
@@ -213,7 +213,7 @@ def _add_capture(tables: Tables, name: str, number: int, num_sweeps: int, captur
 
 
 def _add_annotations(tables: Tables, name: str, drive: Drive, sweeps: Sequence[SweepFiles]) -> None:
-    """A box for each thing in each sweep in which a point lies on it."""
+    """One box per thing and sweep in which it has points."""
     appearances: dict[int, list[tuple[int, int]]] = {}
     for number, files in enumerate(sweeps):
         for instance, num_points in files.seen:

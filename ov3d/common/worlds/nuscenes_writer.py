@@ -53,7 +53,7 @@ from ov3d.common.worlds.street_writing import (
 DATASET = "nuscenes-panoptic"
 MAX_INSTANCE = 999
 VERSION = "v1.0-mini"
-"""The official tools know their versions by name; a generated data set goes by the smallest."""
+"""The official tools accept only known version names; generated data sets use that of the smallest."""
 
 
 def write_nuscenes(
@@ -66,16 +66,16 @@ def write_nuscenes(
     """Write drives, which nuScenes calls scenes.
 
     Args:
-        folder: where to; new or empty.
+        folder: the output folder; new or empty.
         splits: drives by the name of their split, with `rig="nuscenes"`; scenes are numbered in this order.
-        workers: processes; the files are the same for any number.
-        progress: told of each sweep.
+        workers: processes; their number does not affect the files.
+        progress: receives progress per sweep.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: no drive, or one with other sensors.
+        UsageError: no drives, or one with other sensors.
         DataError: the folder is not empty, or a drive has more objects of a class than the format can number.
         StorageError: the disk is full or the folder cannot be written.
     """
@@ -99,9 +99,7 @@ def _write_tables(folder: Path, drives: Mapping[str, StreetConfig], files: Mappi
     first = built(next(iter(drives.values())))
     channels = [LIDAR, *(mount.name for mount in first.rig.cameras)]
     map_filename = "maps/street.png"
-    write_bytes(
-        folder / map_filename, png_bytes(np.zeros((8, 8), np.uint8))
-    )  # the official tools look whether it is there
+    write_bytes(folder / map_filename, png_bytes(np.zeros((8, 8), np.uint8)))  # the official tools check that it exists
     tables = common_tables(channels, map_filename, [log_token(name) for name in drives])
     for name, config in drives.items():
         add_drive(tables, name, built(config), files[name])
@@ -110,12 +108,12 @@ def _write_tables(folder: Path, drives: Mapping[str, StreetConfig], files: Mappi
 
 
 def instance_numbers(things: Sequence[Thing]) -> Int64[Array, " n"]:
-    """Number of each object id among those of its challenge class, from 1; entry 0 is that of no object, 0.
+    """The number of each object id within its challenge class, from 1; entry 0 (no object) is 0.
 
-    Adults and children are both pedestrians of the challenge, so they are numbered together.
+    The challenge counts adults and children as pedestrians, so they are numbered together.
 
     Raises:
-        DataError: there are more than the format can number.
+        DataError: there are more objects than the format can number.
     """
     classes = class_ids(DATASET, "nuscenes")
     counts: Counter[int] = Counter()
@@ -127,7 +125,7 @@ def instance_numbers(things: Sequence[Thing]) -> Int64[Array, " n"]:
     if max(numbers) > MAX_INSTANCE:
         raise DataError(
             f"A drive has {max(numbers)} objects of one class; nuScenes numbers at most {MAX_INSTANCE}.",
-            "Make it shorter or the traffic thinner.",
+            "Use a shorter drive or less traffic.",
         )
     return np.array(numbers, np.int64)
 

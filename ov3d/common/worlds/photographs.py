@@ -1,4 +1,4 @@
-"""Real photographs that ship inside scikit-image and scikit-learn, read from the installed packages without a network."""
+"""Real photographs included with scikit-image and scikit-learn, read from the installed packages without a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INSTALL_HINT = "Install them: pip install 'ov3d[offline]'"
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """Where a photograph is found, and whom to thank for it.
+    """Where a photograph is found, and its credit.
 
     Attributes:
         package: the distribution that ships it.
@@ -43,7 +43,7 @@ PHOTOGRAPHS = {
     "rocket": Photograph("scikit-image", "skimage/data/rocket.jpg", "DSCOVR on Falcon 9, by SpaceX, public domain"),
     "flower": Photograph("scikit-learn", "sklearn/datasets/images/flower.jpg", "Dahlia, by dany13, CC BY 2.0"),
 }
-"""Photographs by the name of what they show."""
+"""Photographs by the name of their subject."""
 
 GRAVEL = Photograph("scikit-image", "skimage/data/gravel.png", "Gravel, ambientCG, CC0")
 
@@ -52,11 +52,11 @@ def photograph(name: str) -> Texture:
     """The photograph of that name as a texture that does not tile.
 
     Raises:
-        UsageError: no photograph of that name.
+        UsageError: unknown photograph.
         MissingModelError: its package is not installed.
     """
     if name not in PHOTOGRAPHS:
-        raise UsageError(f"There is no photograph {name!r}.", did_you_mean(name, PHOTOGRAPHS))
+        raise UsageError(f"Unknown photograph {name!r}.", did_you_mean(name, PHOTOGRAPHS))
     return _load(PHOTOGRAPHS[name])
 
 
@@ -70,21 +70,21 @@ def gravel() -> Texture:
 
 
 def photograph_path(photo: Photograph) -> Path:
-    """The file on this machine, found in the distribution's list of files: nothing of the package is imported.
+    """The file on this machine, found in the distribution's list of files without importing the package.
 
     Raises:
-        MissingModelError: the package is not installed, or came without the file.
+        MissingModelError: the package is not installed, or does not include the file.
     """
     try:
         distribution = importlib.metadata.distribution(photo.package)
     except importlib.metadata.PackageNotFoundError:
         raise MissingModelError(
-            f"The photographs of the gallery ship inside {photo.package}, which is not installed.", INSTALL_HINT
+            f"The gallery's photographs come with {photo.package}, which is not installed.", INSTALL_HINT
         ) from None
     path = Path(str(distribution.locate_file(photo.file)))
     if not path.is_file():
         raise MissingModelError(
-            f"{photo.package} {distribution.version} has no {photo.file}, which the gallery shows.",
+            f"{photo.package} {distribution.version} does not include {photo.file}, which the gallery needs.",
             "Reinstall it: pip install --force-reinstall --no-deps " + photo.package,
         )
     return path

@@ -1,7 +1,7 @@
-"""The four solids that generated rooms are made of, and where a ray meets them.
+"""The four solids that generated rooms are made of, and their intersections with rays.
 
-Each is a unit shape in [-1, 1]^3 under an affine map `world_from_local`, so a ray o + t d keeps its t when it is taken to
-the local frame, and t stays the depth along the optical axis when d has z = 1 in the camera.
+Each is a unit shape in [-1, 1]^3 under an affine map `world_from_local`, so a ray o + t d keeps its t in the local frame, and
+t is the depth along the optical axis if d has z = 1 in the camera.
 
     box        the cube
     ellipsoid  x^2 + y^2 + z^2 = 1
@@ -25,15 +25,15 @@ from ov3d.common.worlds.textures import Material
 
 Shape = Literal["box", "ellipsoid", "frustum", "rectangle"]
 
-Triple = tuple[float | int, float | int, float | int]  # beartype takes `float` at its word
+Triple = tuple[float | int, float | int, float | int]  # beartype's `float` excludes int
 
 NEAR = 1e-6
-"""Hits closer than this are behind or at the eye, and do not count."""
+"""Hits closer than this are at or behind the eye, and do not count."""
 
 _CORNERS = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
 
 
-@dataclass(frozen=True, eq=False)  # no slots, which would leave no room for what is cached
+@dataclass(frozen=True, eq=False)  # no slots, because cached properties need a dict
 class Primitive:
     """One solid of a world.
 
@@ -42,7 +42,7 @@ class Primitive:
         world_from_local: affine map from the unit shape to the world, metres.
         material: what it looks like.
         label: class id.
-        instance: object id, `IGNORE` for what is no object (walls, floor).
+        instance: object id, `IGNORE` for surfaces that are not objects (walls, floor).
         taper: of a frustum, radius at the top over radius at the bottom.
     """
 
@@ -54,7 +54,7 @@ class Primitive:
     taper: float = 1.0
 
     def corners(self) -> Float64[Array, "8 3"]:
-        """The corners of the unit shape's box, in the world: the solid lies in their convex hull."""
+        """The corners of the unit shape's box, in the world: their convex hull contains the solid."""
         flat = self.shape == "rectangle"
         return transform(self.world_from_local, _CORNERS * (1.0, 1.0, 0.0 if flat else 1.0))
 
@@ -96,7 +96,7 @@ def rod(start: Triple, end: Triple, radius: float, material: Material, *, taper:
 
 
 def leaning(part: Primitive, forward: float) -> Primitive:
-    """A solid whose top is pushed along x by so many metres against its bottom: a windscreen, a leaning back."""
+    """A solid sheared so that its top is `forward` metres along x from its bottom: a windscreen, a leaning back."""
     pose = part.world_from_local.copy()
     pose[0, 2] += forward / 2
     return replace(part, world_from_local=pose)
@@ -105,7 +105,7 @@ def leaning(part: Primitive, forward: float) -> Primitive:
 def gable(centre: Triple, size: Triple, material: Material) -> Primitive:
     """A ridged roof: `size` is ridge length, span and height, `centre` the middle of its base.
 
-    It is a box on its edge, so as much lies below the base as above it: what it stands on hides that half.
+    It is a box on its edge, half of it below the base, hidden by whatever is underneath.
     """
     length, span, height = size
     pose = np.eye(4)
@@ -115,7 +115,7 @@ def gable(centre: Triple, size: Triple, material: Material) -> Primitive:
 
 
 def pose_at(x: float, y: float, yaw: float = 0.0, z: float = 0.0) -> Float64[Array, "4 4"]:
-    """`world_from_piece` of a piece that stands upright at a place, turned by `yaw` radians anticlockwise."""
+    """`world_from_piece` of an upright piece at a position, rotated by `yaw` radians anticlockwise."""
     pose = np.eye(4)
     pose[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
     pose[:3, 3] = x, y, z
@@ -152,17 +152,17 @@ def intersect(
     """Where rays first enter a solid.
 
     Args:
-        primitive: the solid; the eyes are outside of it.
-        origins: the eye of each ray, or the one of all, world.
+        primitive: the solid; the eyes are outside it.
+        origins: the eye of each ray, or a single one for all, world.
         directions: of any length, world.
 
     Returns:
-        t of the first hit, origin + t direction, inf where there is none.
+        t of the first hit, origin + t direction, inf for misses.
     """
     local_from_world = primitive.local_from_world
     o = transform(local_from_world, origins).T
     # Axes first, since NumPy reduces long rows far faster than short ones; einsum, since a product with a 3x3 matrix is not
-    # worth waking the threads of a BLAS, which on a busy machine take longer than the work.
+    # worth waking BLAS threads, which on a busy machine takes longer than the work.
     d = np.einsum("ij,nj->in", local_from_world[:3, :3], directions)
     with np.errstate(divide="ignore", invalid="ignore"):
         if primitive.shape == "box":
@@ -175,7 +175,7 @@ def intersect(
 
 
 def normals(primitive: Primitive, points: Float64[Array, "n 3"]) -> tuple[Float64[Array, "n 3"], Float64[Array, "n 3"]]:
-    """Unit outward normals in the world and places in the unit shape, of points on a solid's surface."""
+    """Unit outward normals in the world and positions in the unit shape, for points on a solid's surface."""
     local_from_world = primitive.local_from_world
     p = transform(local_from_world, points)
     if primitive.shape == "ellipsoid":
@@ -194,13 +194,13 @@ def normals(primitive: Primitive, points: Float64[Array, "n 3"]) -> tuple[Float6
         # The nearer of side and cap, measured in the unit shape.
         cap = np.abs(np.abs(p[:, 2]) - 1) < np.abs(np.hypot(p[:, 0], p[:, 1]) - radius)
         n[cap] = np.column_stack([np.zeros((cap.sum(), 2)), np.sign(p[cap, 2])])
-    world = n @ local_from_world[:3, :3]  # a normal goes by the inverse transpose
+    world = n @ local_from_world[:3, :3]  # normals transform by the inverse transpose
     length = np.linalg.norm(world, axis=1, keepdims=True)
     return world / np.maximum(length, 1e-300), p
 
 
 def _first(*candidates: Float64[Array, " n"]) -> Float64[Array, " n"]:
-    """The least candidate in front of the eye; NaN and what lies behind count as no hit."""
+    """The smallest candidate in front of the eye; NaN and values behind it count as misses."""
     stacked = np.stack(candidates)
     return np.where(stacked > NEAR, stacked, np.inf).min(axis=0)
 
@@ -217,7 +217,7 @@ def _meet_box(o: Float64[Array, "3 _k"], d: Float64[Array, "3 n"]) -> Float64[Ar
 def _meet_ellipsoid(o: Float64[Array, "3 _k"], d: Float64[Array, "3 n"]) -> Float64[Array, " n"]:
     a = (d * d).sum(axis=0)
     b = (o * d).sum(axis=0)
-    root = np.sqrt(b * b - a * ((o * o).sum(axis=0) - 1))  # NaN where the ray passes by
+    root = np.sqrt(b * b - a * ((o * o).sum(axis=0) - 1))  # NaN if the ray misses
     return _first((-b - root) / a)
 
 

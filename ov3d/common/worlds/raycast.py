@@ -1,7 +1,7 @@
-"""Pictures of a world of primitives: exact depth, class and object a pixel, and a shaded, anti-aliased photograph.
+"""Pictures of a world of primitives: exact depth, class and object per pixel, and a shaded, anti-aliased photograph.
 
 Depth, class and object are those of the ray through the pixel's centre. Colour is filtered: textures by their footprint,
-outlines by four more rays in each pixel beside which the primitive changes.
+outlines by four more rays in each pixel next to a change of primitive.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ LIGHT = np.array([0.35, -0.5, 0.79])
 _TO_LIGHT = LIGHT / np.linalg.norm(LIGHT)
 
 SKY = (0.75, 0.82, 0.90)
-"""Colour of a ray that meets nothing."""
+"""Colour of a ray that hits nothing."""
 
 _NEAR_PLANE = 1e-3
-"""Metres before the eye where the outline of what reaches behind it is cut; nothing stands so close."""
+"""Near plane, metres: outlines of solids that reach behind the eye are cut there; nothing is closer."""
 
 _SUBPIXELS = np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]])
 
@@ -35,8 +35,8 @@ class Hits:
     """First hits of some rays.
 
     Attributes:
-        t: ray parameter, inf where nothing is met.
-        primitive: index of the primitive met, -1 where nothing is.
+        t: ray parameter, inf for misses.
+        primitive: index of the primitive hit, -1 for misses.
     """
 
     t: Float64[Array, " n"]
@@ -45,14 +45,14 @@ class Hits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """What a camera sees of a world.
+    """A rendered view of a world.
 
     Attributes:
-        camera, world_from_camera: where from.
+        camera, world_from_camera: the viewpoint.
         rgb: the photograph.
-        depth: along the optical axis, metres, 0 where nothing is met.
-        labels: class ids, `IGNORE` where nothing is met.
-        instances: object ids, `IGNORE` where the surface is no object.
+        depth: along the optical axis, metres, 0 for misses.
+        labels: class ids, `IGNORE` for misses.
+        instances: object ids, `IGNORE` for misses and surfaces that are not objects.
     """
 
     camera: Camera
@@ -64,7 +64,7 @@ class View:
 
 
 def cast(primitives: Sequence[Primitive], origins: Float64[Array, "_k 3"], directions: Float64[Array, "n 3"]) -> Hits:
-    """First hits of rays, every primitive tried on every ray; `origins` is the eye of each ray, or the one of all."""
+    """First hits of rays, testing every primitive on every ray; `origins` has the eye of each ray, or one for all."""
     return _cast(primitives, origins, directions, [slice(0, len(directions))] * len(primitives))
 
 
@@ -77,10 +77,10 @@ def rays(
 
 
 def render(primitives: Sequence[Primitive], camera: Camera, world_from_camera: Float64[Array, "4 4"]) -> View:
-    """Look at a world.
+    """Render a view of a world.
 
     Args:
-        primitives: the world; the eye is in none of them.
+        primitives: the world; the eye is outside all of them.
         camera: intrinsics.
         world_from_camera: pose.
 
@@ -94,7 +94,7 @@ def render(primitives: Sequence[Primitive], camera: Camera, world_from_camera: F
     primitives, outlines = [primitives[int(number)] for number in shown], outlines[shown]
     hits, colour = _look(primitives, camera, world_from_camera, outlines, uv)
     _soften_edges(primitives, camera, world_from_camera, outlines, hits, colour)
-    labels = np.array([*(p.label for p in primitives), IGNORE], np.int32)  # -1, nothing, finds the last
+    labels = np.array([*(p.label for p in primitives), IGNORE], np.int32)  # index -1 (a miss) reads the last
     instances = np.array([*(p.instance for p in primitives), IGNORE], np.int32)
     depth = np.where(np.isfinite(hits.t), hits.t, 0.0).astype(np.float32)
     return View(
@@ -124,9 +124,9 @@ def _look(
 def outlines_on_screen(
     corners: Float64[Array, "p 8 3"], camera: Camera, world_from_camera: Float64[Array, "4 4"]
 ) -> Float64[Array, "p 4"]:
-    """Left, top, right and bottom of the rectangle around what of each hull of eight corners is in front, pixels.
+    """Left, top, right and bottom of the rectangle around the part of each hull of eight corners in front, pixels.
 
-    Left is beyond right where nothing of it is in the picture.
+    Left exceeds right if no part of it is in the picture.
     """
     camera_from_world = invert_pose(world_from_camera)
     corners = np.einsum("ij,pkj->pki", camera_from_world[:3, :3], corners) + camera_from_world[:3, 3]
@@ -145,7 +145,7 @@ def outlines_on_screen(
 def _cut_at_near_plane(
     corners: Float64[Array, "8 3"], depth: Float64[Array, " 8"], camera: Camera
 ) -> tuple[Float64[Array, " 2"], Float64[Array, " 2"]]:
-    """Least and greatest u and v of a hull cut at the near plane; all lines between corners pass for its edges."""
+    """Least and greatest u and v of a hull cut at the near plane; all lines between corners are treated as edges."""
     front, back = np.flatnonzero(depth > 0), np.flatnonzero(depth <= 0)
     i, j = np.repeat(front, len(back)), np.tile(back, len(front))
     share = (depth[i] / (depth[i] - depth[j]))[:, None]
@@ -154,7 +154,7 @@ def _cut_at_near_plane(
 
 
 def _pixels_within(outline: Float64[Array, " 4"], uv: Float64[Array, "n 2"]) -> Int64[Array, " _m"]:
-    """The pixels, which come in order of v, that lie in a rectangle."""
+    """The pixels in a rectangle; `uv` is sorted by v."""
     left, top, right, bottom = outline
     first, last = np.searchsorted(uv[:, 1], (top, bottom))
     columns = uv[first:last, 0]
@@ -166,12 +166,12 @@ def nearest(
     num_rays: int,
     rays_of: Callable[[int], tuple[slice | Int64[Array, " _m"], Float64[Array, "_k 3"], Float64[Array, "_m 3"]]],
 ) -> Hits:
-    """First hits, each primitive tried on the rays that may meet it.
+    """First hits, testing each primitive on the rays that may hit it.
 
     Args:
-        primitives: the solids; of those met at the same t the first counts.
-        num_rays: how many rays there are.
-        rays_of: for a primitive's index the rays to try (a slice, or indices), the eye of each or the one of all, and
+        primitives: the solids; the first wins if several are hit at the same t.
+        num_rays: number of rays.
+        rays_of: for a primitive's index, the rays to test (a slice, or indices), the eye of each or one for all, and
             their directions.
     """
     best = np.full(num_rays, np.inf)
@@ -233,7 +233,7 @@ def _surface(
     light = material.matte + (1 - material.matte) * np.abs(normal @ _TO_LIGHT)
     colour = np.broadcast_to(np.asarray(material.colour, np.float32), (len(points), 3))
     if material.texture is not None:
-        # A footprint seen aslant is an ellipse; the circle of the same area neither blurs nor flickers much.
+        # An oblique footprint is an ellipse; the circle of the same area neither blurs nor flickers much.
         slant = np.abs((normal * directions).sum(axis=1)) / np.linalg.norm(directions, axis=1)
         width = pixel_width / np.sqrt(np.maximum(slant, 0.05))
         colour = _textured(primitive, local, width, colour)
@@ -246,10 +246,10 @@ def _textured(
     width: Float64[Array, " n"],
     colour: Float32[Array, "n 3"],
 ) -> Float32[Array, "n 3"]:
-    """The material's texture on its colour.
+    """The material's colour times its texture.
 
-    A picture (scale 0) covers the front of a box, x to the right and y up, seen from +z. A tiling texture lies in metres on
-    the two axes of the face, so that it runs on in the same size over all boxes.
+    A picture (scale 0) covers the front of a box, x to the right and y up, seen from +z. A tiling texture is mapped in metres
+    along the two axes of the face, so that it has the same size on all boxes.
     """
     material, half = primitive.material, primitive.half_size
     assert material.texture is not None
@@ -276,7 +276,7 @@ def _soften_edges(
     hits: Hits,
     colour: Float32[Array, "n 3"],
 ) -> None:
-    """Give each pixel beside which the primitive changes the mean colour of four rays, in place."""
+    """Give each pixel next to a change of primitive the mean colour of four rays, in place."""
     pixels = np.flatnonzero(_edges(hits.primitive.reshape(camera.height, camera.width)))
     if len(pixels) == 0:
         return
@@ -289,7 +289,7 @@ def _soften_edges(
 
 
 def _edges(ids: Int32[Array, "h w"]) -> Bool[Array, "h w"]:
-    """Pixels beside which the id changes."""
+    """Pixels next to a change of id."""
     edge = np.zeros(ids.shape, np.bool_)
     across, down = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
     edge[:, 1:] |= across

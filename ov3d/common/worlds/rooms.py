@@ -1,7 +1,6 @@
-"""Rooms: four walls, photographs on them, and things that stand on the floor without touching each other.
+"""Rooms: four walls, photographs on them, and things on the floor that do not touch each other.
 
-x and y lie in the floor with the room's middle at the origin, z is up, metres. A wall's own frame has x to the right and y up
-as seen from inside, z into the room, and its origin at the middle of the skirting.
+x and y lie in the floor with the room's middle at the origin, z is up, metres.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.scenes.scene import IGNORE
 from ov3d.common.worlds.furniture import AGAINST_WALL, FURNITURE, PAINTS, WOODS, Random
 from ov3d.common.worlds.photographs import PHOTOGRAPHS, gravel, photograph
+from ov3d.common.worlds.places import footprint_of, overlap, pose_anywhere, pose_at_wall
 from ov3d.common.worlds.primitives import Primitive, bounds, placed, solid
 from ov3d.common.worlds.textures import (
     Material,
@@ -27,6 +27,7 @@ from ov3d.common.worlds.textures import (
     tiles,
     wood,
 )
+from ov3d.common.worlds.walls import Picture, wall_length, wall_pose
 
 WALLS = ("plain", "brick", "gravel", "striped", "panelled")
 """Kinds of wall."""
@@ -35,8 +36,6 @@ CLASSES = ("wall", "floor", "ceiling", "box", "pedestal", *PHOTOGRAPHS, *FURNITU
 """Names of the class ids, the same in every room."""
 
 PICTURE_DEPTH = 0.025
-GAP = 0.08
-"""Free floor around each thing, metres."""
 
 _WALL_TINTS = ((0.86, 0.84, 0.79), (0.70, 0.77, 0.80), (0.80, 0.75, 0.66), (0.74, 0.79, 0.71), (0.83, 0.76, 0.76))
 _BRICK_TINTS = ((0.62, 0.36, 0.28), (0.66, 0.52, 0.42), (0.58, 0.56, 0.54))
@@ -44,30 +43,8 @@ _CARDBOARD = (0.72, 0.56, 0.38)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """A photograph on a wall.
-
-    Attributes:
-        name: what it shows.
-        instance: its object id.
-        wall: index of its wall.
-        along: middle, metres to the right of the wall's middle.
-        above: middle above the floor, metres.
-        width, height: metres.
-    """
-
-    name: str
-    instance: int
-    wall: int
-    along: float
-    above: float
-    width: float
-    height: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Thing:
-    """A piece that stands on the floor.
+    """A piece on the floor.
 
     Attributes:
         name: its class.
@@ -91,34 +68,14 @@ class Room:
     Attributes:
         size: along x, y and z, metres.
         pictures: photographs on the walls.
-        things: what stands on the floor.
-        primitives: everything there is to see.
+        things: the pieces on the floor.
+        primitives: all visible solids.
     """
 
     size: tuple[float, float, float]
     pictures: list[Picture]
     things: list[Thing]
     primitives: list[Primitive]
-
-
-def wall_pose(size: tuple[float, float, float], wall: int) -> Float64[Array, "4 4"]:
-    """`world_from_wall` of one of the four walls, counted anticlockwise from -y."""
-    inward = np.array([(0, 1, 0), (-1, 0, 0), (0, -1, 0), (1, 0, 0)][wall], np.float64)
-    up = np.array([0.0, 0.0, 1.0])
-    pose = np.eye(4)
-    pose[:3, :3] = np.column_stack([np.cross(up, inward), up, inward])
-    pose[:3, 3] = -inward * (size[wall_axis(wall)] / 2)
-    return pose
-
-
-def wall_axis(wall: int) -> int:
-    """The world axis that a wall stands across: 1 for the walls at -y and +y, 0 for the others."""
-    return 1 - wall % 2
-
-
-def wall_length(size: tuple[float, float, float], wall: int) -> float:
-    """Metres along a wall."""
-    return size[wall % 2]
 
 
 def furnish(
@@ -133,14 +90,14 @@ def furnish(
     """Draw a room.
 
     Args:
-        rng: every choice comes from it.
+        rng: source of all random choices.
         wall: one of `WALLS`.
         photographs: names of photographs, each hung once.
-        num_boxes, num_pedestals: how many of each stand about.
-        furniture: kinds of furniture, one piece each time a kind is named.
+        num_boxes, num_pedestals: number of each.
+        furniture: kinds of furniture, one piece per mention.
 
     Returns:
-        The room, or none where the things drawn did not fit into it.
+        The room, or None if the drawn things did not fit into it.
     """
     grown = np.sqrt(1 + 0.06 * len(furniture))
     size = (
@@ -265,81 +222,16 @@ def _stand(
     pictures: list[Picture],
     others: list[Thing],
 ) -> Thing | None:
-    """One piece at a free place where it hides no photograph; none where there is no such place."""
+    """One piece at a free place where it hides no photograph; None if no such place was found."""
     for _ in range(80):
         parts = {"box": _box, "pedestal": _pedestal, **FURNITURE}[kind](rng)
         low, high = bounds(parts)
-        if kind in AGAINST_WALL:
-            pose = _pose_at_wall(rng, size, low, high, pictures)
-        else:
-            pose = _pose_anywhere(rng, size, low, high, pictures)
+        find = pose_at_wall if kind in AGAINST_WALL else pose_anywhere
+        pose = find(rng, size, low, high, pictures)
         if pose is None:
             continue
-        footprint = _footprint(pose, low, high)
-        if not any(_overlap(footprint, other.footprint) for other in others):
+        footprint = footprint_of(pose, low, high)
+        if not any(overlap(footprint, other.footprint) for other in others):
             moved = placed(parts, pose, CLASSES.index(kind), instance)
             return Thing(kind, instance, moved, footprint, float(high[2]))
     return None
-
-
-def _pose_at_wall(
-    rng: Random,
-    size: tuple[float, float, float],
-    low: Float64[Array, " 3"],
-    high: Float64[Array, " 3"],
-    pictures: list[Picture],
-) -> Float64[Array, "4 4"] | None:
-    """A piece with its back to a wall, not over a photograph."""
-    wall = int(rng.integers(4))
-    half = (high[0] - low[0]) / 2
-    free = wall_length(size, wall) / 2 - half - 0.1
-    along = rng.uniform(-free, free)
-    for picture in pictures:
-        below = high[2] < picture.above - picture.height / 2 - 0.05
-        if picture.wall == wall and not below and abs(picture.along - along) < half + picture.width / 2 + 0.15:
-            return None
-    frame = wall_pose(size, wall)
-    right, inward = frame[:3, 0], frame[:3, 2]
-    pose = np.eye(4)
-    pose[:3, :3] = np.column_stack([-right, inward, (0, 0, 1)])
-    pose[:3, 3] = frame[:3, 3] + right * along + inward * (0.03 - low[1])
-    return pose
-
-
-def _pose_anywhere(
-    rng: Random,
-    size: tuple[float, float, float],
-    low: Float64[Array, " 3"],
-    high: Float64[Array, " 3"],
-    pictures: list[Picture],
-) -> Float64[Array, "4 4"] | None:
-    """A piece turned as it likes, clear of the walls and, if it is tall, of the floor before photographs."""
-    yaw = rng.uniform(0, 2 * np.pi)
-    reach = float(np.hypot(*np.abs(np.stack([low, high]))[:, :2].max(axis=0))) + 0.05
-    x, y = (float(rng.uniform(-s / 2 + reach, s / 2 - reach)) for s in size[:2])
-    for picture in pictures if high[2] > 0.7 else ():
-        local = np.linalg.inv(wall_pose(size, picture.wall)) @ (x, y, 0.0, 1.0)
-        if abs(local[0] - picture.along) < picture.width / 2 + reach + 0.2 and local[2] < 2.2:
-            return None
-    pose = np.eye(4)
-    pose[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
-    pose[:2, 3] = x, y
-    return pose
-
-
-def _footprint(
-    pose: Float64[Array, "4 4"], low: Float64[Array, " 3"], high: Float64[Array, " 3"]
-) -> Float64[Array, "4 2"]:
-    corners = np.array([(low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1])])
-    return corners @ pose[:2, :2].T + pose[:2, 3]
-
-
-def _overlap(a: Float64[Array, "4 2"], b: Float64[Array, "4 2"]) -> bool:
-    """Whether two rectangles come closer than `GAP` along every edge direction (separating axes)."""
-    for corners in (a, b):
-        for edge in (corners[1] - corners[0], corners[2] - corners[1]):
-            axis = edge / np.linalg.norm(edge)
-            pa, pb = a @ axis, b @ axis
-            if pa.max() + GAP < pb.min() or pb.max() + GAP < pa.min():
-                return False
-    return True

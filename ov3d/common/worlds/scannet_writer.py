@@ -19,24 +19,26 @@ from ov3d.common.scenes.scene import IGNORE, PointCloud
 from ov3d.common.worlds.raycast import View
 
 UNKNOWN_LABEL = 255
-"""What is written for a pixel without a class."""
+"""The value written for pixels without a class."""
 
 
 def refuse_other_frames(folder: Path, num_views: int) -> None:
-    """Raise where a folder holds frames that writing `num_views` views would leave standing among the new ones."""
+    """Raise if a folder has frames that would remain among the new ones after writing `num_views` views."""
     names = {str(number) for number in range(num_views)}
     for part in ("color", "pose", "depth"):
         if not (folder / part).is_dir():
             continue
         for path in sorted((folder / part).iterdir()):
             if path.stem not in names or (part == "color" and path.suffix != ".png"):
-                raise DataError(f"{folder} already holds another scene ({part}/{path.name}).", "Name an empty folder.")
+                raise DataError(
+                    f"{folder} already holds another scene ({part}/{path.name}).", "Choose an empty folder."
+                )
 
 
 def write_facts(folder: Path, camera: Camera, classes: Sequence[str]) -> None:
     """Write the intrinsics and the class names.
 
-    The layout counts pixel centres as whole numbers, ours lie at +0.5: the principal point is half a pixel less.
+    The layout's pixel centres are at whole numbers, ours at +0.5: the principal point is half a pixel less.
     """
     matrix = np.eye(4)
     matrix[:3, :3] = camera.matrix
@@ -49,14 +51,14 @@ def write_facts(folder: Path, camera: Camera, classes: Sequence[str]) -> None:
 def write_view(folder: Path, name: str, view: View) -> None:
     """Write one view under its name; depth is rounded to the millimetre."""
     millimetres = np.rint(view.depth.astype(np.float64) * 1000)
-    millimetres = np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)  # 0 is missing, as in the layout
+    millimetres = np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)  # 0 means missing in this layout
     labels = np.where(view.labels == IGNORE, UNKNOWN_LABEL, view.labels).astype(np.uint8)
     instances = np.where(view.instances == IGNORE, 0, view.instances).astype(np.uint16)
     write_bytes(folder / "color" / f"{name}.png", png_bytes(view.rgb))
     write_bytes(folder / "depth" / f"{name}.png", png_bytes(millimetres))
     write_bytes(folder / "label" / f"{name}.png", png_bytes(labels))
     write_bytes(folder / "instance" / f"{name}.png", png_bytes(instances))
-    # The pose comes last: a view that was cut off half-way has none, and the reader leaves it out.
+    # The pose comes last: an interrupted view has none, so the reader leaves it out.
     write_text(folder / "pose" / f"{name}.txt", _matrix_text(view.world_from_camera))
 
 
@@ -81,7 +83,7 @@ def write_cloud(path: Path, cloud: PointCloud) -> None:
 
 
 def png_bytes(image: Shaped[Array, ...]) -> bytes:
-    """An image of 8 or 16 bits a channel as a PNG file's bytes."""
+    """An image of 8 or 16 bits per channel as a PNG file's bytes."""
     from PIL import Image
 
     stream = io.BytesIO()

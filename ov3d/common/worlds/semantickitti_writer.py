@@ -46,17 +46,17 @@ def write_semantickitti(
     """Write drives, which SemanticKITTI calls sequences.
 
     Args:
-        folder: where to; new or empty.
-        sequences: drives by their two digits, with `rig="semantickitti"`; the official split trains on 00-07, 09 and 10
+        folder: the output folder; new or empty.
+        sequences: drives by their two-digit names, with `rig="semantickitti"`; the official split trains on 00-07, 09 and 10
             and validates on 08.
-        workers: processes; the files are the same for any number.
-        progress: told of each sweep.
+        workers: processes; their number does not affect the files.
+        progress: receives progress per sweep.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: no drive, or one with other sensors.
+        UsageError: no drives, or one with other sensors.
         DataError: the folder is not empty, or a drive has more objects than the format can number.
         StorageError: the disk is full or the folder cannot be written.
     """
@@ -67,7 +67,7 @@ def write_semantickitti(
         if num_things > MAX_INSTANCE:
             raise DataError(
                 f"Drive {name} has {num_things} objects; SemanticKITTI numbers at most {MAX_INSTANCE}.",
-                "Make it shorter or the traffic thinner.",
+                "Use a shorter drive or less traffic.",
             )
         _write_facts(folder / "sequences" / name, built(config))
     with (progress or Silent()).task(f"Driving through {folder.name}", len(jobs)) as task:
@@ -78,7 +78,7 @@ def write_semantickitti(
 
 
 def packed_labels(drive: Drive, sweep: Sweep) -> UInt32[Array, " n"]:
-    """Raw class in the low 16 bits, object id in the high ones; what moves has classes of its own."""
+    """Raw class in the low 16 bits, object id in the high ones; moving objects have their own classes."""
     moves = np.array([False, *(thing.motion.moves for thing in drive.world.things)])
     objects = np.maximum(sweep.instances, 0)
     raw = np.where(moves[objects], class_table("kitti_moving")[sweep.labels], class_table("kitti")[sweep.labels])

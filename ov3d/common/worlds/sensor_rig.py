@@ -1,4 +1,4 @@
-"""How a LiDAR and cameras are mounted on a vehicle, and when in a sweep each camera is triggered: as it looks its way.
+"""How a LiDAR and cameras are mounted on a vehicle, and when each camera triggers: as the sweep passes its direction.
 
 Vehicle frames have x ahead, y left and z up, with the origin on the ground.
 """
@@ -15,10 +15,10 @@ from ov3d.common.worlds.ego_motion import rotations
 from ov3d.common.worlds.spinning_lidar import SpinningLidar
 
 ELEVATIONS = {16: (-15.0, 15.0), 32: (-30.67, 10.67), 64: (-24.9, 2.0)}
-"""Lowest and highest beam, degrees, of sensors with so many beams (Velodyne's VLP-16, HDL-32E and HDL-64E)."""
+"""Lowest and highest beam, degrees, by number of beams (Velodyne's VLP-16, HDL-32E and HDL-64E)."""
 
 _OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-"""A camera's right, down and ahead, as columns in the frame of a vehicle that it looks ahead from."""
+"""Right, down and ahead of a forward-looking camera, as columns in the vehicle's frame."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,8 +28,8 @@ class CameraMount:
     Attributes:
         name: its channel.
         camera: its intrinsics.
-        ego_from_camera: its place.
-        trigger: seconds after the begin of a sweep at which it is triggered.
+        ego_from_camera: its pose.
+        trigger: seconds from the start of a sweep to the trigger.
     """
 
     name: str
@@ -44,9 +44,9 @@ class SensorRig:
 
     Attributes:
         lidar: the spinning sensor.
-        ego_from_lidar: its place.
-        period: seconds of a sweep.
-        reference: seconds after a sweep's begin to which the sweep's own time and pose refer.
+        ego_from_lidar: its pose.
+        period: duration of a sweep, seconds.
+        reference: seconds from a sweep's start to its nominal time and pose.
         cameras: in the order in which they are written.
     """
 
@@ -63,7 +63,7 @@ def nuscenes_rig(beams: int, columns: int, size: tuple[int, int], rng: np.random
     Args:
         beams, columns: of the LiDAR.
         size: width and height of the images, pixels.
-        rng: every vehicle is mounted a little differently.
+        rng: varies the mounting slightly per vehicle.
     """
     # Name, yaw in degrees, focal length over image width, place.
     mounts = (
@@ -94,7 +94,7 @@ def kitti_rig(beams: int, columns: int, size: tuple[int, int], rng: np.random.Ge
     Args:
         beams, columns: of the LiDAR.
         size: width and height of the image, pixels.
-        rng: every vehicle is mounted a little differently.
+        rng: varies the mounting slightly per vehicle.
     """
     place = _mounted((0.27, 0.06, 1.65), 0.0, rng) @ _rigid(_OPTICAL)
     camera = CameraMount("image_2", _camera(size, 0.58, rng), place, 0.05)
@@ -113,7 +113,7 @@ def _camera(size: tuple[int, int], focal: float, rng: np.random.Generator) -> Ca
 
 
 def _mounted(place: tuple[float, float, float], yaw: float, rng: np.random.Generator) -> Float64[Array, "4 4"]:
-    """A pose within half a degree and two centimetres of the one meant; `yaw` in degrees."""
+    """A pose within half a degree and two centimetres of the nominal one; `yaw` in degrees."""
     turn = np.radians(rng.uniform(-0.5, 0.5, 3) + (yaw, 0, 0))
     pose = _rigid(rotations(*turn[:, None])[0])
     pose[:3, 3] = np.array(place) + rng.uniform(-0.02, 0.02, 3)

@@ -13,10 +13,10 @@ from ov3d.common.worlds.primitives import normals
 from ov3d.common.worlds.raycast import Hits, nearest
 
 NOISE_HIT = -1
-"""Primitive index of a return that comes from no surface."""
+"""Primitive index of a return that is not from a surface."""
 
 _MARGIN = 0.006
-"""Radians by which the window of a solid is widened: the carrier turns and rocks by less within half a sweep."""
+"""Radians by which the window of a solid is widened: the carrier rotates by less within half a sweep."""
 
 _FAINT = 0.02
 """Signal at which a pulse is lost in 37 of 100 cases; 1 is what a white board sends back from 40 m."""
@@ -27,14 +27,14 @@ class SpinningLidar:
     """The sensor. Its frame has z up; azimuth is counted anticlockwise from its x axis.
 
     Attributes:
-        beams: how many, evenly spread between `lowest` and `highest`; ring 0 is the lowest.
+        beams: number of beams, evenly spread between `lowest` and `highest`; ring 0 is the lowest.
         lowest, highest: elevations, degrees.
         columns: firings in a sweep.
         start: azimuth of the first column's leading edge, radians; the sensor spins clockwise.
         max_range, min_range: metres within which a surface is measured.
         range_noise: standard deviation along the beam, metres.
-        dropout: share of pulses lost for no reason; more are lost where little light comes back.
-        noise: share of returns that come from somewhere before the surface (dust, rain).
+        dropout: share of pulses lost at random; more are lost if little light comes back.
+        noise: share of returns from somewhere in front of the surface (dust, rain).
     """
 
     beams: int
@@ -49,11 +49,11 @@ class SpinningLidar:
     noise: float = 0.001
 
     def elevations(self) -> Float64[Array, " b"]:
-        """Of every ring, radians."""
+        """Elevation of every ring, radians."""
         return np.radians(np.linspace(self.lowest, self.highest, self.beams))
 
     def azimuths(self) -> Float64[Array, " c"]:
-        """Of every column, radians, falling."""
+        """Azimuth of every column, radians, decreasing."""
         return self.start - 2 * np.pi * (np.arange(self.columns) + 0.5) / self.columns
 
     def directions(self) -> Float64[Array, "c b 3"]:
@@ -66,12 +66,12 @@ class SpinningLidar:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Returns:
-    """What came back, column by column and ring by ring.
+    """Returns of a sweep, by column and ring.
 
     Attributes:
-        xyz: places in the world, with the noise of the range.
-        column, ring: which firing.
-        primitive: index of the solid that was met, `NOISE_HIT` for none.
+        xyz: positions in the world, with range noise.
+        column, ring: the firing.
+        primitive: index of the solid hit, `NOISE_HIT` for none.
         intensity: in [0, 1], in steps of 1/255.
     """
 
@@ -92,10 +92,10 @@ def scan(
     """One sweep.
 
     Args:
-        world: what there is to meet.
+        world: the world.
         lidar: the sensor.
         world_from_lidar: its pose when each column is fired.
-        times: when that is, seconds, rising.
+        times: firing time of each column, seconds, increasing.
         rng: noise and losses.
     """
     directions = np.einsum("cij,cbj->cbi", world_from_lidar[:, :3, :3], lidar.directions()).reshape(-1, 3)
@@ -130,7 +130,7 @@ def first_hits(
     origins: Float64[Array, "r 3"],
     directions: Float64[Array, "r 3"],
 ) -> Hits:
-    """First hits of all firings, column by column; each solid is tried only on those that its box can lie in."""
+    """First hits of all firings, column by column; each solid is tested only on firings that can hit its box."""
     first, num_columns, low, high = _windows(world, lidar, world_from_lidar, times)
 
     def rays_of(number: int) -> tuple[slice | Int64[Array, " _m"], Float64[Array, "_k 3"], Float64[Array, "_m 3"]]:
@@ -147,9 +147,9 @@ def first_hits(
 def _windows(
     world: MovingWorld, lidar: SpinningLidar, world_from_lidar: Float64[Array, "c 4 4"], times: Float64[Array, " c"]
 ) -> tuple[Int64[Array, " n"], Int64[Array, " n"], Int64[Array, " n"], Int64[Array, " n"]]:
-    """First column, number of columns, first ring and ring after the last in which each solid may be met.
+    """First column, number of columns, first ring and ring after the last in which each solid may be hit.
 
-    What the solids' boxes cover at the begin, in the middle and at the end of the sweep, together.
+    The union of what the solids' boxes cover at the start, middle and end of the sweep.
     """
     moments = [0, lidar.columns // 2, lidar.columns - 1]
     seen = [_extent(world.corners_at(float(times[k])), world_from_lidar[k]) for k in moments]
@@ -184,7 +184,7 @@ def _extent(
 
     Returns:
         Azimuth of the middle, least and greatest azimuth relative to it, least and greatest elevation (all radians), whether
-        the box may surround the sensor, so that the azimuths mean nothing, and a distance that it is not nearer than.
+        the box may surround the sensor (making the azimuths meaningless), and a lower bound on its distance.
     """
     lidar_from_world = invert_pose(world_from_lidar)
     local = np.einsum("ij,nkj->nki", lidar_from_world[:3, :3], corners) + lidar_from_world[:3, 3]
@@ -193,7 +193,7 @@ def _extent(
     aside = np.arctan2(local[..., 1], local[..., 0]) - azimuth[:, None]
     aside = (aside + np.pi) % (2 * np.pi) - np.pi
     around = (np.abs(aside) > 1.5).any(axis=1)
-    # A box that does not surround the sensor lies beyond the plane across the line of sight through its nearest corner.
+    # A box that does not surround the sensor is behind the plane through its nearest corner normal to the line of sight.
     ahead = local[..., 0] * np.cos(azimuth)[:, None] + local[..., 1] * np.sin(azimuth)[:, None]
     near = np.where(around, 0.0, np.maximum(ahead.min(axis=1), 1e-6))
     far = np.hypot(local[..., 0], local[..., 1]).max(axis=1)
@@ -206,7 +206,7 @@ def _extent(
 def _displacements(
     world: MovingWorld, primitive: Int32[Array, " n"], times: Float64[Array, " n"]
 ) -> Float64[Array, "n 3"]:
-    """How far each hit solid has moved from its place at time 0 when it was hit."""
+    """Displacement of each hit solid since time 0 when it was hit."""
     moved = np.zeros((len(primitive), 3))
     for number in np.unique(primitive):
         motion = world.motions[number]
@@ -223,10 +223,10 @@ def _brightness(
     directions: Float64[Array, "n 3"],
     rng: np.random.Generator,
 ) -> tuple[Float64[Array, " n"], Float64[Array, " n"]]:
-    """Intensity by material and angle of incidence, and how deep pulses may go on behind the surface.
+    """Intensity by material and angle of incidence, and how far pulses may penetrate behind the surface.
 
     Args:
-        points: hits, brought to where their solids are at time 0.
+        points: hits, moved to their solids' positions at time 0.
     """
     intensity, spread = np.empty(len(points)), np.empty(len(points))
     order = np.argsort(primitive, kind="stable")

@@ -1,8 +1,7 @@
 """Streets: seeded generated worlds through which a vehicle drives with a LiDAR and cameras, with exact truth.
 
-A drive is a sequence of sweeps of one street. Everything about it follows from its `StreetConfig`; any sweep can be made
-alone, and is the same as when all are. `nuscenes_writer` and `semantickitti_writer` write drives in the layouts of those
-data sets.
+A drive is a sequence of sweeps of one street, fully determined by its `StreetConfig`; any sweep can be generated on its own
+with the same result. `nuscenes_writer` and `semantickitti_writer` write drives in the layouts of those data sets.
 """
 
 from __future__ import annotations
@@ -32,20 +31,20 @@ Rig = Literal["nuscenes", "semantickitti"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreetConfig:
-    """What a drive holds.
+    """The configuration of a drive.
 
     Attributes:
         seed: another seed, another street.
-        num_sweeps: how many sweeps are kept.
-        rig: whose sensors the vehicle carries: `nuscenes` (six cameras) or `semantickitti` (one camera ahead).
+        num_sweeps: number of sweeps to keep.
+        rig: the data set whose sensors the vehicle carries: `nuscenes` (six cameras) or `semantickitti` (one camera ahead).
         interval: seconds between kept sweeps.
         speed: mean speed of the vehicle, m/s.
         beams: of the LiDAR: 16, 32 or 64.
         columns: firings in a sweep.
         width, height: of the photographs, pixels.
         reach: metres around the vehicle that are furnished and photographed.
-        motion_compensated: bring the points of a sweep to where the LiDAR is at the sweep's own time, as both data sets do,
-            instead of leaving each in the frame in which it was measured. Things that move are smeared either way.
+        motion_compensated: transform the points of a sweep to the LiDAR's pose at the sweep's nominal time, as both data sets
+            do, instead of leaving each in the frame of its measurement. Moving things are smeared either way.
         traffic: how busy the street is.
     """
 
@@ -65,7 +64,7 @@ class StreetConfig:
     def __post_init__(self) -> None:
         if self.beams not in ELEVATIONS:
             raise UsageError(
-                f"There is no LiDAR of {self.beams} beams here.", f"One of: {', '.join(map(str, ELEVATIONS))}."
+                f"A LiDAR with {self.beams} beams is not supported.", f"Use {', '.join(map(str, ELEVATIONS))}."
             )
         least = {
             "seed": 0,
@@ -79,7 +78,7 @@ class StreetConfig:
         }
         for name, low in least.items():
             if getattr(self, name) < low:
-                raise UsageError(f"A street with {name} = {getattr(self, name)} cannot be.", f"At least {low}.")
+                raise UsageError(f"Street setting {name} must be at least {low}, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +88,7 @@ class Shot:
     Attributes:
         mount: the camera that took it.
         timestamp: microseconds.
-        world_from_ego: the vehicle's pose then.
+        world_from_ego: the vehicle's pose at that time.
         view: the photograph, and depth, classes and objects of its pixels.
     """
 
@@ -105,15 +104,15 @@ class Sweep:
 
     Attributes:
         number: which sweep of the drive.
-        timestamp: microseconds; the time that `world_from_ego` is of.
+        timestamp: microseconds; the time of `world_from_ego`.
         world_from_ego, ego_from_lidar: poses.
         xyz: points in the LiDAR's frame.
         intensity: in [0, 1], in steps of 1/255.
         ring: the beam of each point, 0 the lowest.
         time: seconds after the sweep's time at which each point was measured; negative before it.
-        labels: indices into `STREET_CLASSES`; noise where no surface was met.
-        instances: object ids, `IGNORE` where there is none.
-        primitives: index of the solid that each point lies on, `NOISE_HIT` for none.
+        labels: indices into `STREET_CLASSES`; noise if no surface was hit.
+        instances: object ids, `IGNORE` for points without an object.
+        primitives: index of the solid that each point is on, `NOISE_HIT` for none.
         shots: photographs, in the order of the rig's cameras.
     """
 
@@ -133,14 +132,14 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drive:
-    """A street and a vehicle on its way through it; nothing is measured yet.
+    """A street and a vehicle driving through it; nothing is measured yet.
 
     Attributes:
-        config: what was asked for.
-        world: what there is, at the begin of the drive.
-        ego: where the vehicle is when.
+        config: its configuration.
+        world: the world at the start of the drive.
+        ego: the vehicle's motion.
         rig: its sensors.
-        start: timestamp of the begin of the drive, microseconds.
+        start: timestamp of the start of the drive, microseconds.
     """
 
     config: StreetConfig
@@ -158,11 +157,11 @@ class Drive:
         return self.ego.poses(np.array([self.seconds(timestamp)]))[0]
 
     def seconds(self, timestamp: int) -> float:
-        """A time as seconds since the begin of the drive."""
+        """A time as seconds since the start of the drive."""
         return (timestamp - self.start) / 1e6
 
     def sweep(self, number: int, *, photographs: bool = True) -> Sweep:
-        """Measure one sweep and take its photographs, which needs most of the time."""
+        """Measure one sweep and take its photographs, which takes most of the time."""
         timestamp, rig = self.timestamp(number), self.rig
         begin = self.seconds(timestamp) - rig.reference
         columns = self.config.columns
@@ -209,14 +208,14 @@ class Drive:
 
     def _truth(self, primitive: Int32[Array, " n"]) -> tuple[Int32[Array, " n"], Int32[Array, " n"]]:
         solids = self.world.primitives
-        labels = np.array([*(one.label for one in solids), NOISE], np.int32)  # NOISE_HIT, -1, finds the last
+        labels = np.array([*(one.label for one in solids), NOISE], np.int32)  # NOISE_HIT (-1) reads the last
         instances = np.array([*(one.instance for one in solids), IGNORE], np.int32)
         assert NOISE_HIT == -1
         return labels[primitive], instances[primitive]
 
 
 def build_drive(config: StreetConfig) -> Drive:
-    """Draw a street, what is in it, the vehicle's sensors and its way."""
+    """Draw a street, its contents, and the vehicle's sensors and path."""
     rng = np.random.default_rng([config.seed, 1])
     rig = (nuscenes_rig if config.rig == "nuscenes" else kitti_rig)(
         config.beams, config.columns, (config.width, config.height), rng

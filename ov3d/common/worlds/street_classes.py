@@ -1,4 +1,4 @@
-"""The classes of generated streets, and what the two official formats call them."""
+"""The classes of generated streets, and their ids in the two official formats."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class StreetClass:
     """One class.
 
     Attributes:
-        name: what a person would call it.
+        name: its everyday name.
         nuscenes: general class id of nuScenes, 0 to 31.
-        kitti: raw class id of SemanticKITTI for what stands still.
-        kitti_moving: and for what moves.
-        thing: whether objects of it are told apart.
+        kitti: raw class id of SemanticKITTI for stationary objects.
+        kitti_moving: and for moving ones.
+        thing: whether its objects are distinguished.
     """
 
     name: str
@@ -58,17 +58,17 @@ STREET_CLASSES = (
     _thing("pedestrian", 2, 30, 254),
     _thing("child", 3, 30, 254),
 )
-"""All classes; a label is an index into them. Noise has no surface: it is what a LiDAR returns where nothing is."""
+"""All classes; a label is an index into them. Noise marks LiDAR returns that are not from a surface."""
 
 STREET_NAMES = tuple(one.name for one in STREET_CLASSES)
 
 NOISE = STREET_NAMES.index("noise")
 
 NOVEL_THINGS = ("pedestrian", "child", "bus", "bicycle", "bicyclist")
-"""Things to train without: a method must find them by their names."""
+"""Things held out of training: a method must find them by name."""
 
 NOVEL_STUFF = ("vegetation", "trunk", "pavement")
-"""And stuff."""
+"""Stuff held out of training."""
 
 NUSCENES_CATEGORIES = (
     "noise",

@@ -45,7 +45,7 @@ def pedestrian(rng: Random, *, child: bool = False) -> list[Primitive]:
     top, trousers, skin, hair = _cloth(rng), _cloth(rng), _tone(rng, SKIN), _tone(rng, HAIR)
     hip, shoulder = 0.86 * k, 1.44 * k
     parts = [
-        solid("ellipsoid", (0, 0, 1.02 * k), (0.26 * girth, 0.40 * girth, 0.42 * k), trousers),
+        solid("ellipsoid", (0, 0, 0.92 * k), (0.28 * girth, 0.33 * girth, 0.30 * k), trousers),
         rod((0, 0, 0.96 * k), (0, 0, shoulder), 0.17 * girth, top, taper=1.12),
         solid("ellipsoid", (0, 0, shoulder), (0.25 * girth, 0.46 * girth, 0.20 * k), top),
         rod((0, 0, shoulder), (0.02, 0, 1.58 * k), 0.06 * k, skin),
@@ -63,7 +63,7 @@ def pedestrian(rng: Random, *, child: bool = False) -> list[Primitive]:
 
 
 def _belongings(rng: Random, k: float, girth: float) -> list[Primitive]:
-    """One of a rucksack, a skirt, a hat or an umbrella, or none."""
+    """A rucksack, a skirt, a hat, an umbrella, or nothing."""
     kind, cloth = rng.random(), _cloth(rng)
     if kind < 0.2:
         return [solid("box", (-0.22 * girth, 0, 1.22 * k), (0.20 * k, 0.32 * k, 0.44 * k), cloth)]

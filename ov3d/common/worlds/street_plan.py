@@ -1,6 +1,6 @@
-"""The plan of a street and what does not move in it: ground, markings, and what stands along the pavements.
+"""The plan of a street and its static contents: ground, markings, and scenery along the pavements.
 
-The plan's frame has x along the street, y to its left and z up. Traffic keeps to the right: what drives along +x does so at
+The plan's frame has x along the street, y to its left and z up. Traffic keeps to the right: vehicles driving along +x are at
 y < 0. A side is +1 for y > 0 and -1 for y < 0.
 """
 
@@ -38,10 +38,10 @@ SIDE_STREET = 3.6
 """Half the width of a side street."""
 
 ZEBRA = 7.0
-"""Metres from the middle of a junction back to the crossing before it."""
+"""Metres from the middle of a junction to the crossing before it."""
 
 _GROUND = -0.03
-"""Height of grass: below the road, which lies on it."""
+"""Height of grass: below the road, which is on top of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class StreetPlan:
     """Measures of a street, metres.
 
     Attributes:
-        begin, end: x between which it is furnished.
+        begin, end: x range that is furnished.
         lanes: in each direction.
-        parking: width of the strip for parked vehicles, 0 where the street has none.
-        strip: width of what lies along the kerb, where poles, trees and parked bicycles stand.
+        parking: width of the strip for parked vehicles, 0 if the street has none.
+        strip: width of the strip along the kerb for poles, trees and parked bicycles.
         lawn: whether that strip is grass; else it is part of the pavement.
         pavement: width, the strip included.
         junctions: x of the side streets, ascending.
@@ -78,13 +78,13 @@ class StreetPlan:
         return self.kerb + self.pavement
 
     def blocks(self) -> list[tuple[float, float]]:
-        """x between which there is no side street."""
+        """x ranges without side streets."""
         ends = [self.begin - SIDE_STREET, *self.junctions, self.end + SIDE_STREET]
         return [(a + SIDE_STREET, b - SIDE_STREET) for a, b in pairwise(ends) if b - a > 4 * SIDE_STREET]
 
 
 def draw_plan(rng: Random, begin: float, end: float) -> StreetPlan:
-    """A street between two x."""
+    """Draw a street between two x."""
     junctions, x = [], begin + float(rng.uniform(20, 60))
     while x < end - 10:
         junctions.append(x)
@@ -104,7 +104,7 @@ def draw_plan(rng: Random, begin: float, end: float) -> StreetPlan:
 
 
 def scenery(rng: Random, plan: StreetPlan) -> list[Primitive]:
-    """Everything in a street that is no object."""
+    """Everything in a street that is not a thing."""
     parts = _ground(rng, plan) + _markings(plan)
     for side in SIDES:
         for block in plan.blocks():
@@ -115,7 +115,7 @@ def scenery(rng: Random, plan: StreetPlan) -> list[Primitive]:
 
 
 def along(side: int, x: float, y: float) -> tuple[float, float, float]:
-    """x, y and yaw of a piece that stands on a side, `y` from the street's middle, and faces the street."""
+    """x, y and yaw of a piece on a side, `y` from the street's middle, that faces the street."""
     return x, side * y, 0.0 if side < 0 else np.pi
 
 

@@ -1,6 +1,6 @@
-"""What stands along a generated street and does not move: buildings, fences, trees, bushes, poles and signs.
+"""Static scenery along a generated street: buildings, fences, trees, bushes, poles and signs.
 
-A piece stands on z = 0 around the origin and faces +y, metres. Its solids come by the name of their class, since a tree is
+A piece stands on z = 0 around the origin and faces +y, metres. Its solids are grouped by class name, since a tree is
 vegetation on a trunk and a sign hangs on a pole.
 """
 

@@ -1,7 +1,7 @@
-"""What moves or is parked in a generated street: vehicles in lanes and at the kerb, people on pavements and crossings.
+"""Traffic in a generated street: vehicles in lanes and at the kerb, people on pavements and crossings.
 
-Within a lane, and on a track of the pavement, all keep the same speed, so none runs into the next; who crosses the street
-chooses a moment in which no vehicle comes.
+Within a lane, and on a track of the pavement, all have the same speed, so they never collide; people cross the street
+when no vehicle is coming.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ride:
-    """What the carrier of the sensors does, so that the rest keeps out of its way.
+    """The motion of the sensor vehicle, so that traffic can keep out of its way.
 
     Attributes:
         speed: m/s along +x, from x = 0 at time 0.
@@ -84,7 +84,7 @@ class Ride:
     reach: float
 
     def meets(self, speed: float) -> tuple[float, float]:
-        """x at time 0 between which what moves at a speed comes within reach at some time."""
+        """Range of x at time 0 from which something at a given speed comes within reach at some time."""
         drift = (speed - self.speed) * self.duration
         return min(-self.reach, -self.reach - drift), max(self.reach, self.reach - drift)
 
@@ -117,13 +117,14 @@ def _vehicle(rng: Random, kinds: tuple[str, ...], shares: tuple[float, ...]) -> 
     return name, {"car": car, "truck": truck, "bus": bus, "motorcycle": motorcycle}[name](rng)
 
 
-def _length(parts: list[Primitive]) -> float:
+def _size(parts: list[Primitive]) -> tuple[float, float]:
+    """Length and width, metres."""
     low, high = bounds(parts)
-    return float(high[0] - low[0])
+    return float(high[0] - low[0]), float(high[1] - low[1])
 
 
 def _ahead(side: int) -> float:
-    """Yaw of what drives on a side."""
+    """Yaw of vehicles driving on a side."""
     return 0.0 if side < 0 else np.pi
 
 
@@ -135,7 +136,7 @@ def _lane(rng: Random, ride: Ride, busy: Traffic, side: int, lane: int) -> Itera
     x += float(rng.uniform(0, 25))
     while x < end and busy.vehicles > 0:
         name, parts = _vehicle(rng, ("car", "truck", "bus", "motorcyclist"), (0.66, 0.12, 0.11, 0.11))
-        length = _length(parts)
+        length, _ = _size(parts)
         middle = x + length / 2
         if not own or abs(middle) > 10 + length / 2:
             yield Placement(
@@ -145,21 +146,22 @@ def _lane(rng: Random, ride: Ride, busy: Traffic, side: int, lane: int) -> Itera
 
 
 def _cyclists(rng: Random, plan: StreetPlan, ride: Ride, busy: Traffic, side: int) -> Iterator[Placement]:
-    speed, y = -side * float(rng.uniform(3.5, 5.5)), side * (plan.lanes * LANE + CYCLE_STRIP / 2)
+    speed, y = -side * float(rng.uniform(3.5, 5.5)), plan.lanes * LANE + CYCLE_STRIP / 2
     x, end = ride.meets(speed)
     while x < end and busy.cyclists > 0:
         x += 3 + float(rng.exponential(100 / busy.cyclists))
-        place = pose_at(x, y + float(rng.uniform(-0.2, 0.2)), _ahead(side))
+        # Away from the parked ones, of which buses stand out.
+        place = pose_at(x, side * (y - float(rng.uniform(0.0, 0.3))), _ahead(side))
         yield Placement("bicyclist", bicycle(rng, ridden=True), place, Motion((speed, 0.0, 0.0)))
 
 
 def _walkers(rng: Random, plan: StreetPlan, ride: Ride, busy: Traffic, side: int) -> Iterator[Placement]:
-    """Two tracks on which people walk to and fro, and one, beside the houses, on which they stand."""
+    """Two tracks on which people walk back and forth, and one beside the houses on which they stand."""
     tracks = np.linspace(plan.strip + 0.5, plan.pavement - 0.4, 3)
     for y, speed in zip(tracks, (rng.uniform(0.9, 1.6), -rng.uniform(0.9, 1.6), 0.0), strict=True):
         x, end = ride.meets(float(speed))
         while x < end and busy.walkers > 0:
-            x += 0.9 + float(rng.exponential(max(300 / busy.walkers - 0.9, 0.1)))
+            x += 1.2 + float(rng.exponential(max(300 / busy.walkers - 1.2, 0.1)))
             child = rng.random() < 0.15
             yaw = (0.0 if speed > 0 else np.pi) if speed else float(rng.uniform(0, 2 * np.pi))
             pose = pose_at(x, side * (plan.kerb + float(y)), yaw + float(rng.uniform(-0.1, 0.1)), KERB_HEIGHT)
@@ -168,15 +170,15 @@ def _walkers(rng: Random, plan: StreetPlan, ride: Ride, busy: Traffic, side: int
 
 
 def _parked(rng: Random, plan: StreetPlan, busy: Traffic, block: tuple[float, float], side: int) -> Iterator[Placement]:
-    y = side * (plan.kerb - plan.parking / 2)
     # Nothing stands on the crossing, which lies at the far end of the block before a junction.
     x, end = block[0] + 4.0, block[1] - ZEBRA - 3.0
     while x < end - 5:
         name, parts = _vehicle(rng, ("car", "truck", "bus", "motorcycle"), (0.74, 0.09, 0.08, 0.09))
-        length = _length(parts)
+        length, width = _size(parts)
         if rng.random() < busy.parked and x + length < end:
             yaw = _ahead(side) + float(rng.uniform(-0.03, 0.03)) + (np.pi / 3 if name == "motorcycle" else 0)
-            yield Placement(name, parts, pose_at(x + length / 2, y + float(rng.uniform(-0.12, 0.12)), yaw))
+            y = plan.kerb - max(plan.parking / 2, width / 2 + 0.15) + float(rng.uniform(-0.12, 0.12))
+            yield Placement(name, parts, pose_at(x + length / 2, side * y, yaw))
         x += length + float(rng.uniform(0.8, 1.8))
 
 
@@ -204,28 +206,28 @@ def _side_street(rng: Random, plan: StreetPlan, busy: Traffic, x: float) -> Iter
 
 
 Crossed = tuple[float, float, float, float]
-"""What drives past a crossing: x at time 0, y, speed along x, length."""
+"""A vehicle that drives past a crossing: x at time 0, y, speed along x, length."""
 
 
 def _crossed(one: Placement) -> Crossed:
-    return float(one.pose[0, 3]), float(one.pose[1, 3]), one.motion.velocity[0], _length(one.parts)
+    return float(one.pose[0, 3]), float(one.pose[1, 3]), one.motion.velocity[0], _size(one.parts)[0]
 
 
 def _crossing(
     rng: Random, plan: StreetPlan, ride: Ride, busy: Traffic, junction: float, vehicles: list[Crossed]
 ) -> Iterator[Placement]:
-    """People who cross while the carrier is near, and people who wait because no moment is free."""
+    """People who cross while the sensor vehicle is near, and people who wait for a gap in traffic."""
     arrival = junction / ride.speed if ride.speed > 0 else ride.duration / 2
-    for _ in range(busy.crossing):
+    for abreast in (np.arange(busy.crossing) - (busy.crossing - 1) / 2) * 0.9:
         side, pace = int(rng.choice(SIDES)), float(rng.uniform(1.1, 1.7))
-        x, start, yaw = junction - ZEBRA + float(rng.uniform(-1.3, 1.3)), side * (plan.kerb + 0.2), -side * np.pi / 2
+        x, start, yaw = junction - ZEBRA + float(abreast), side * (plan.kerb + 0.2), -side * np.pi / 2
         child = rng.random() < 0.15
         name, parts = "child" if child else "pedestrian", pedestrian(rng, child=child)
         seconds = (2 * plan.kerb + 0.4) / pace
         for departure in arrival + rng.uniform(-16, 4, 12):
             motion = Motion((0.0, -side * pace, 0.0), float(departure), float(departure) + seconds)
             if _is_free(x, start, motion, vehicles):
-                # The pose is that of time 0, when the walk may have begun.
+                # The pose is at time 0, when the walk may already have started.
                 y = start - float(motion.displacement(np.array([motion.start]))[0, 1])
                 yield Placement(name, parts, pose_at(x, y, yaw, KERB_HEIGHT / 2), motion)
                 break

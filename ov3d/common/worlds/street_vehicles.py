@@ -38,7 +38,7 @@ PLATE = Material((0.95, 0.94, 0.86), matte=0.9, reflectance=1.0)
 def _paint(rng: Random, colours: tuple[Triple, ...]) -> Material:
     colour = np.clip(np.array(colours[rng.integers(len(colours))]) + rng.uniform(-0.04, 0.04, 3), 0.03, 1)
     red, green, blue = (float(value) for value in colour)
-    # Dark paint swallows most of a pulse.
+    # Dark paint absorbs most of a pulse.
     return Material((red, green, blue), matte=0.5, reflectance=0.12 + 0.5 * float(colour.mean()))
 
 

@@ -1,4 +1,4 @@
-"""What the writers of streets share: sweeps measured in several processes, images as bytes, label maps of pixels."""
+"""Shared by the writers of streets: measuring sweeps in several processes, images as bytes, label maps of pixels."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ PIXEL_LABELS = "pixel_labels"
 """Folder of the label maps of the photographs, as the teacher `labels:DIR` reads it."""
 
 _SWEEPS_AT_ONCE = 4
-"""Handed to a process together, so that it seldom has to draw another street."""
+"""Jobs given to a process at once, so that it seldom has to draw another street."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepJob:
-    """One sweep to be measured and written.
+    """One sweep to measure and write.
 
     Attributes:
         folder: root of the data set.
@@ -55,7 +55,7 @@ class SweepJob:
 
 @lru_cache(maxsize=4)
 def built(config: StreetConfig) -> Drive:
-    """`build_drive`, remembered."""
+    """`build_drive`, cached."""
     return build_drive(config)
 
 
@@ -64,38 +64,38 @@ def sweep_jobs(folder: Path, drives: dict[str, StreetConfig], rig: Rig) -> list[
 
     Raises:
         DataError: the folder is not empty.
-        UsageError: there is no drive, or a vehicle carries the sensors of another data set.
+        UsageError: no drives, or a vehicle with the sensors of another data set.
     """
     if not drives:
-        raise UsageError("No drive was named.", "Give at least one StreetConfig.")
+        raise UsageError("No drives given.", "Give at least one StreetConfig.")
     for name, config in drives.items():
         if config.rig != rig:
             raise UsageError(f"Drive {name} has the sensors of {config.rig}, not of {rig}.", f"Set rig={rig!r}.")
     if folder.is_dir() and any(folder.iterdir()):
-        raise DataError(f"{folder} is not empty.", "Name an empty folder.")
+        raise DataError(f"{folder} is not empty.", "Choose an empty folder.")
     return [SweepJob(folder, name, config, k) for name, config in drives.items() for k in range(config.num_sweeps)]
 
 
 def in_processes(write: Callable[[SweepJob], R], jobs: Sequence[SweepJob], workers: int) -> Iterator[R]:
-    """What `write` returns for each job, in order; it is a function of a module, and each job has files of its own."""
+    """The result of `write` for each job, in order; it must be a module-level function, and jobs must not share files."""
     if workers < 1:
-        raise UsageError(f"{workers} workers cannot write anything.", "At least 1.")
+        raise UsageError(f"workers must be at least 1, got {workers}.")
     if workers == 1 or len(jobs) < 2:
         yield from map(write, jobs)
         return
-    # Spawned processes import this module anew: nothing of the caller's threads or locks comes along.
+    # Spawned processes import this module afresh and inherit none of the caller's threads or locks.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
         yield from pool.map(write, jobs, chunksize=_SWEEPS_AT_ONCE)
 
 
 def label_map(view: View, dataset: str, field: str) -> UInt8[Array, "h w"]:
-    """Class ids of a data set at the pixels of a view, 0 where there is nothing.
+    """Class ids of a data set at the pixels of a view, 0 for empty pixels.
 
     Args:
         view: its labels are indices into `STREET_CLASSES`.
-        dataset: whose ids.
-        field: of `StreetClass`: the ids of that data set's truth files.
+        dataset: the data set whose ids to use.
+        field: field of `StreetClass` with the ids of that data set's truth files.
     """
     table = np.array([*class_ids(dataset, field), 0], np.uint8)
     return table[np.where(view.labels == IGNORE, len(table) - 1, view.labels)]
@@ -103,7 +103,7 @@ def label_map(view: View, dataset: str, field: str) -> UInt8[Array, "h w"]:
 
 @lru_cache(maxsize=4)
 def class_ids(dataset: str, field: str) -> tuple[int, ...]:
-    """Class ids of a data set for every label; arguments as of `label_map`."""
+    """Class ids of a data set for every label; arguments as for `label_map`."""
     truth_ids = load_dataset(dataset).truth_ids
     return tuple(truth_ids[int(raw)] or 0 for raw in class_table(field))
 
@@ -114,7 +114,7 @@ def label_names(dataset: str) -> str:
 
 
 def written_matrix(camera: Camera) -> Float64[Array, "3 3"]:
-    """K as both data sets write it: with pixel centres at whole numbers, where ours lie at +0.5."""
+    """K as both data sets write it, with pixel centres at whole numbers; ours are at +0.5."""
     matrix = camera.matrix
     matrix[:2, 2] -= 0.5
     return matrix

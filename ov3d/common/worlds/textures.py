@@ -1,7 +1,7 @@
-"""Surface colours: pictures with a mip pyramid, and the patterns that walls, floors and furniture are covered with.
+"""Surface colours: pictures with a mip pyramid, and the patterns that cover walls, floors and furniture.
 
-A texture is sampled trilinearly: bilinear in the two pyramid levels whose texels are next to the size of the pixel's footprint
-(Williams, *Pyramidal parametrics*, SIGGRAPH 1983), so that a photograph seen small looks like a photograph made small.
+A texture is sampled trilinearly: bilinear in the two pyramid levels with texels closest in size to the pixel's footprint
+(Williams, *Pyramidal parametrics*, SIGGRAPH 1983), so that a photograph seen from afar looks like one scaled down.
 Patterns are made from fixed seeds: they do not depend on the room.
 """
 
@@ -20,11 +20,11 @@ PATTERN_SIZE = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texture:
-    """A picture to be laid on a surface.
+    """A picture to map onto a surface.
 
     Attributes:
         levels: pyramid of RGB in [0, 1], or factors around 1; level i + 1 is half the size of level i.
-        tiles: repeat it for ever, or hold the border texel.
+        tiles: whether it repeats; otherwise the border texels extend.
     """
 
     levels: tuple[Float32[Array, "_h _w 3"], ...]
@@ -41,7 +41,7 @@ class Texture:
             height, width = top.shape[:2]
             top = np.pad(top, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             levels.append(np.float32(0.25) * (top[::2, ::2] + top[1::2, ::2] + top[::2, 1::2] + top[1::2, 1::2]))
-        # All levels end to end, so that one look-up serves texels of several; height, width and first texel of each.
+        # All levels end to end, so that one look-up covers several; height, width and first texel of each.
         texels = np.concatenate([level.reshape(-1, 3) for level in levels])
         sizes = np.array([level.shape[:2] for level in levels], np.int64)
         starts = np.cumsum(sizes.prod(axis=1)) - sizes.prod(axis=1)
@@ -54,7 +54,7 @@ class Texture:
         return float(width / height)
 
     def sample(self, st: Float64[Array, "n 2"], footprint: Float64[Array, " n"]) -> Float32[Array, "n 3"]:
-        """Colours at places of the picture.
+        """Colours at positions in the picture.
 
         Args:
             st: (right, down) as fractions of the picture's width and height.
@@ -94,12 +94,12 @@ class Material:
 
     Attributes:
         colour: RGB in [0, 1].
-        texture: factors on the colour, or none.
+        texture: factors on the colour, or None.
         scale: metres that a tiling texture spans; 0 lays the picture once over the front (+z) of a box, and nowhere else.
         matte: share of the light that does not depend on the surface's direction.
-        grain: turn a tiling texture on each part so that its width runs along the part's longer side, as wood is cut.
-        reflectance: share of a LiDAR pulse that comes back when it meets the surface head on, in [0, 1].
-        spread: metres that a pulse may go on behind the surface before it is returned, as it does in leaves; 0 for solids.
+        grain: rotate a tiling texture on each part so that its width runs along the part's longer side, as wood is cut.
+        reflectance: share of a LiDAR pulse that comes back at perpendicular incidence, in [0, 1].
+        spread: metres that a pulse may penetrate behind the surface before it returns, as in leaves; 0 for solids.
     """
 
     colour: tuple[float, float, float]
@@ -155,7 +155,7 @@ def plaster() -> Texture:
 
 @lru_cache(maxsize=1)
 def stripes() -> Texture:
-    """Upright stripes of wallpaper, four a tile."""
+    """Upright wallpaper stripes, four per tile."""
     _, columns = _grid()
     wide = (columns // (PATTERN_SIZE // 8)) % 2
     return _pattern(0.86 + 0.20 * wide + 0.02 * _smooth_noise(41, 64, 64))
@@ -187,7 +187,7 @@ def bricks() -> Texture:
 
 @lru_cache(maxsize=1)
 def planks() -> Texture:
-    """Floor boards, eight a tile, along the picture's width."""
+    """Floor boards, eight per tile, along the picture's width."""
     rows, columns = _grid()
     board = rows // (PATTERN_SIZE // 8)
     start = np.random.default_rng(71).integers(0, PATTERN_SIZE, 8)[board]
@@ -224,13 +224,13 @@ def paving() -> Texture:
 
 @lru_cache(maxsize=1)
 def grass() -> Texture:
-    """Blades too fine to be told apart, in lighter and darker tufts."""
+    """Blades too fine to distinguish, in lighter and darker tufts."""
     return _pattern(1 + 0.22 * _smooth_noise(111, 128, 128) + 0.12 * _smooth_noise(112, 12, 12))
 
 
 @lru_cache(maxsize=1)
 def foliage() -> Texture:
-    """Leaves in the sun before leaves in the shade."""
+    """Sunlit leaves in front of shaded ones."""
     light = _smooth_noise(121, 24, 24) + 0.7 * _smooth_noise(122, 80, 80)
     return _pattern(np.where(light > 0.1, 1.22, 0.74) + 0.12 * _smooth_noise(123, 128, 128))
 

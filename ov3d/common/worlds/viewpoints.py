@@ -1,6 +1,6 @@
 """Where to stand in a room: views chosen greedily so that every photograph is well seen twice, then every piece of furniture.
 
-Candidates stand before a photograph, around a piece, or anywhere; sight lines are cast, so what is hidden does not count.
+Candidates are in front of a photograph, around a piece, or anywhere; lines of sight are cast, so hidden parts do not count.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from ov3d.common.base.shapes import Array, Bool, Float64
 from ov3d.common.scenes.cameras import Camera, invert_pose, look_at, transform
 from ov3d.common.worlds.furniture import Random
 from ov3d.common.worlds.raycast import cast
-from ov3d.common.worlds.rooms import Picture, Room, Thing, wall_pose
+from ov3d.common.worlds.rooms import Room, Thing
+from ov3d.common.worlds.walls import Picture, wall_pose
 
 SIGHTINGS = 2
 """Views that must show each photograph whole."""
@@ -33,14 +34,13 @@ def choose_views(rng: Random, room: Room, camera: Camera, num_views: int) -> lis
     """Poses that look around a room.
 
     Args:
-        rng: every choice comes from it.
+        rng: source of all random choices.
         room: the room.
         camera: intrinsics of all views.
-        num_views: how many.
+        num_views: number of views.
 
     Returns:
-        `world_from_camera` of each view, or none where no choice among the candidates shows every photograph
-        `SIGHTINGS` times.
+        `world_from_camera` of each view, or None if no choice of candidates shows every photograph `SIGHTINGS` times.
     """
     candidates = _judge(room, camera, _candidates(rng, room))
     chosen: list[_Candidate] = []
@@ -92,7 +92,7 @@ def _around_thing(rng: Random, room: Room, thing: Thing) -> Float64[Array, "4 4"
 
 
 def _eye(rng: Random, room: Room, place: Float64[Array, " 2"]) -> Float64[Array, " 3"] | None:
-    """A standing person's eye above a place; none outside of the room or in the way of something tall."""
+    """A standing person's eye above a position; None if outside the room or inside something tall."""
     height = float(rng.uniform(1.4, 1.65))
     if (np.abs(place) > np.array(room.size[:2]) / 2 - 0.35).any():
         return None
@@ -104,7 +104,7 @@ def _eye(rng: Random, room: Room, place: Float64[Array, " 2"]) -> Float64[Array,
 
 
 def _distance_to(rectangle: Float64[Array, "4 2"], place: Float64[Array, " 2"]) -> float:
-    """Distance from a place to a rectangle, 0 inside."""
+    """Distance from a position to a rectangle, 0 inside."""
     origin, a, b = rectangle[0], rectangle[1] - rectangle[0], rectangle[3] - rectangle[0]
     size = np.array([np.linalg.norm(a), np.linalg.norm(b)])
     local = np.array([(place - origin) @ a, (place - origin) @ b]) / size
@@ -112,7 +112,7 @@ def _distance_to(rectangle: Float64[Array, "4 2"], place: Float64[Array, " 2"]) 
 
 
 def _judge(room: Room, camera: Camera, poses: list[Float64[Array, "4 4"]]) -> list[_Candidate]:
-    """Which photographs and pieces each pose shows: those of whose points it sees enough, with nothing in between."""
+    """Which photographs and pieces each pose shows: those with enough unoccluded points in view."""
     points_of = {p.instance: _picture_points(room, p) for p in room.pictures}
     points_of.update({t.instance: _part_centres(t) for t in room.things})
     targets, eyes, points = [], [np.zeros((0, 3))], [np.zeros((0, 3))]
@@ -120,7 +120,7 @@ def _judge(room: Room, camera: Camera, poses: list[Float64[Array, "4 4"]]) -> li
         facing = [p.instance for p in room.pictures if _faces(room, camera, p, pose)]
         for instance in [*facing, *(t.instance for t in room.things)]:
             inside = _inside(camera, pose, points_of[instance])
-            # A photograph must be seen whole, of a piece half is enough.
+            # A photograph must be fully visible; for a piece, half is enough.
             if inside.mean() >= (1.0 if instance in facing else 0.5):
                 targets.append((number, instance, int(inside.sum()), instance in facing))
                 points.append(points_of[instance][inside])
@@ -140,14 +140,14 @@ def _judge(room: Room, camera: Camera, poses: list[Float64[Array, "4 4"]]) -> li
 
 
 def _inside(camera: Camera, pose: Float64[Array, "4 4"], points: Float64[Array, "n 3"]) -> Bool[Array, " n"]:
-    """Points that fall well inside a camera's picture."""
+    """Points well inside a camera's picture."""
     uv, z = camera.project(transform(invert_pose(pose), points))
     edge = np.array([camera.width, camera.height]) - _MARGIN_PX
     return (z > 0.3) & (uv > _MARGIN_PX).all(axis=1) & (uv < edge).all(axis=1)
 
 
 def _faces(room: Room, camera: Camera, picture: Picture, pose: Float64[Array, "4 4"]) -> bool:
-    """Whether a photograph is turned to the camera (within 55 degrees) and neither too small nor too large in it."""
+    """Whether a photograph faces the camera (within 55 degrees) and appears neither too small nor too large."""
     frame = wall_pose(room.size, picture.wall)
     middle = frame[:3, 3] + frame[:3, 0] * picture.along + frame[:3, 1] * picture.above
     to_eye = pose[:3, 3] - middle
@@ -162,13 +162,13 @@ def _picture_points(room: Room, picture: Picture) -> Float64[Array, "16 3"]:
 
 
 def _part_centres(thing: Thing) -> Float64[Array, "_n 3"]:
-    """Up to eight points inside a piece: what a ray to them meets first is the piece, unless something hides it."""
+    """Up to eight points inside a piece: a ray to them hits the piece first, unless something occludes it."""
     step = max(1, len(thing.parts) // 8)
     return np.stack([part.world_from_local[:3, 3] for part in thing.parts[::step]])
 
 
 def _gain(candidate: _Candidate, chosen: list[_Candidate]) -> float:
-    """What a view adds: photographs first, then pieces, then another direction to look in."""
+    """The gain from a view: photographs first, then pieces, then new viewing directions."""
     gain = 0.0
     for instance in sorted(candidate.pictures):
         times = sum(instance in view.pictures for view in chosen)
@@ -176,7 +176,7 @@ def _gain(candidate: _Candidate, chosen: list[_Candidate]) -> float:
     for instance in sorted(candidate.things):
         times = sum(instance in view.things for view in chosen)
         gain += (3.0, 1.0)[times] if times < 2 else 0.1
-    # Standing where another view stood and looking where it looked shows nothing new.
+    # The same position and direction as another view shows nothing new.
     apart = [
         np.linalg.norm(candidate.pose[:3, 3] - view.pose[:3, 3])
         + np.arccos(np.clip(candidate.pose[:3, 2] @ view.pose[:3, 2], -1, 1))

@@ -13,6 +13,7 @@ from ov3d.common.encoders import create_patch_encoder
 from ov3d.common.learning.checkpoints import Checkpoint
 from ov3d.common.learning.run import OpenRun
 from ov3d.common.learning.run_lifting import LIFTED_NAME
+from ov3d.common.learning.trainer import Trainer
 from ov3d.common.lifting.lift import write_lifted
 from ov3d.nerf.bake import bake
 from ov3d.nerf.config import NerfConfig
@@ -21,18 +22,18 @@ from ov3d.nerf.model import Model
 from ov3d.nerf.preflight import Capture
 from ov3d.nerf.rays import PixelBank
 from ov3d.nerf.targets import PatchFeatures, Targets
-from ov3d.nerf.train_distil import CHECKPOINT_NAME, DistilTrainer
+from ov3d.nerf.train_distil import CHECKPOINT_NAME, DistilStage
+from ov3d.nerf.train_field import FieldStage
 
 
-def distil(run: OpenRun[NerfConfig], capture: Capture, folder: Path, model: Model, bank: PixelBank) -> dict[str, Any]:
+def distil(run: OpenRun[NerfConfig], capture: Capture, folder: Path, field: FieldStage) -> dict[str, Any]:
     """Distil the teacher into the field of a scene, and write the scene's index and lifted features.
 
     Args:
         run: the run.
         capture: from `look_over`.
         folder: where the scene's files go.
-        model: the scene's field; its appearance changes.
-        bank: the pixels that the field learnt from.
+        field: the trained stage; the appearance of its model changes.
 
     Returns:
         What a manifest should know.
@@ -41,16 +42,17 @@ def distil(run: OpenRun[NerfConfig], capture: Capture, folder: Path, model: Mode
         DataError: training failed, or no view sees a surface.
     """
     assert run.teacher is not None
-    config, progress, card = run.config, run.progress, run.teacher.card
+    config, progress, bank = run.config, run.progress, field.bank
     if len(capture.with_features) < len(capture.train):
         long_side = config.field.long_side
         bank = PixelBank(capture.with_features, long_side=long_side, device=run.device, progress=progress)
-    head = _trained_head(run, capture, folder, model, bank)
+    stage = _stage(run, capture, field, bank)
+    Trainer(stage, run.trainer_context(folder)).run()
     lifted = bake(
-        model,
-        head,
+        stage.model,
+        stage.head,
         capture.scene,
-        card,
+        run.teacher.card,
         folder,
         vocabulary=capture.classes,
         config=config,
@@ -69,26 +71,22 @@ def load_trained(folder: Path, device: torch.device) -> tuple[Model, FeatureHead
     return model, head.to(device)
 
 
-def _trained_head(
-    run: OpenRun[NerfConfig], capture: Capture, folder: Path, model: Model, bank: PixelBank
-) -> FeatureHead:
+def _stage(run: OpenRun[NerfConfig], capture: Capture, field: FieldStage, bank: PixelBank) -> DistilStage:
     assert run.teacher is not None
     teacher, config, progress = run.teacher, run.config.distil, run.progress
     text, scale = teacher.text(capture.classes), teacher.card.logit_scale
     targets = Targets(bank, teacher.source, text, logit_scale=scale, device=run.device, progress=progress)
     patches = _patches(bank, run.device, progress) if config.patches else None
-    trainer = DistilTrainer(
-        model,
+    return DistilStage(
+        field.model,
         bank,
         targets,
         patches,
         config,
-        folder,
+        field_key=field.made_from,
         seed=run.config.seed,
         progress=progress,
-        resume=run.options.resume,
     )
-    return trainer.run()
 
 
 def _patches(bank: PixelBank, device: torch.device, progress: Progress) -> PatchFeatures | None:

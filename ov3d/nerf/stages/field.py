@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from ov3d.common.learning.run import OpenRun
+from ov3d.common.learning.trainer import Trainer
 from ov3d.nerf.config import NerfConfig
 from ov3d.nerf.looking import Looker, held_out_psnr
-from ov3d.nerf.model import Model
 from ov3d.nerf.preflight import Capture
 from ov3d.nerf.rays import PixelBank
-from ov3d.nerf.train_field import FieldTrainer
+from ov3d.nerf.train_field import FieldStage
 
 
-def learn_field(run: OpenRun[NerfConfig], capture: Capture, folder: Path) -> tuple[Model, PixelBank, dict[str, Any]]:
+def learn_field(run: OpenRun[NerfConfig], capture: Capture, folder: Path) -> tuple[FieldStage, dict[str, Any]]:
     """Train the field of a scene.
 
     Args:
@@ -23,7 +23,7 @@ def learn_field(run: OpenRun[NerfConfig], capture: Capture, folder: Path) -> tup
         folder: where the scene's files go.
 
     Returns:
-        The field, the pixels that it learnt from, and what a manifest should know.
+        The trained stage with its model, and what a manifest should know.
 
     Raises:
         DataError: training failed.
@@ -31,18 +31,10 @@ def learn_field(run: OpenRun[NerfConfig], capture: Capture, folder: Path) -> tup
     config, progress, train = run.config.field, run.progress, capture.train
     with_depth = config.depth_weight > 0 and any(frame.depth is not None for frame in train)
     bank = PixelBank(train, long_side=config.long_side, device=run.device, progress=progress, with_depth=with_depth)
-    trainer = FieldTrainer(
-        bank,
-        capture.space,
-        config,
-        folder,
-        seed=run.config.seed,
-        progress=progress,
-        device=run.device,
-        resume=run.options.resume,
-    )
-    shown = (capture.held_out or train)[0]
-    model = trainer.run(Looker(shown, config.long_side, folder, progress))
+    look = Looker((capture.held_out or train)[0], config.long_side, folder, progress)
+    stage = FieldStage(bank, capture.space, config, seed=run.config.seed, device=run.device, look=look)
+    Trainer(stage, run.trainer_context(folder)).run()
+    model = stage.model
     decibels = held_out_psnr(model, capture.held_out, config.long_side, progress)
     facts = {
         "held_out": [frame.name for frame in capture.held_out],
@@ -51,4 +43,4 @@ def learn_field(run: OpenRun[NerfConfig], capture: Capture, folder: Path) -> tup
         "classes": list(capture.classes),
         "psnr": None if decibels is None else round(decibels, 2),
     }
-    return model, bank, facts
+    return stage, facts

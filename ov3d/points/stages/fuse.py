@@ -42,13 +42,13 @@ def fuse(run: OpenRun[PointsConfig], learnt: Learnt) -> tuple[SceneLabels, Truth
 
     Args:
         run: the run.
-        learnt: gets the scenes' indexes and facts.
+        learnt: receives the scenes' indexes and facts.
 
     Returns:
-        What the later stages need to know of the scenes, if there are any: which classes they have, and their truth.
+        What later stages, if any, need to know about the scenes: their classes and their truth.
 
     Raises:
-        UsageError: there are no class names to learn.
+        UsageError: class names to learn are missing.
         DataError: a scene cannot be fused, or has no scene-level labels.
     """
     config, scene_of, lifting = run.config, _Prepared(run), _lifting(run)
@@ -87,7 +87,7 @@ class _Prepared:
 
 
 def _lifting(run: OpenRun[PointsConfig]) -> SceneLifting:
-    """What lifts the scenes of a run, with the features and the basis of another run where the configuration names one."""
+    """What lifts the scenes of a run, with the features and the basis of another run if the configuration names one."""
     assert run.teacher is not None
     config = run.config
     return SceneLifting(

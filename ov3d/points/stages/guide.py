@@ -8,9 +8,9 @@ import torch
 
 from ov3d.common.asking.index import read_index, write_index
 from ov3d.common.base.errors import CorruptFileError
-from ov3d.common.base.files import hash_text
 from ov3d.common.language.cards import EncoderCard
 from ov3d.common.learning.checkpoints import Checkpoint, write_checkpoint
+from ov3d.common.learning.trainer import Trainer
 from ov3d.points.adapter import Affine
 from ov3d.points.bake import (
     GUIDED_NAME,
@@ -21,26 +21,25 @@ from ov3d.points.bake import (
     presence_threshold,
     scored,
 )
-from ov3d.points.guide import GuideTrainer
+from ov3d.points.guide import GuideStage
 from ov3d.points.lesson import Lesson, RunScene
-from ov3d.points.material import Rooms, read_room
+from ov3d.points.material import read_room
 from ov3d.points.network import CHECKPOINT_NAME, GUIDE_FOLDER, NetworkSpec, PointNetwork, load_network
 
 NETWORK_FACT = "network"
-"""The fact of an index that names the network it was made with."""
+"""The fact of an index that identifies the network it was made with."""
 
 
 def guide(lesson: Lesson, affine: Affine) -> None:
     """Train the network on the mapped features of the training scenes, and write every scene's index of its answers."""
-    rooms = lesson.rooms()
-    key = _key(lesson, affine, rooms)
-    trainer = _trainer(lesson, affine, rooms, key)
+    run, stage = lesson.run, _stage(lesson, affine)
+    trainer, key = Trainer(stage, run.trainer_context(run.path / GUIDE_FOLDER)), stage.made_from
     trainer.run()
     finished = _finished(lesson, key)
     if finished is None:
-        chosen, step = trainer.chosen()
+        chosen, step = stage.chosen(trainer.context.folder)
         chosen.card = _bake(lesson, chosen, key)
-        metadata = {"step": trainer.steps, "made_from": key, "stage": trainer.stage, **trainer.metadata()}
+        metadata = trainer.metadata()
         metadata |= {"chosen_step": step, "card": chosen.card.to_json(), "vocabulary": list(lesson.vocabulary)}
         metadata["scene_voxels"] = chosen.scene_voxels
         write_checkpoint(trainer.path, {"network": chosen}, None, metadata)
@@ -48,34 +47,16 @@ def guide(lesson: Lesson, affine: Affine) -> None:
         _bake(lesson, finished, key, card=finished.card)
 
 
-def _key(lesson: Lesson, affine: Affine, rooms: Rooms) -> str:
-    """Names everything that the network is made from."""
-    config = lesson.run.config
-    map_key = hash_text(affine.matrix.tobytes().hex(), affine.offset.tobytes().hex())
-    return hash_text(rooms.key(), map_key, config.guide.model_dump_json(), str(config.seed))
-
-
-def _trainer(lesson: Lesson, affine: Affine, rooms: Rooms, key: str) -> GuideTrainer:
+def _stage(lesson: Lesson, affine: Affine) -> GuideStage:
     run, config, card = lesson.run, lesson.run.config.guide, lesson.teacher.card
     torch.manual_seed(run.config.seed)
     network = PointNetwork(NetworkSpec.of(config, card.dim), card, lesson.vocabulary).to(run.device)
-    return GuideTrainer(
-        network,
-        rooms,
-        affine,
-        lesson.text,
-        config,
-        score=lesson.answers.validation_score(needed=config.select == "best"),
-        made_from=key,
-        folder=run.path / GUIDE_FOLDER,
-        seed=run.config.seed,
-        progress=run.progress,
-        resume=run.options.resume,
-    )
+    score = lesson.answers.validation_score(needed=config.select == "best")
+    return GuideStage(network, lesson.rooms(), affine, lesson.text, config, seed=run.config.seed, score=score)
 
 
 def _finished(lesson: Lesson, key: str) -> PointNetwork | None:
-    """The network of the checkpoint, where it was trained to the end and its threshold is known."""
+    """The network of the checkpoint, if its training is finished and its threshold is known."""
     run = lesson.run
     try:
         meta = Checkpoint(run.path / GUIDE_FOLDER / CHECKPOINT_NAME).metadata
@@ -108,6 +89,6 @@ def _bake(lesson: Lesson, network: PointNetwork, key: str, *, card: EncoderCard 
 
 
 def _scored(lesson: Lesson, scene: RunScene) -> Scored:
-    """What a training scene's index says about thresholds."""
+    """The evidence of a training scene's index for the threshold."""
     room = read_room(scene.folder)
     return scored(read_index(scene.folder / GUIDED_NAME).scores(lesson.text), room.pseudo, room.lifted.point_row)

@@ -24,11 +24,11 @@ from ov3d.points.pseudo_labels import (
 from ov3d.points.superpoints import pooled_features, pooled_key, propagate, superpoints
 
 Pieces = Callable[[], Any]
-"""The superpoint of each point of a scene [n], found when they are first asked for."""
+"""The superpoint of each point of a scene [n], computed on first use."""
 
 
 def label_scenes(lesson: Lesson) -> None:
-    """Write the pseudo labels of every training scene, and of every scene its pooled features where they are wanted."""
+    """Write the pseudo labels of every training scene and, if enabled, the pooled features of every scene."""
     with lesson.run.progress.task("Labelling points", len(lesson.scenes)) as task:
         for scene in lesson.scenes:
             lifted = read_lifted(scene.folder / LIFTED_NAME)
@@ -40,7 +40,7 @@ def label_scenes(lesson: Lesson) -> None:
 
 
 def _pool(lesson: Lesson, scene: RunScene, lifted: LiftedFeatures, pieces: Pieces) -> None:
-    """Pool a scene's features over superpoints, where they are wanted and not there yet."""
+    """Pool a scene's features over superpoints, if enabled and not done yet."""
     path = scene.folder / POOLED_NAME
     if not lesson.run.config.pseudo.superpoints:
         path.unlink(missing_ok=True)
@@ -65,7 +65,7 @@ def _superpoints_of(folder: Path) -> Int32[Array, " n"]:
 
 
 def _key_of(path: Path) -> str | None:
-    """The key of stored features; none where the file is damaged, so that it is made again."""
+    """The key of stored features; None if the file is damaged, so that it is recreated."""
     try:
         return read_lifted(path).key
     except CorruptFileError:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ov3d.common.base.files import hash_text
 from ov3d.common.learning.checkpoints import Checkpoint
-from ov3d.points.adapter import Adapter, AdapterTrainer, Affine
+from ov3d.common.learning.trainer import Trainer
+from ov3d.points.adapter import Adapter, AdapterStage, Affine
 from ov3d.points.bake import (
     Scored,
     bake_specialised,
@@ -31,21 +31,10 @@ def specialise(lesson: Lesson) -> Affine:
     run, config = lesson.run, lesson.run.config.specialise
     if not config.enabled:
         return Affine.identity(lesson.text.shape[1])
-    rooms = lesson.rooms()
-    trainer = AdapterTrainer(
-        rooms,
-        lesson.text,
-        config,
-        config.scale if config.scale is not None else lesson.teacher.card.logit_scale,
-        made_from=hash_text(rooms.key(), config.model_dump_json(), str(run.config.seed)),
-        folder=run.path / SPECIALISE_FOLDER,
-        seed=run.config.seed,
-        progress=run.progress,
-        device=run.device,
-        resume=run.options.resume,
-    )
-    trainer.run()
-    return trainer.module.affine()
+    scale = config.scale if config.scale is not None else lesson.teacher.card.logit_scale
+    stage = AdapterStage(lesson.rooms(), lesson.text, config, scale, seed=run.config.seed, device=run.device)
+    Trainer(stage, run.trainer_context(run.path / SPECIALISE_FOLDER)).run()
+    return stage.adapter.affine()
 
 
 def bake_scenes(lesson: Lesson, affine: Affine) -> None:

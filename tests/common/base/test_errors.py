@@ -25,5 +25,5 @@ def test_devices() -> None:
     assert pick_device("auto").type in {"cpu", "cuda"}
     with pytest.raises(UsageError, match="Unknown device 'gpu'"):
         pick_device("gpu")
-    with pytest.raises(UsageError, match="cuda:77 is not on this machine"):
+    with pytest.raises(UsageError, match="cuda:77 is not available"):
         pick_device("cuda:77")

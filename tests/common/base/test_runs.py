@@ -37,9 +37,9 @@ def test_found_by_path_scene_and_latest(tmp_path: Path) -> None:
 
 
 def test_none_found_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no finished run.*manifest\.json.*ov3d train"):
+    with pytest.raises(DataError, match=r"has no finished run.*manifest\.json.*ov3d train"):
         find_run("latest", tmp_path / "nothing")
-    with pytest.raises(DataError, match="no run at sofa"):
+    with pytest.raises(DataError, match="No run found at sofa"):
         find_run("sofa", tmp_path)
 
 

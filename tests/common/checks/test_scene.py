@@ -13,6 +13,7 @@ from ov3d.common.checks.scene import describe_scene
 from ov3d.common.readers import load_scene
 from ov3d.common.scenes.distortion import Distortion
 from ov3d.common.scenes.scene import Scene, World
+from tests.common.readers.sweep_writers import write_nuscenes
 from tests.common.small_scenes import box_scene
 
 
@@ -57,6 +58,7 @@ def test_a_cloud_alone_is_a_scan_and_not_a_fault(tmp_path: Path) -> None:
     facts = _facts(alone)
     assert facts["frames"].state == "absent"
     assert "ov3d predict" in facts["frames"].hint
+    assert "images" not in facts
     assert "fault" not in {fact.state for fact in facts.values()}
 
 
@@ -92,3 +94,9 @@ def test_real_captures_make_sense(shared_data: Path) -> None:
     assert {fact.state for fact in shelf.values()} == {"ok"}
     assert shelf["layout"].value.startswith("scannet at ") and shelf["world"].value == "metres, up 0 0 1"
     assert float(shelf["seen"].value.split("%")[0]) > 40
+
+
+def test_cameras_around_a_car_need_not_overlap(tmp_path: Path) -> None:
+    scene = load_scene(write_nuscenes(tmp_path, num_points=3000).root, "scene-0061-000")
+    assert "overlap" in _facts(replace(scene, sweep=None))
+    assert "overlap" not in _facts(scene)

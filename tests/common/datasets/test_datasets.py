@@ -98,7 +98,7 @@ BAD = {
     "classes: [{id: 0, name: a, kind: thing}, {id: 1, name: a, kind: thing}]": "same name",
     "ignored_class: 0": "ignored_class",
     "truth_ids: {3: 7}": "maps to class 7",
-    "splits: {s: {novel: [zebra]}}": "'zebra', which is no class",
+    "splits: {s: {novel: [zebra]}}": "'zebra', which is not a class",
     "default_split: nothing": "default_split 'nothing' does not exist",
     "protocols: [panoptic]": "need an ignored class",
 }
@@ -118,5 +118,5 @@ def test_ones_own_file(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text("{name: own, version: 3, title: Own, protocols: [semantic], layout: points}")
     assert load_dataset(str(path)).version == 3
-    with pytest.raises(DataError, match="no configuration file"):
+    with pytest.raises(DataError, match="Configuration file .* does not exist"):
         load_dataset(str(tmp_path / "other.yaml"))

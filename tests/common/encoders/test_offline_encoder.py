@@ -164,6 +164,7 @@ def test_sentences_do_not_depend_on_padding(language: MiniLM) -> None:
 @pytest.mark.slow
 @pytest.mark.offline_weights
 def test_the_language_model_equals_transformers(language: MiniLM) -> None:
+    import_torchvision()  # transformers imports it
     transformers = pytest.importorskip("transformers")
     from ov3d.common.encoders.minilm import WEIGHTS
 

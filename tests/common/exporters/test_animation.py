@@ -68,13 +68,13 @@ def test_a_real_ffmpeg_keeps_the_frames(tmp_path: Path) -> None:
 def test_a_failing_or_missing_ffmpeg_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _ffmpeg(tmp_path / "bin", "cat > /dev/null\necho Unknown encoder >&2\nexit 1\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    with pytest.raises(StorageError, match="could not make an MP4: Unknown encoder"):
+    with pytest.raises(StorageError, match="could not write the MP4: Unknown encoder"):
         write_animation(tmp_path / "a.mp4", FRAMES)
     assert not (tmp_path / "a.mp4").exists()
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(UsageError, match=r"no ffmpeg on the path to write a.mp4 with. .*a\.png"):
+    with pytest.raises(UsageError, match=r"Writing a.mp4 needs ffmpeg, .*a\.png"):
         check_animation(tmp_path / "a.mp4")
-    with pytest.raises(UsageError, match="is no animation"):
+    with pytest.raises(UsageError, match="must end in .png or .mp4"):
         check_animation(tmp_path / "a.gif")
 
 

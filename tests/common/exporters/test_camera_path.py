@@ -87,7 +87,7 @@ def test_round_a_cloud() -> None:
     np.testing.assert_allclose(targets, np.tile([4, 5, 0.5], (12, 1)), atol=0.4)
     assert (path[:, 2, 3] > 1).all()
     assert np.ptp(steps(path)) < 1e-9
-    with pytest.raises(DataError, match="no point to go round"):
+    with pytest.raises(DataError, match="at least one finite point"):
         ring_path(np.zeros((0, 3), np.float32), UP, 4)
 
 

@@ -198,9 +198,9 @@ def test_scenes_of_few_points_make_pictures(tmp_path: Path, n: int) -> None:
 def test_an_answer_of_another_index_is_refused(tmp_path: Path) -> None:
     index, views = make(tmp_path)
     answer = ask(replace(index, xyz=index.xyz[:9], code=index.code[:9], rgb=None), "a cat", CAT)
-    with pytest.raises(DataError, match="not of an index"):
+    with pytest.raises(DataError, match="does not belong to an index"):
         overlay_picture(index, answer, views, 0)
-    with pytest.raises(DataError, match="not of an index"):
+    with pytest.raises(DataError, match="does not belong to an index"):
         top_down_picture(index, answer)
 
 

@@ -90,7 +90,7 @@ def test_no_points_and_odd_prompts(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_or_cannot_be_written_is_refused(tmp_path: Path) -> None:
     index = make_index()
-    with pytest.raises(DataError, match="not of an index"):
+    with pytest.raises(DataError, match="does not belong to an index"):
         write_answer_ply(tmp_path / "a.ply", make_index(100), cat(index))
     (tmp_path / "file").touch()
     with pytest.raises(StorageError):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ov3d.common.asking.index import LanguageIndex, write_index
-from ov3d.common.base.errors import UsageError
+from ov3d.common.base.errors import DataError, UsageError
 from ov3d.common.base.runs import Run, read_run, write_manifest
 from ov3d.common.language.cards import EncoderCard, Identity
 from ov3d.common.learning import evaluate_run as module
@@ -17,7 +17,7 @@ from ov3d.common.learning.backend import Backend
 from ov3d.common.learning.evaluate_run import EvaluateRequest, evaluate_run
 from ov3d.common.learning.run_config import RunConfig
 from ov3d.common.metrics.run_report import RunReport
-from ov3d.common.scenes.scene import Scene, World
+from ov3d.common.scenes.scene import LazyScenes, Scene, World
 
 
 class Recorder(Backend):
@@ -47,15 +47,16 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     """Where scenes were read from, and how."""
     calls: list[tuple[str, dict[str, Any]]] = []
 
-    def load(path: str | Path, **options: Any) -> Scene:
+    def opened(path: str | Path, **options: Any) -> LazyScenes:
         calls.append((str(path), options))
-        return Scene(Path(path).name, Path(path), "scannet")
+        names = tuple("abc") if Path(path).name == "data" else (Path(path).name,)
+        return LazyScenes(names, lambda name: Scene(name, Path(path), "scannet"))
 
-    monkeypatch.setattr(module, "load_scene", load)
+    monkeypatch.setattr(module, "open_source", opened)
     return calls
 
 
-def _run(folder: Path, *scenes: str) -> Run:
+def _run(folder: Path, *scenes: str, place: str | None = None) -> Run:
     identity = Identity("m", "w", "p", "fp32")
     card = EncoderCard("offline", identity, identity, 2, 10.0, 0.2, False)
     for name in scenes:
@@ -65,7 +66,7 @@ def _run(folder: Path, *scenes: str) -> Run:
             basis=np.eye(2, dtype=np.float32),
             owner=None,
             scene=name,
-            scene_path=f"/then/{name}",
+            scene_path=place or f"/then/{name}",
             world=World(),
             backend="toy",
             encoder=card,
@@ -96,9 +97,23 @@ def test_one_scene_of_several_and_one_that_has_moved(tmp_path: Path, read: list[
     both, alone = _run(tmp_path / "two", "a", "b"), _run(tmp_path / "one", "a")
     assert [report.scene for report in _evaluate(Recorder(), both, scene="/now/b")] == ["b"]
     assert [report.scene for report in _evaluate(Recorder(), alone, scene="/now/renamed")] == ["renamed"]
-    assert read == [(f"/now/{name}", {"scale": 0.5}) for name in ("b", "renamed")]
+    assert dict(read) == {f"/now/{name}": {"layout": None, "scale": 0.5} for name in ("b", "renamed")}
     with pytest.raises(UsageError, match="has no scene 'c'. It has: a, b"):
         _evaluate(Recorder(), both, scene="/now/c")
+
+
+def test_scenes_of_a_data_set_are_told_apart_by_name_and_it_is_opened_once(tmp_path: Path, read: list[Any]) -> None:
+    run = _run(tmp_path, "c", "a", place="/then/data")
+    assert [report.scene for report in _evaluate(Recorder(), run)] == ["a", "c"]
+    assert [path for path, _ in read] == ["/then/data"]
+    assert [report.scene for report in _evaluate(Recorder(), run, scene="/now/data")] == ["a", "c"]
+    assert [report.scene for report in _evaluate(Recorder(), run, scene="/now/data/c")] == ["c"]
+    assert [path for path, _ in read[1:]] == ["/now/data", "/now/data/c"]
+
+
+def test_a_scene_that_has_moved_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="/then/a does not exist. Say where it is now: --scene PATH"):
+        _evaluate(Recorder(), _run(tmp_path, "a"))
 
 
 @pytest.mark.usefixtures("read")

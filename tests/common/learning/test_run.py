@@ -62,7 +62,26 @@ def test_a_run_says_with_how_many_threads_it_was_trained(threads: list[int], tmp
     assert trained.manifest["device"] == "cpu"
     said = [line for line in listener.lines if "threads" in line]
     assert len(said) == len(threads) - 1
-    assert all("used 1 threads so far and now uses 2" in line for line in said)
+    assert all("with 1 threads on cpu so far, and continues with 2 on cpu" in line for line in said)
+
+
+def test_another_device_is_reported_once(tmp_path: Path) -> None:
+    source = LazyScenes(("one",), lambda name: box_scene(tmp_path / name, 2))
+    listener, how = Listener(), {"run": tmp_path / "run", "options": RunOptions()}
+    for device in ("cpu", "meta", "meta"):
+        begin_run("idle", source, _Config(), device=torch.device(device), progress=listener, **how)
+    said = [line for line in listener.lines if "continues with" in line]
+    assert len(said) == 1
+    assert "--device cpu avoid that" in said[0]
+
+
+def test_other_settings_change_nothing_on_the_disk(tmp_path: Path) -> None:
+    source = LazyScenes(("one",), lambda name: box_scene(tmp_path / name, 2))
+    begin_run("idle", source, _Config(), run=tmp_path / "run", device=CPU, options=RunOptions(scale=2.0))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    with pytest.raises(UsageError, match="other settings"):
+        begin_run("idle", source, _Config(seed=5), run=tmp_path / "run", device=CPU)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
 
 
 def test_a_manifest_holds_what_was_learnt_and_how(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_a_scene_that_nothing_explains_says_so(tmp_path: Path) -> None:
     scene = box_scene(tmp_path)
     assert scene.cloud is not None
     elsewhere = PointCloud(scene.cloud.xyz + np.float32(500))
-    with pytest.raises(DataError, match=r"Only 0\.0% .*no usual mistake"):
+    with pytest.raises(DataError, match=r"Only 0\.0% .*no common mistake"):
         check_views(scene.name, elsewhere, scene.frames)
 
 

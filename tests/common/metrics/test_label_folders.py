@@ -148,8 +148,8 @@ def test_every_fault_is_listed(tmp_path: Path) -> None:
     faults = {Path(fault.path).name: fault.why for fault in caught.value.faults}
     assert faults == {
         "000000.label": "its prediction is missing",
-        "000099.label": "it has no ground truth",
-        "000001.label": "its size of 4797 bytes is not a multiple of 4: truncated",
+        "000099.label": "it has no truth",
+        "000001.label": "its size of 4797 bytes is not a multiple of 4: cut short",
         "000002.label": "it holds 7 labels, the truth 1200",
         "000003.label": "it holds ids that the class map does not know: 2",
         "000004.label": "it holds ids that the class map does not know: 65535 (-1 as unsigned)",
@@ -186,7 +186,7 @@ def test_empty_and_missing_folders(tmp_path: Path) -> None:
         evaluate_folders(spec, empty, found)
     with pytest.raises(DataError, match=r"No label file in .*empty \(looked for sequences/XX/predictions"):
         evaluate_folders(spec, truth, empty)
-    with pytest.raises(DataError, match="No folder of predictions"):
+    with pytest.raises(DataError, match="folder of predictions .* does not exist"):
         evaluate_folders(spec, truth, tmp_path / "nowhere")
     with pytest.raises(UsageError, match="no protocol 'lidarseg'.* It has: panoptic, semantic"):
         evaluate_folders(spec, truth, found, FolderOptions(protocol="lidarseg"))

@@ -82,8 +82,8 @@ def test_labels_without_names_and_points_that_are_not_finite_are_noted(tmp_path:
     np.save(path, rows)
     scene = load_scene(path)
     assert scene.cloud is not None and scene.cloud.labels is None and len(scene.cloud) == 6
-    assert "1 of 7 points of room.npy are not finite and are left out" in scene.notes
-    assert "the labels of room.npy are left out: there is no classes.txt that names its ids" in scene.notes
+    assert "1 of 7 points in room.npy are not finite and are left out" in scene.notes
+    assert "the labels of room.npy are left out: no classes.txt names their ids" in scene.notes
     expected = np.delete(CLOUD.xyz, 2, axis=0) + np.array([400_000, 0, 0])
     np.testing.assert_allclose(scene.cloud.xyz + np.array(scene.world.origin), expected, atol=1e-6)
 
@@ -102,7 +102,7 @@ def test_no_file_runs_code(tmp_path: Path) -> None:
     trap = _Trap(tmp_path / "sprung")
     path = write_openscene(tmp_path / "a")
     torch.save((CLOUD.xyz, trap), path)
-    assert "something else than arrays" in error_of(path).message
+    assert "something other than arrays" in error_of(path).message
     npy = write_npy(tmp_path / "b")
     np.save(npy, np.array([trap], dtype=object), allow_pickle=True)
     assert "cannot be read as an array" in error_of(npy).message
@@ -128,7 +128,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
     for name, array, says in (
         ("color", CLOUD.xyz[:3], "colours"),
         ("instance", np.array(["a"] * 7), "instances"),
-        ("coord", np.full((7, 3), np.nan), "no point with finite"),
+        ("coord", np.full((7, 3), np.nan), "no points with finite"),
         ("coord", np.zeros((0, 3)), "positions"),
     ):
         kept = (folder / f"{name}.npy").read_bytes()
@@ -138,7 +138,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
         assert f"{name}.npy cannot be read as an array" in error_of(folder).message
         (folder / f"{name}.npy").write_bytes(kept)
     (folder / "coord.npy").unlink()
-    assert "is no scene" in error_of(folder, "pointcept").message
+    assert "is not a scene" in error_of(folder, "pointcept").message
     npy = write_npy(tmp_path / "c")
     np.save(npy, np.zeros((5, 4)))
     assert "has shape (5, 4)" in error_of(npy).message

@@ -58,10 +58,10 @@ def test_what_is_wrong_is_said_in_one_line(room: Scene, tmp_path: Path) -> None:
     write_json(train, {"frames": data["frames"]})
     assert "has no focal length" in error_of(tmp_path).message
     train.write_text(train.read_text()[:50])
-    assert f"{train} is no JSON" in error_of(tmp_path).message
+    assert f"{train} is not valid JSON" in error_of(tmp_path).message
     write_json(train, {**data, "frames": [{"file_path": "./train/r_9"}]})
-    assert "has no transform_matrix" in error_of(tmp_path).message
+    assert "has no 4x4 transform_matrix" in error_of(tmp_path).message
     write_json(train, {**data, "frames": [{**data["frames"][0], "file_path": "./train/r_9"}]})
     assert "None of the 1 photographs" in error_of(tmp_path).message
     train.unlink()
-    assert "is no scene" in error_of(tmp_path, "blender").message
+    assert "is not a scene" in error_of(tmp_path, "blender").message

@@ -52,7 +52,7 @@ def test_a_pcd_of_separate_colours_doubles_and_points_that_are_not_finite(tmp_pa
     assert scene.cloud is not None and scene.cloud.rgb is not None
     np.testing.assert_allclose(scene.cloud.xyz[:, 0] + scene.world.origin[0], [412345.678, 412346.678], atol=1e-6)
     assert scene.cloud.rgb.tolist() == [[1, 2, 3], [7, 8, 9]]
-    assert "1 of 3 points of scan.pcd are not finite and are left out" in scene.notes
+    assert "1 of 3 points in scan.pcd are not finite and are left out" in scene.notes
     assert any("VIEWPOINT" in note for note in scene.notes)
 
 
@@ -83,7 +83,7 @@ def test_a_survey_in_las_keeps_its_millimetres(tmp_path: Path) -> None:
 def test_las_without_laspy_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_las(tmp_path / "site.las", CLOUD)
     monkeypatch.setitem(sys.modules, "laspy", None)
-    with pytest.raises(MissingModelError, match=r"site\.las is LAS.*pip install 'ov3d\[las\]'"):
+    with pytest.raises(MissingModelError, match=r"site\.las needs the package laspy.*pip install 'ov3d\[las\]'"):
         load_scene(path)
 
 
@@ -177,22 +177,22 @@ def test_faults_of_pcd_are_one_line(tmp_path: Path) -> None:
         assert "scan.pcd" in error.message
         return error.message
 
-    assert "has no lines FIELDS and DATA" in message(b"")
-    assert "has no lines FIELDS and DATA" in message(good[:50])
-    assert "says 60 points of 28 bytes and has 1679 bytes" in message(good[:-1])
-    assert "header of" in message(good.replace(b"SIZE 4 4 4 4 1 4 4", b"SIZE 4 4 4 4 1 4"))
-    assert "header of" in message(good.replace(b"TYPE F F", b"TYPE Q F"))
-    assert "header of" in message(good.replace(b"POINTS 60", b"POINTS -1"))
-    assert "header of" in message(good.replace(b"DATA binary", b"DATA zipped"))
+    assert "lacks the lines FIELDS and DATA" in message(b"")
+    assert "lacks the lines FIELDS and DATA" in message(good[:50])
+    assert "states 60 points of 28 bytes but has 1679 bytes" in message(good[:-1])
+    assert "invalid PCD header" in message(good.replace(b"SIZE 4 4 4 4 1 4 4", b"SIZE 4 4 4 4 1 4"))
+    assert "invalid PCD header" in message(good.replace(b"TYPE F F", b"TYPE Q F"))
+    assert "invalid PCD header" in message(good.replace(b"POINTS 60", b"POINTS -1"))
+    assert "invalid PCD header" in message(good.replace(b"DATA binary", b"DATA zipped"))
     assert "have no x" in message(good.replace(b"FIELDS x y", b"FIELDS u y"))
     text = write_pcd(path, CLOUD, "ascii").read_bytes()
-    assert "says 60 points and has 59 lines" in message(text[: text.rstrip().rfind(b"\n") + 1])
+    assert "states 60 points but has 59 lines" in message(text[: text.rstrip().rfind(b"\n") + 1])
     assert "a line that is not 10 numbers" in message(text.rstrip()[:-5])
     assert "a line that is not 10 numbers" in message(text.replace(b" 1 2 3 4 ", b" 1 2 x 4 ", 1))
     packed = write_pcd(path, CLOUD, "binary_compressed").read_bytes()
-    assert "says 60 points (1680 bytes) and has" in message(packed[:-1])
+    assert "states 60 points (1680 bytes) but has" in message(packed[:-1])
     assert "cannot be unpacked" in message(packed[:-5] + b"\xff\xff\xff\xff\xff")
-    assert "says 60 points (1680 bytes) and has" in message(packed[: packed.index(b"compressed\n") + 13])
+    assert "states 60 points (1680 bytes) but has" in message(packed[: packed.index(b"compressed\n") + 13])
 
 
 def test_faults_of_las_and_bin_are_one_line(tmp_path: Path) -> None:
@@ -200,11 +200,11 @@ def test_faults_of_las_and_bin_are_one_line(tmp_path: Path) -> None:
     las = write_las(tmp_path / "site.las", CLOUD)
     good = las.read_bytes()
     for data, says in (
-        (b"", "no header of LAS"),
-        (good[:100], "no header of LAS"),
-        (b"LASX" + good[4:], "no header of LAS"),
-        (good[:-1], "says 60 points and has 1559 bytes"),
-        (good[:107] + struct.pack("<I", 4_000_000_000) + good[111:], "says 4000000000 points"),
+        (b"", "no LAS header"),
+        (good[:100], "no LAS header"),
+        (b"LASX" + good[4:], "no LAS header"),
+        (good[:-1], "states 60 points but has only 1559 bytes"),
+        (good[:107] + struct.pack("<I", 4_000_000_000) + good[111:], "states 4000000000 points"),
         (good[:104] + b"\x3f" + good[105:], "cannot be read as LAS"),
     ):
         las.write_bytes(data)
@@ -213,7 +213,7 @@ def test_faults_of_las_and_bin_are_one_line(tmp_path: Path) -> None:
     rows = path.read_bytes()
     for data in (b"", rows[:-1], np.full(60, 1e30, "<f4").tobytes(), np.full(60, np.nan, "<f4").tobytes()):
         path.write_bytes(data)
-        assert "no rows of fp32" in error_of(path).message
+        assert "do not form fp32 rows" in error_of(path).message
 
 
 def test_a_bin_may_hold_points_that_are_not_finite(tmp_path: Path) -> None:

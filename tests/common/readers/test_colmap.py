@@ -88,7 +88,7 @@ def test_sub_models_missing_images_and_missing_points_are_noted(room: Scene, tmp
     scene = load_scene(tmp_path)
     assert [frame.name for frame in scene.frames] == ["0", "2"] and scene.cloud is None
     assert scene.notes == (
-        "1 other sub-models, whose coordinates are their own: left out (1)",
+        "1 other sub-models, each in its own coordinates: left out (1)",
         "1 of 3 listed photographs: missing (1.png)",
         "there is no points3D.bin: the scene has no points",
     )
@@ -135,7 +135,7 @@ def test_binary_files_cut_anywhere_are_refused(room: Scene, tmp_path: Path, name
         message = error_of(tmp_path).message
         assert f"{name} ends after {length} bytes" in message
     (sparse / name).write_bytes(whole + b"\0")
-    assert "1 bytes behind them" in error_of(tmp_path).message
+    assert "1 bytes after them" in error_of(tmp_path).message
 
 
 def _line(name: str, number: int, text: str) -> Callable[[Path], None]:
@@ -152,9 +152,9 @@ def _line(name: str, number: int, text: str) -> Callable[[Path], None]:
     [
         (_line("cameras.txt", 1, "7 PINHOLE 96 72 80.0 80.0"), r"Line 1 of .*cameras.txt .* is not ID MODEL"),
         (_line("cameras.txt", 1, "7 PINHOLE 96 wide 80 80 48 36"), r"Line 1 of .*cameras.txt"),
-        (_line("cameras.txt", 1, "7 FOV 96 72 80 80 48 36 0.1"), "model FOV, which cannot be straightened"),
+        (_line("cameras.txt", 1, "7 FOV 96 72 80 80 48 36 0.1"), "model FOV, which ov3d cannot undistort"),
         (_line("cameras.txt", 1, "7 PINHOLE 96 72 -80 80 48 36"), "cannot form an image"),
-        (_line("cameras.txt", 1, "8 PINHOLE 96 72 80 80 48 36"), "0.png camera 7, which cameras.txt lacks"),
+        (_line("cameras.txt", 1, "8 PINHOLE 96 72 80 80 48 36"), "0.png camera 7, which is not in cameras.txt"),
         (_line("cameras.txt", 1, "7 PINHOLE 96 96 80 80 48 48"), "0.png is 96x72, its intrinsics .*96x96"),
         (_line("images.txt", 3, "2 1 0 0 0 0 0 7 1.png"), "Line 3 of .*images.txt .* is not ID QW"),
         (_line("images.txt", 3, "2 1 0 0 0 0 0 0 7 0.png"), "lists 0.png twice"),
@@ -162,7 +162,7 @@ def _line(name: str, number: int, text: str) -> Callable[[Path], None]:
         (_line("points3D.txt", 2, "1 0 0"), "Line 3 of .*points3D.txt"),
         (lambda sparse: (sparse / "images.txt").write_text("# none\n"), "lists no photograph"),
         (lambda sparse: shutil.rmtree(sparse.parents[1] / "images"), "None of the 3 photographs"),
-        (lambda sparse: (sparse / "images.txt").unlink(), "is no scene"),
+        (lambda sparse: (sparse / "images.txt").unlink(), "is not a scene"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -177,7 +177,7 @@ def test_unknown_models_and_lost_poses(room: Scene, tmp_path: Path) -> None:
     images = bytearray((sparse / "images.bin").read_bytes())
     images[12:44] = bytes(32)  # the first quaternion
     (sparse / "images.bin").write_bytes(bytes(images))
-    assert "poses that are not finite: left out (0.png)" in load_scene(tmp_path).notes[0]
+    assert "non-finite poses: left out (0.png)" in load_scene(tmp_path).notes[0]
     cameras = bytearray((sparse / "cameras.bin").read_bytes())
     for number, says in ((99, "unknown model number 99"), (COLMAP_PARAMETERS["FOV"][0], "model FOV")):
         cameras[12:16] = struct.pack("<i", number)

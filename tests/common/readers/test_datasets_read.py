@@ -48,8 +48,8 @@ def test_the_published_damage_is_repaired(tmp_path: Path) -> None:
     )
     assert scene.cloud.rgb[302].tolist() == [170, 185, 187]
     assert [scene.classes[label] for label in scene.cloud.labels[[0, -1]]] == ["ceiling", "clutter"]
-    assert "3 damaged bytes are repaired (a bit was lost)" in scene.notes
-    assert "taken for clutter: stairs" in scene.notes
+    assert "3 damaged bytes are repaired (each had lost one bit)" in scene.notes
+    assert "read as clutter: stairs" in scene.notes
 
 
 def test_lines_that_are_none_are_counted_and_many_are_refused(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_annotated_views_are_the_test_split(room: Scene, tmp_path: Path, layout:
     scene = source[0]
     assert (scene.layout, scene.classes) == (layout, ("bowl", "egg"))
     assert scene.splits == {"train": ("1",), "test": ("0", "2")}
-    assert any("of no photograph, left out (9.json)" in note for note in scene.notes)
+    assert any("without a photograph, left out (9.json)" in note for note in scene.notes)
     labels = scene.frames[0].labels
     assert isinstance(labels, PolygonMasks)
     expected = np.full((72, 96), IGNORE)

@@ -35,7 +35,7 @@ def test_masks_belong_to_positions_not_to_names(room: Scene, tmp_path: Path) -> 
         (tmp_path / "images" / f"{number}.png").rename(tmp_path / "images" / f"{number + 3}.png")
     scene = load_scene(tmp_path)
     assert scene.splits["test"] == ("4",)
-    assert scene.notes == ("masks 1 belong to image 4, at that position: names do not count",)
+    assert scene.notes == ("masks 1 belong to image 4: folders are matched by position, not by name",)
 
 
 def test_masks_of_other_sizes_and_kinds(room: Scene, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_masks_of_other_sizes_and_kinds(room: Scene, tmp_path: Path) -> None:
     expected[:24] = 2
     expected[:24, :48] = IGNORE  # two classes claim it
     np.testing.assert_array_equal(labels.load(), expected)
-    assert scene.notes == ("1 masks: missing, taken for empty (0/lamp)",)
+    assert scene.notes == ("1 masks: missing, treated as empty (0/lamp)",)
 
 
 def test_a_colmap_model_beside_it_is_better_unless_there_are_masks(room: Scene, tmp_path: Path) -> None:
@@ -96,10 +96,10 @@ def test_what_is_wrong_is_said_in_one_line(room: Scene, tmp_path: Path) -> None:
     poses.write_bytes(data)
     masks = tmp_path / "segmentations"
     (masks / "7").mkdir()
-    assert "has masks of image 7, and there are 3 images" in error_of(tmp_path).message
+    assert "has masks for image 7, but there are only 3 images" in error_of(tmp_path).message
     (masks / "7").rmdir()
     (masks / "0" / "unicorn.png").write_bytes(b"")
-    assert "unicorn.png is a mask of no class" in error_of(tmp_path).message
+    assert "unicorn.png is not in classes.txt" in error_of(tmp_path).message
     (masks / "0" / "unicorn.png").unlink()
     (masks / "classes.txt").write_text("a\na\n")
     assert "names a class twice" in error_of(tmp_path).message

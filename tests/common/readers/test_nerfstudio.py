@@ -191,9 +191,9 @@ REFLECTED = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
         (lambda data: data.pop("frames"), "has no list `frames`"),
         (_set_frame("file_path", 3), "Frame 1 .* has no file_path"),
         (_set_frame("file_path", "images/0.png"), "lists images/0.png twice"),
-        (lambda data: data["frames"][1].pop("transform_matrix"), r"frame images/1.png\) has no transform_matrix"),
-        (_set_frame("transform_matrix", [[1, 2], [3]]), "no transform_matrix of 4x4"),
-        (_set_frame("transform_matrix", "eye"), "no transform_matrix of 4x4"),
+        (lambda data: data["frames"][1].pop("transform_matrix"), r"frame images/1.png\) has no 4x4 transform_matrix"),
+        (_set_frame("transform_matrix", [[1, 2], [3]]), "no 4x4 transform_matrix"),
+        (_set_frame("transform_matrix", "eye"), "no 4x4 transform_matrix"),
         (_set_frame("transform_matrix", REFLECTED), "pose of 1.png .*reflects"),
         (_set_frame("transform_matrix", (2 * np.eye(4)).tolist()), "pose of 1.png .*last row"),
         (_set("fl_x", "wide"), "has fl_x = 'wide'"),
@@ -205,12 +205,12 @@ REFLECTED = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
         (_set("w", 50), "1?.png is 96x72, its intrinsics .* are for 50x72"),
         (lambda data: data.pop("fl_x") and data.pop("fl_y"), "has no focal length"),
         (lambda data: data.pop("fl_x") and data.pop("fl_y") and data.update(camera_angle_x=4), "camera_angle_x 4"),
-        (_set("train_filenames", ["images/9.png"]), "names images/9.png, which is no frame"),
-        (_set("train_filenames", "all"), "no list of texts"),
+        (_set("train_filenames", ["images/9.png"]), "lists images/9.png, which is not a frame"),
+        (_set("train_filenames", "all"), "is not a list of strings"),
         (_set("depth_unit_scale_factor", None), "depth_unit_scale_factor = None"),
         (_set_frame("depth_file_path", "depth/9.png"), "depth image .*9.png, which cannot be read"),
         (_set_frame("depth_file_path", 9), "depth_file_path = 9"),
-        (_set_frame("mask_path", "9.png"), "mask .*9.png, which is not there"),
+        (_set_frame("mask_path", "9.png"), "mask .*9.png, which does not exist"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -227,7 +227,7 @@ def test_files_that_are_cut_or_gone(room: Scene, tmp_path: Path) -> None:
     write_nerfstudio(tmp_path, room)
     text = (tmp_path / "transforms.json").read_text()
     (tmp_path / "transforms.json").write_text(text[: len(text) // 2])
-    assert "is no JSON" in error_of(tmp_path).message
+    assert "is not valid JSON" in error_of(tmp_path).message
     (tmp_path / "transforms.json").write_bytes(b"\xff\xfe{")
     assert "cannot be read" in error_of(tmp_path).message
     (tmp_path / "transforms.json").write_text(text)
@@ -244,7 +244,7 @@ def test_a_pose_that_is_not_finite_is_left_out(room: Scene, tmp_path: Path) -> N
     write_json(tmp_path / "transforms.json", data)
     scene = load_scene(tmp_path)
     assert [frame.name for frame in scene.frames] == ["0", "2"]
-    assert "1 photographs with poses that are not finite: left out (1.png)" in scene.notes
+    assert "1 photographs with non-finite poses: left out (1.png)" in scene.notes
 
 
 def test_mirrored_pixels_are_refused(room: Scene, tmp_path: Path) -> None:

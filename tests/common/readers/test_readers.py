@@ -109,7 +109,7 @@ def test_depth_of_another_size_without_intrinsics_follows_the_photographs(room: 
         Image.fromarray(np.full((6, 8), 1250, np.uint16)).save(path)
     scene = load_scene(room)
     assert scene.frames[0].depth.camera == CAMERA.resized(8, 6)
-    assert scene.notes == ("there is no intrinsic_depth.txt: depth is taken to show what the photographs show",)
+    assert scene.notes == ("intrinsic_depth.txt is missing: depth is assumed to have the photographs' field of view",)
 
 
 def test_only_headers_are_read_until_a_frame_is_loaded(room: Path) -> None:
@@ -264,8 +264,8 @@ def test_more_that_is_left_out(room: Path) -> None:
     scene = load_scene(room)
     assert scene.frames[0].labels is None
     assert scene.cloud.labels is None
-    assert "label/ is left out: there is no classes.txt" in " ".join(scene.notes)
-    assert "stand apart" in " ".join(scene.notes)
+    assert "label/ is left out: no classes.txt" in " ".join(scene.notes)
+    assert "offset between depth and colour cameras" in " ".join(scene.notes)
     (room / "cloud.ply").unlink()
     for name in ("a.ply", "b.ply"):
         ply(room / name, XYZ, [(0, 0, 0)])
@@ -285,7 +285,7 @@ def test_points_that_are_not_finite_are_dropped(tmp_path: Path) -> None:
     scene = load_scene(path)
     assert scene.cloud.xyz.tolist() == [[1, 2, 3]]
     assert scene.cloud.instances.tolist() == [6]
-    assert "2 of 3 points of scan.ply are not finite and are left out" in scene.notes
+    assert "2 of 3 points in scan.ply are not finite and are left out" in scene.notes
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
@@ -321,22 +321,22 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "pose of words": (lambda room: (room / "pose" / "1.txt").write_text("a pose"), r"1\.txt does not hold a matrix"),
     "ragged pose": (lambda room: (room / "pose" / "1.txt").write_text("1 2\n3"), r"1\.txt does not hold a matrix"),
     "pose of bytes": (lambda room: (room / "pose" / "1.txt").write_bytes(b"\xff\xfe\x00"), r"1\.txt does not hold"),
-    "no tracking": (_every("pose/*.txt", b"inf inf inf inf\n" * 4), "None of the 3 poses .* is finite"),
+    "no tracking": (_every("pose/*.txt", b"inf inf inf inf\n" * 4), "None of the 3 poses .* are finite"),
     "no poses": (_every("pose/*.txt", None), r"3 images in color/ but no pose in pose/ \(looked for pose/0\.txt\)"),
-    "no images": (_every("color/*.png", None), r"no image in .*color"),
+    "no images": (_every("color/*.png", None), r"No images in .*color"),
     "no readable image": (_every("color/*.png", b"no picture"), "None of 3 images in .* can be read"),
     "no readable depth": (_every("depth/*.png", b"no picture"), "None of 3 depth images"),
     "no intrinsics": (_every("intrinsic/*.txt", None), r"looked for .*intrinsic_color\.txt"),
     "2x2 intrinsics": (
         _intrinsics(lambda k: k[:2, :2]),
-        r"intrinsic_color\.txt are no finite 3x3 or 4x4 matrix \(2x2\)",
+        r"intrinsic_color\.txt are not a finite 3x3 or 4x4 matrix \(2x2\)",
     ),
-    "infinite intrinsics": (_intrinsics(lambda k: k + np.inf), "no finite 3x3"),
+    "infinite intrinsics": (_intrinsics(lambda k: k + np.inf), "not a finite 3x3"),
     "intrinsics of another size": (_intrinsics(lambda k: k * 4), r"do not fit images of 16x12"),
     "negative focal length": (_intrinsics(lambda k: k * [[-1], [1], [1], [1]]), "do not fit images"),
     "two sizes": (
         lambda room: Image.new("RGB", (8, 6)).save(room / "color" / "2.png"),
-        r"2\.png is 8x6, 0\.png is 16x12",
+        r"2\.png is 8x6 but 0\.png is 16x12",
     ),
     "one name twice": (
         lambda room: Image.new("RGB", (16, 12)).save(room / "color" / "2.jpg"),
@@ -353,7 +353,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other names": (
         lambda room: [p.rename(p.with_stem("pose-" + p.stem)) for p in list((room / "pose").iterdir())],
-        r"0\.png wants pose/0\.txt",
+        r"0\.png needs pose/0\.txt",
     ),
 }
 
@@ -378,8 +378,8 @@ CLOUD_FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "cut in the header": (lambda p: _cut(p, 40), "cannot be read as PLY"),
     "no PLY": (lambda p: p.write_bytes(b"\x89PNG") and p, "cannot be read as PLY"),
     "empty file": (lambda p: p.write_bytes(b"") or p, "cannot be read as PLY"),
-    "no points": (lambda p: ply(p, XYZ, []), "holds no point"),
-    "only NaN": (lambda p: ply(p, XYZ, [(float("nan"),) * 3]), "no point with finite coordinates"),
+    "no points": (lambda p: ply(p, XYZ, []), "has no points"),
+    "only NaN": (lambda p: ply(p, XYZ, [(float("nan"),) * 3]), "no points with finite coordinates"),
     "no z": (lambda p: ply(p, XYZ[:2], [(1.0, 2.0)]), "vertices of .* have no z"),
     "no vertices": (
         lambda p: p.write_text("ply\nformat ascii 1.0\nelement face 0\nproperty int a\nend_header\n") and p,
@@ -409,15 +409,15 @@ def test_a_faulty_cloud_is_one_line(tmp_path: Path, fault: str) -> None:
 
 
 def test_what_is_no_scene_says_what_was_looked_for(tmp_path: Path, room: Path) -> None:
-    with pytest.raises(DataError, match="There is nothing at .*nowhere"):
+    with pytest.raises(DataError, match="nowhere does not exist"):
         load_scene(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", room / "color" / "0.png"):
-        with pytest.raises(DataError, match=r"is no scene: .*color/, pose/ and intrinsic/; or one cloud"):
+        with pytest.raises(DataError, match=r"is not a scene: .*color/, pose/ and intrinsic/; or one cloud"):
             open_source(path)
-    with pytest.raises(UsageError, match=r"no layout 'scanet'\. Did you mean scannet"):
+    with pytest.raises(UsageError, match=r"Unknown layout 'scanet'\. Did you mean scannet"):
         open_source(room, layout="scanet")
-    with pytest.raises(DataError, match=r"is no scene: looked .* for one cloud"):
+    with pytest.raises(DataError, match=r"is not a scene: looked .* for one cloud"):
         open_source(room, layout="cloud")
     assert load_scene(room, layout="scannet").layout == "scannet"
 

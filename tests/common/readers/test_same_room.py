@@ -158,7 +158,7 @@ CASES = {
 
 
 def test_every_layout_is_here() -> None:
-    assert {case.layout for case in CASES.values()} == {layout.name for layout in LAYOUTS}
+    assert {case.layout for case in CASES.values()} == {layout.name for layout in LAYOUTS if layout.open is None}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -110,7 +110,7 @@ def test_a_room_in_this_layout_is_the_same_scene(room: Scene, scan: Path) -> Non
 def test_raw_depth_and_other_steps(room: Scene, tmp_path: Path, depth_codec: int, steps: float) -> None:
     write_sens(tmp_path / "a.sens", room, codecs=(1, depth_codec), steps=steps)
     scene = load_scene(tmp_path / "a.sens")
-    assert scene.cloud is None and "there is no a_vh_clean_2.ply" in scene.notes[-1]
+    assert scene.cloud is None and "a_vh_clean_2.ply is missing" in scene.notes[-1]
     for ours, theirs in zip(scene.frames, room.frames, strict=True):
         assert ours.depth is not None and theirs.depth is not None
         np.testing.assert_allclose(ours.depth.load(), theirs.depth.load(), atol=0.5 / steps + 1e-6)
@@ -165,10 +165,10 @@ def test_what_is_wrong_is_said_in_one_line(room: Scene, scan: Path) -> None:
         path.write_bytes(bytes(data))
         return error_of(scan).message
 
-    assert "begins with 3" in message(0, "I", 3)
-    assert "sensor's name of 99999999 bytes" in message(4, "Q", 99_999_999)
+    assert "starts with version 3" in message(0, "I", 3)
+    assert "sensor name of 99999999 bytes" in message(4, "Q", 99_999_999)
     assert "colour in codec 0 and depth in codec 2" in message(272, "ii", 0, 2)
-    assert "says 0 frames" in message(HEADER_BYTES - 8, "Q", 0)
+    assert "states 0 frames" in message(HEADER_BYTES - 8, "Q", 0)
     assert "nan depth steps" in message(HEADER_BYTES - 12, "f", float("nan"))
     assert "not 96x73 values of 16 bits" in message(HEADER_BYTES - 16, "I", 73)
     colour_bytes = struct.unpack_from("<Q", whole, HEADER_BYTES + 80)[0]
@@ -176,14 +176,14 @@ def test_what_is_wrong_is_said_in_one_line(room: Scene, scan: Path) -> None:
     path.write_bytes(whole)
     labels = scan / "scene0000_00_vh_clean_2.labels.ply"
     _write_labels(labels, 8, np.zeros(8))
-    assert "has 8 vertices, scene0000_00_vh_clean_2.ply has 9" in error_of(scan).message
+    assert "has 8 vertices, but scene0000_00_vh_clean_2.ply has 9" in error_of(scan).message
     _write_labels(labels, 9, np.zeros(9))
     segments = scan / "scene0000_00_vh_clean_2.0.010000.segs.json"
     for text, says in (
-        ('{"segIndices": [1, 2]}', "has 2 segment ids, the mesh 9 vertices"),
+        ('{"segIndices": [1, 2]}', "has 2 segment ids, but the mesh has 9 vertices"),
         ('{"segIndices": ["a"]}', "does not list objects and segments"),
         ('{"segIndices": 3}', "has no list `segIndices`"),
-        ("{", "is no JSON"),
+        ("{", "is not valid JSON"),
     ):
         segments.write_text(text)
         assert says in error_of(scan).message
@@ -191,4 +191,4 @@ def test_what_is_wrong_is_said_in_one_line(room: Scene, scan: Path) -> None:
     scene = load_scene(scan)
     assert scene.cloud is not None and scene.cloud.instances is None
     (scan / "b.sens").write_bytes(b"")
-    assert "is no scene" in error_of(scan, "scannet-raw").message
+    assert "is not a scene" in error_of(scan, "scannet-raw").message

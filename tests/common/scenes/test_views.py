@@ -118,9 +118,9 @@ def test_codes_of_views_of_different_sizes(tmp_path: Path) -> None:
 
 def test_values_that_do_not_fit_and_damage_are_refused(tmp_path: Path) -> None:
     views = ViewSet.from_scene(make_scene(tmp_path / "desk"))
-    with pytest.raises(DataError, match="do not fit together"):
+    with pytest.raises(DataError, match="are inconsistent"):
         replace(views, names=("0", "1"))
-    with pytest.raises(DataError, match="do not fit together"):
+    with pytest.raises(DataError, match="are inconsistent"):
         replace(views, names=("0", "1", "1"))
     path = write_views(tmp_path / "views.safetensors", views)
     os.truncate(path, path.stat().st_size - 5)

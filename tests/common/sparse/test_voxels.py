@@ -82,7 +82,7 @@ def test_sparse_tensor_checks_its_voxels() -> None:
     with pytest.raises(DataError, match="twice"):
         sparse_tensor(torch.zeros(2, 4, dtype=torch.int32), feats)
     coords = torch.tensor([[0, 0, 0, 0], [0, 4, 0, 0]])
-    with pytest.raises(DataError, match="leave the grid"):
+    with pytest.raises(DataError, match="are outside the grid"):
         sparse_tensor(coords, feats, extent=(4, 4, 4))
     with pytest.raises(UsageError, match="num_batches"):
         sparse_tensor(coords, feats, num_batches=0)

@@ -239,13 +239,13 @@ def test_credits_name_every_photograph_shown(written: Scene) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"photographs": ("cat", "rokcet")}, "no photograph 'rokcet'. Did you mean rocket"),
+        ({"photographs": ("cat", "rokcet")}, "Unknown photograph 'rokcet'. Did you mean rocket"),
         ({"photographs": ("cat", "cat")}, "named twice"),
-        ({"wall": "bricks"}, "no kind of wall 'bricks'. Did you mean brick"),
-        ({"furniture_classes": ("chaise",)}, "no kind of furniture 'chaise'"),
-        ({"furniture": 1, "furniture_classes": ()}, "no kinds to draw from"),
-        ({"num_views": 1}, "num_views = 1"),
-        ({"seed": -1}, "seed = -1"),
+        ({"wall": "bricks"}, "Unknown kind of wall 'bricks'. Did you mean brick"),
+        ({"furniture_classes": ("chaise",)}, "Unknown kind of furniture 'chaise'"),
+        ({"furniture": 1, "furniture_classes": ()}, "needs at least one furniture class"),
+        ({"num_views": 1}, "num_views must be at least"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
 def test_an_impossible_configuration_is_refused(change: dict, words: str) -> None:

@@ -57,8 +57,9 @@ def test_the_same_seed_gives_the_same_sweep_and_another_seed_another(sweep: Swee
 
 def _outside_and_depth(primitive: Primitive, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How far points lie outside of a solid at least, and below its surface at most, metres."""
-    local = transform(np.linalg.inv(primitive.world_from_local), points)
-    half = primitive.half_size
+    local_from_world = np.linalg.inv(primitive.world_from_local)
+    local = transform(local_from_world, points)
+    half = 1 / np.linalg.norm(local_from_world[:3, :3], axis=1)  # from the middle to each face, also of a slanted box
     if primitive.shape == "rectangle":
         aside = ((np.abs(local[:, :2]) - 1) * half[:2]).max(axis=1)
         return np.maximum(aside, np.abs(local[:, 2])), np.zeros(len(points))
@@ -84,8 +85,8 @@ def test_every_point_lies_on_the_solid_that_it_is_labelled_with(drive: Drive, sw
         assert (sweep.labels[rows] == primitive.label).all()
         assert (sweep.instances[rows] == primitive.instance).all()
         outside, depth = _outside_and_depth(primitive, points[rows] - motion.displacement(seconds[rows]))
-        assert outside.max() <= noise
-        assert depth.max() <= noise + primitive.material.spread
+        limit = noise + primitive.material.spread  # a pulse goes into leaves, and out again at an edge
+        assert outside.max() <= limit and depth.max() <= limit
 
 
 def test_the_windows_of_solids_lose_no_hit(drive: Drive) -> None:

@@ -84,8 +84,8 @@ def extract_features(
         One report per scene, in the order of their ids.
 
     Raises:
-        UsageError: there is no such encoder, refinement, layout or device.
-        DataError: there is no scene, or one is faulty.
+        UsageError: no such encoder, refinement, layout or device.
+        DataError: no scene was found, or one is faulty.
         MissingModelError: a model is not on this machine.
     """
     from ov3d.common.base.device import pick_device
@@ -142,7 +142,7 @@ def train(
 
     Raises:
         UsageError: an unknown backend or setting, or a resumed run was started with other settings.
-        DataError: there is no scene, or a scene cannot be trained on.
+        DataError: no scene was found, or a scene cannot be trained on.
     """
     from ov3d.backends import get_backend
     from ov3d.common.base.config import load_config
@@ -193,7 +193,7 @@ def query(
 
     Raises:
         UsageError: the prompt is empty, or the run has no such scene.
-        DataError: there is no such run.
+        DataError: no such run.
     """
     from ov3d.common.asking.ask import ask, index_path
     from ov3d.common.asking.index import read_index
@@ -300,7 +300,7 @@ def evaluate(
 
     Raises:
         UsageError: the run has no such scene, or does not support the protocol.
-        DataError: there is no such run, or its scene has no ground truth.
+        DataError: no such run, or its scene has no ground truth.
     """
     from ov3d.backends import get_backend
     from ov3d.common.base.runs import find_run

@@ -109,7 +109,7 @@ def test_points_made_elsewhere_need_no_photographs(ov3d: Ov3d, tmp_path: Path, w
     [
         (("--encoder", "labels:/gone"), 1, "No folder /gone"),
         (("--encoder", "labels:scene,corupt=30"), 2, "Did you mean corrupt"),
-        (("--encoder", "labels:scene,corrupt=31"), 2, "no level of corruption"),
+        (("--encoder", "labels:scene,corrupt=31"), 2, "corrupt must be one of"),
         (("--encoder", "labels:scene", "--refine", "dino"), 2, "--refine does not apply to"),
         (("--encoder", "offline", "--text-encoder", "minilm"), 2, "has its own text side"),
         (("--encoder", "minilm"), 2, "encodes only text"),

@@ -165,7 +165,7 @@ def test_an_image_that_cannot_be_read_is_left_out(scene: Scene, tmp_path: Path, 
     listener = Listener()
     run = _train(tmp_path / "run", scene, progress=listener)
     assert read_index(index_path(run, "box")).facts["frames"] == 3
-    assert any("1 is left out" in line for line in listener.lines)
+    assert any("1 is skipped" in line for line in listener.lines)
 
 
 @pytest.mark.usefixtures("colour_encoder")

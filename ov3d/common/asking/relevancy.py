@@ -139,8 +139,8 @@ def stored_objects(
     """The stored instances that match a prompt.
 
     The objects of a segmented index are known, so nothing is grouped or grown: an instance is present if its peak, the mean
-    of the top decile of its points' scores, reaches T, and its extent is all of its points. There is no minimum number of
-    points, because a segmented object is an object however small.
+    of the top decile of its points' scores, reaches T, and its extent is all of its points. No minimum number of
+    points applies, because a segmented object is an object however small.
 
     Args:
         xyz: positions, scene units; a point that is not finite belongs to no object.

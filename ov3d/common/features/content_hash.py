@@ -49,7 +49,7 @@ class ContentHasher:
             refresh: read the file even if its hash is cached.
 
         Raises:
-            DataError: there is no such file, or it cannot be read.
+            DataError: no such file, or it cannot be read.
         """
         name = str(path.absolute())
         try:

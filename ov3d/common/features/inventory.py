@@ -128,7 +128,7 @@ def plan_prune(
         now: current time, seconds since 1970; None uses the clock.
 
     Raises:
-        UsageError: no filter was given, or there is no such encoder.
+        UsageError: no filter was given, or no such encoder.
     """
     if older_than is None and max_bytes is None and encoder is None:
         raise UsageError("Nothing to delete was specified.", "Add --encoder, --older-than or --max-size.")

@@ -85,7 +85,7 @@ class Backend(Protocol):
 
         Raises:
             UsageError: the folder holds a run with other settings.
-            DataError: there is no scene, or a scene cannot be trained on.
+            DataError: no scene was found, or a scene cannot be trained on.
         """
         ...
 

@@ -122,7 +122,7 @@ def begin_run(
 
     Raises:
         UsageError: the folder holds a run with other settings.
-        DataError: there is no scene, or two have the same name.
+        DataError: no scene was found, or two have the same name.
     """
     listener: Progress = progress or Silent()
     if not len(source):
@@ -199,7 +199,7 @@ def train_run(
 
     Raises:
         UsageError: the device, the layout or the scale is wrong, or the run was started with other settings.
-        DataError: there is no scene, or a scene cannot be trained on.
+        DataError: no scene was found, or a scene cannot be trained on.
     """
     chosen = pick_device(device)
     if run is not None:

@@ -91,7 +91,7 @@ class ArrayFile:
         if num_bad:
             raise DataError(
                 f"{self.path} holds NaN or infinity in {num_bad} of {len(rows)} vectors.",
-                "Use zeros where there is no feature.",
+                "Use zeros for missing features.",
             )
         with contextlib.suppress(StorageError):  # an unwritable cache costs only time
             write_json(memo, {"path": str(self.path)}, kind=_KIND, version=_VERSION)

@@ -1,4 +1,4 @@
-"""Features at pixels from arrays over photographs: bilinear between cells, zeros where there is no feature."""
+"""Features at pixels from arrays over photographs: bilinear between cells, zeros without a feature."""
 
 from __future__ import annotations
 

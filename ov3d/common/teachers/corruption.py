@@ -102,7 +102,7 @@ def draw_corruption(
         progress: advanced once per frame.
 
     Raises:
-        DataError: the maps hold fewer than two classes, so there is no wrong class to draw.
+        DataError: the maps hold fewer than two classes, so no wrong class can be drawn.
     """
     views = []
     with (progress or Silent()).task("Finding labels to corrupt", len(frames)) as task:

@@ -68,7 +68,7 @@ def read_names(folder: Path) -> LabelNames:
     """The names from a folder of label maps.
 
     Raises:
-        DataError: there is no names file, or it names nothing.
+        DataError: the names file is missing, or names nothing.
     """
     yaml_path, text_path = (folder / name for name in FILES)
     if yaml_path.is_file():

@@ -190,7 +190,7 @@ def test_tokens_are_stored_and_found_again(encoder: DenseEncoder, folder: Path, 
     np.testing.assert_allclose(found, [expected[0, 0], expected[5, 7], expected[2, 3]], atol=0.1)
     assert store.features_at(frames[0], centres).shape == (3, 1, DIM)
     assert store.relevancy(frames[0], found[0], 8).shape == (6, 8)
-    with pytest.raises(UsageError, match="The store is of crops"):
+    with pytest.raises(UsageError, match="The store holds crops"):
         extract_features(frames, FeatureStore(tmp_path / "other", encoder.card), _Blind(encoder))  # type: ignore[arg-type]
 
 

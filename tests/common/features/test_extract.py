@@ -139,7 +139,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_done(tmp_path: Path
     report = extract_features(frames, store, FakeEncoder(), progress=listener)
     assert (report.images, report.skipped) == (2, 0)
     assert [name for name, _ in report.failed] == ["a", "c"]
-    assert "There is no image" in report.failed[0][1]
+    assert "No image at" in report.failed[0][1]
     assert "cannot be read" in report.failed[1][1]
     assert len(listener.lines) == 2
     assert listener.advanced == listener.totals
@@ -185,7 +185,7 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path: Path, frames: list[Fr
             return super().encode_crops(crops) * float("nan")
 
     store = make_store(tmp_path / "store")
-    with pytest.raises(DataError, match="not finite, for crops of a"):
+    with pytest.raises(DataError, match="returned NaN or infinity for crops of a"):
         extract_features(frames, store, Broken())
     assert store.missing(frames) == frames
 

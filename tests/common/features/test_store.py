@@ -63,7 +63,7 @@ def test_repeated_and_fractional_coordinates_mean_their_pixel(tmp_path: Path, fr
 def test_pixels_outside_are_refused(tmp_path: Path, frame: Frame, uv: list[float]) -> None:
     store = make_store(tmp_path / "store")
     extract_features([frame], store, FakeEncoder())
-    with pytest.raises(DataError, match="outside of image a"):
+    with pytest.raises(DataError, match="outside image a"):
         store.features_at(frame, np.array([[1.0, 1.0], uv]))
 
 
@@ -131,7 +131,7 @@ def test_only_a_few_views_stay_loaded(tmp_path: Path) -> None:
 
 
 def test_writes_go_to_the_right_kind_of_store(tmp_path: Path, frame: Frame) -> None:
-    with pytest.raises(UsageError, match="no superpixels"):
+    with pytest.raises(UsageError, match="cannot store superpixels"):
         make_store(tmp_path).write_segments(frame, np.zeros((2, 2), np.uint16), np.zeros((1, 3), np.float16))
 
 
@@ -185,7 +185,7 @@ def test_a_damaged_memory_is_as_good_as_none(tmp_path: Path, damage: str) -> Non
 
 
 def test_an_image_that_is_gone_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no image at .*gone\.png"):
+    with pytest.raises(DataError, match=r"No image at .*gone\.png"):
         ContentHasher(tmp_path / "memo.sqlite").hash(tmp_path / "gone.png")
 
 

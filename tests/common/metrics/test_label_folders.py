@@ -190,7 +190,7 @@ def test_empty_and_missing_folders(tmp_path: Path) -> None:
         evaluate_folders(spec, truth, tmp_path / "nowhere")
     with pytest.raises(UsageError, match="no protocol 'lidarseg'.* It has: panoptic, semantic"):
         evaluate_folders(spec, truth, found, FolderOptions(protocol="lidarseg"))
-    with pytest.raises(UsageError, match="--workers is 0"):
+    with pytest.raises(UsageError, match="--workers must be at least 1, got 0"):
         evaluate_folders(spec, truth, found, workers=0)
 
 

@@ -252,7 +252,7 @@ def test_the_official_tool_wraps_minus_one() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(UsageError, match="things holds 4"):
+    with pytest.raises(UsageError, match="things must hold classes from 0 to 3, got 4"):
         PanopticQuality(4, [4])
     with pytest.raises(UsageError, match="both a thing and ignored"):
         PanopticQuality(4, [0, 1], ignore=[0])

@@ -218,9 +218,9 @@ def test_a_label_between_classes_and_table_is_refused() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(UsageError, match="num_classes is 0"):
+    with pytest.raises(UsageError, match="num_classes must be at least 1, got 0"):
         SemanticConfusion(0)
-    with pytest.raises(UsageError, match="no_prediction is 1"):
+    with pytest.raises(UsageError, match="no_prediction must not be a class, got 1"):
         SemanticConfusion(3, no_prediction=1)
 
 

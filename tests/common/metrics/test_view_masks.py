@@ -82,7 +82,7 @@ def test_merging_in_any_order() -> None:
     assert parts[1].compute().pairs == forward.compute().pairs
     with pytest.raises(UsageError, match="counted twice"):
         parts[1].merge(parts[0])
-    with pytest.raises(UsageError, match="counted before"):
+    with pytest.raises(UsageError, match="already been counted"):
         forward.update("0", CLASSES, *views["0"])
     with pytest.raises(DataError, match="One mask per class"):
         forward.update("9", ["x"], *views["0"])

@@ -179,7 +179,7 @@ def test_the_text_side_is_the_one_that_was_named(folder: Path, words: WordEncode
     assert teacher.card.text == words.card.text
     np.testing.assert_array_equal(teacher.text(["box"]), words.encode_text(["box"]))
     assert teacher.describe() == {"kind": "arrays", "arrays": str(folder), "text_encoder": "minilm"}
-    with pytest.raises(UsageError, match="does not say which text encoder"):
+    with pytest.raises(UsageError, match="does not name the text encoder"):
         open_teacher(f"features:{folder}", device=CPU)
     with pytest.raises(UsageError, match="--refine does not apply to"):
         open_teacher(f"features:{folder}@minilm", refine="dino", device=CPU)

@@ -6,7 +6,6 @@ into memory.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ov3d.common.asking.index import INDEX_NAME, read_index
 from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Float32, Int32, UInt8
 from ov3d.common.learning.run_lifting import LIFTED_NAME
+from ov3d.common.learning.scene_cache import CACHE_BYTES, SceneCache
 from ov3d.common.lifting.lift import LiftedFeatures, read_lifted
 from ov3d.common.scenes.scene import IGNORE
 from ov3d.common.scenes.upright import upright
@@ -24,9 +24,6 @@ from ov3d.points.pseudo_labels import PSEUDO_NAME, PseudoLabels, read_pseudo_lab
 
 POOLED_NAME = "pooled.safetensors"
 """Lifted features as means over superpoints, stored beside the lifted ones if the run uses superpoints."""
-
-CACHE_BYTES = 4 << 30
-"""Scenes are kept in memory up to this many bytes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,21 +63,14 @@ class Rooms:
     """
 
     def __init__(self, folders: Sequence[Path], *, cache_bytes: int = CACHE_BYTES) -> None:
-        self._folders, self._left = tuple(folders), cache_bytes
-        self._kept: OrderedDict[int, Room] = OrderedDict()
+        self._folders = tuple(folders)
+        self._rooms = SceneCache(lambda idx: read_room(self._folders[idx]), max_bytes=cache_bytes)
 
     def __len__(self) -> int:
         return len(self._folders)
 
     def __getitem__(self, idx: int) -> Room:
-        if idx not in self._kept:
-            room = read_room(self._folders[idx])
-            self._left -= room.num_bytes
-            while self._left < 0 and self._kept:
-                self._left += self._kept.popitem(last=False)[1].num_bytes
-            self._kept[idx] = room
-        self._kept.move_to_end(idx)
-        return self._kept[idx]
+        return self._rooms[idx]
 
     def class_weights(self, num_classes: int, power: float) -> Float32[Array, " k"]:
         """Weight of each pseudo label: (its frequency among labelled points of all rooms)^-power, 1 on average over points.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 CACHE_BYTES = 4 << 30
 """Scenes are kept in memory up to this many bytes."""
 
 
+@runtime_checkable
 class Sized(Protocol):
     """What a stage learns from a scene."""
 

@@ -168,9 +168,9 @@ def test_masks_of_another_size_are_resized_and_said_once(ov3d: Ov3d, place: Path
         with Image.open(path) as image:
             image.resize((64, 48), Image.Resampling.NEAREST).save(path)
     assert done.code == 0, done.err
-    (line,) = (line for line in done.err.splitlines() if "another size" in line)
+    (line,) = (line for line in done.err.splitlines() if "differs in size" in line)
     assert line.startswith(
-        "5 views have truth of another size than the photograph, resized to the nearest pixel (first: "
+        "5 views have truth that differs in size from the photograph, resized by nearest neighbour (first: "
     )
     assert line.endswith("0.png, 128x96).")
 

@@ -135,7 +135,7 @@ def say_other_sizes(frames: Sequence[Frame], progress: Progress) -> None:
         path, (width, height) = odd[0]
         views = "1 view has" if len(odd) == 1 else f"{len(odd)} views have"
         first = f"first: {path}, {width}x{height}"
-        progress.say(f"{views} truth that differs in size from the photograph, resized by nearest neighbour ({first}).")
+        progress.say(f"{views} truth of a different size than the photograph, resized by nearest neighbour ({first}).")
 
 
 def _where_labels_are(scene: Scene, held_out: bool) -> str:

@@ -43,7 +43,7 @@ class Taps:
     """Which rows points read, with which weights: three planes and three lines, computed on first use.
 
     Args:
-        position: in grid units: 0 is the first place of an axis, its resolution - 1 the last; values beyond are clamped to the border.
+        position: in grid units: 0 is the first place of an axis, its resolution - 1 the last; beyond them, clamped.
         resolution: places per axis, at least 2.
     """
 

@@ -4,7 +4,7 @@
     depth         mean of |D - D*| + sum_{r_i < D* - margin} w_i     over the rays whose depth D* was measured          (1)
     smoothness    2 (mean |d_u V|^2 + mean |d_v V|^2)                a plane V: total variation as in TensoRF            (2)
 
-D = sum w_i r_i + (1 - sum w_i) r_far is the expected distance of a ray; the second part of (1) keeps the space before a surface empty.
+D = sum w_i r_i + (1 - sum w_i) r_far is the expected distance of a ray; the second part of (1) clears the way to a surface.
 All lengths are in the space's own units, so weights mean the same in any unit.
 
 Symbols: w weights of samples, r their distances, C colours; * marks what was measured.

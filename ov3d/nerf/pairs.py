@@ -15,9 +15,9 @@ logarithm per pair and class yields both the value and the gradient: with m = (p
     sum_ij W_ij D_ij = (W 1) . h - <P, T>                                                                               (3)
     d/dp = (W 1) l - T                                                                                                  (4)
 
-and pairs (i, j) and (j, i) share that logarithm. Rows are processed in blocks whose buffers stay in the processor's cache and are
-reused: fresh pages for [n, n] numbers cost more than the arithmetic. Masks are factors 0 and 1: a select on booleans takes
-thirty times as long as a product.
+and pairs (i, j) and (j, i) share that logarithm. Rows are processed in blocks whose buffers stay in the processor's cache
+and are reused: fresh pages for [n, n] numbers cost more than the arithmetic. Masks are factors 0 and 1: a select on booleans
+takes thirty times as long as a product.
 
 Symbols: n rays, k classes.
 """

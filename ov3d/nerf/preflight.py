@@ -1,7 +1,7 @@
-"""Before it starts: what was found, what it will take, and a refusal with the fix where memory would not do.
+"""Checks before training: what was found, what it will take, and an error with a fix if memory is insufficient.
 
-Memory is what lives at once: the pixels, a field with gradients and two moments, a batch's samples, the rays that distillation
-keeps. The estimate of time is from rays a second that were measured on one core, or that a graphics card does about.
+Memory counts what is held at once: the pixels, a field with gradients and two moments, a batch's samples, the rays cached for
+distillation. Time is estimated from rays per second, measured on one core, or typical of a graphics card.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ov3d.nerf.spaces import Space
 
 RAYS_A_SECOND = {"cpu": 15_000, "cuda": 400_000}
 BYTES_A_SAMPLE = 2_000
-"""Of a batch: codes, activations of the colour network and their gradients."""
+"""Of a batch, per sample: codes, activations of the colour network and their gradients."""
 USABLE = 0.9
-"""Share of the free memory that may be planned with."""
+"""Share of the free memory that may be used."""
 GIB = 1 << 30
 
 
@@ -38,7 +38,7 @@ class Needs:
     Attributes:
         num_bytes: memory at once.
         seconds: of training; features not included.
-        free_bytes: memory that is free; 0 where the system does not say.
+        free_bytes: memory that is free; 0 if unknown.
     """
 
     num_bytes: int
@@ -52,11 +52,11 @@ class Capture:
 
     Attributes:
         scene: the scene.
-        train: the views that the field learns from.
+        train: the training views.
         held_out: the views that are kept out of every loss.
         with_features: the training views that the teacher has features of.
-        classes: names to align with; empty where only the field is trained.
-        space: where the field lives.
+        classes: names to align with; empty if only the field is trained.
+        space: the field's space.
     """
 
     scene: Scene
@@ -68,7 +68,7 @@ class Capture:
 
 
 def look_over(run: OpenRun[NerfConfig], scene: Scene) -> Capture:
-    """Find out what a scene has, say it, and refuse what cannot be trained on before hours are spent on it.
+    """Inspect a scene, report what it has, and fail early if it cannot be trained on.
 
     Raises:
         DataError: too few views, too little memory, no or faulty class names, or missing features that must not be extracted.
@@ -93,7 +93,7 @@ def split_views(scene: Scene, config: NerfConfig) -> tuple[tuple[Frame, ...], tu
     """Training and held-out frames.
 
     Raises:
-        DataError: a name to hold out is not there, or fewer than two views are left to train on.
+        DataError: a name to hold out does not exist, or fewer than two views are left to train on.
     """
     known = {frame.name for frame in scene.frames}
     for name in config.held_out:
@@ -108,7 +108,7 @@ def split_views(scene: Scene, config: NerfConfig) -> tuple[tuple[Frame, ...], tu
     train = tuple(frame for frame in scene.frames if frame.name not in names)
     if len(train) < 2:
         raise DataError(
-            f"Scene {scene.name} has {len(scene.frames)} posed photographs, of which {len(train)} would be trained on.",
+            f"Scene {scene.name} has {len(scene.frames)} posed photographs, of which {len(train)} would be used for training.",
             "A radiance field needs at least two views: --set held_out_every=0 keeps none out.",
         )
     return train, tuple(frame for frame in scene.frames if frame.name in names)
@@ -130,7 +130,7 @@ def estimate(train: Sequence[Frame], config: NerfConfig, device: torch.device) -
 
 
 def estimate_scene(scene: Scene, teacher: Teacher | None, config: NerfConfig, device: torch.device) -> Estimate:
-    """The same together with the features that are missing, for a user who only wants to know; see `Backend.estimate`."""
+    """The same plus the missing features, for a dry run; see `Backend.estimate`."""
     train, _ = split_views(scene, config)
     needs, features = estimate(train, config, device), estimate_features(scene, teacher)
     return replace(
@@ -145,15 +145,15 @@ def class_names(scene: Scene, config: NerfConfig) -> tuple[str, ...]:
     """The classes to align with: the configuration's, else the scene's own.
 
     Raises:
-        DataError: there is none, an empty one, or one twice.
+        DataError: no class is named, or one is empty or duplicate.
     """
     names = tuple(name.strip() for name in (config.classes or scene.classes))
     if not names:
         raise DataError(
-            f"Scene {scene.name} names no classes to learn.", "Name what is in it: --set 'classes=[a chair, a table]'"
+            f"Scene {scene.name} names no classes to learn.", "Name its contents: --set 'classes=[a chair, a table]'"
         )
     if "" in names:
-        raise DataError(f"A class of {scene.name} has no name.", "Take the empty line out.")
+        raise DataError(f"A class of {scene.name} has no name.", "Remove the empty line.")
     folded = [name.casefold() for name in names]
     twice = [name for name, key in zip(names, folded, strict=True) if folded.count(key) > 1]
     if twice:
@@ -162,16 +162,16 @@ def class_names(scene: Scene, config: NerfConfig) -> tuple[str, ...]:
 
 
 def check_memory(found: Needs) -> None:
-    """Refuse what would not fit.
+    """Refuse training that would not fit into memory.
 
     Raises:
-        DataError: more memory is needed than there is.
+        DataError: more memory is needed than is free.
     """
     if found.free_bytes and found.num_bytes > USABLE * found.free_bytes:
         raise DataError(
             f"This run needs about {found.num_bytes / GIB:.1f} GiB of memory; {found.free_bytes / GIB:.1f} GiB are free.",
-            "Reduce the photographs (--set field.long_side=320), the grid (--set field.last_voxels=1000000) or "
-            "a step (--set field.samples=80000).",
+            "Use smaller photographs (--set field.long_side=320), a smaller grid (--set field.last_voxels=1000000) or "
+            "fewer samples per step (--set field.samples=80000).",
         )
 
 
@@ -185,7 +185,7 @@ def described(scene: Scene, train: Sequence[Frame], held_out: Sequence[Frame], f
 
 
 def _field_bytes(config: NerfConfig) -> int:
-    """Of the tables alone: in memory with gradients and two moments four times as many."""
+    """Size of the tables alone; gradients and two moments make it four times as much in memory."""
     ranks = sum(config.field.density_ranks) + sum(config.field.appearance_ranks)
     return int(ranks * config.field.last_voxels ** (2 / 3) * 4)
 
@@ -195,5 +195,5 @@ def _free_bytes(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not a system that says so
+    except (ValueError, OSError, AttributeError):  # not available on every system
         return 0

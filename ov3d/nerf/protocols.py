@@ -1,7 +1,7 @@
 """The published protocols on masks of views, for a trained field and for its 2D teacher in the same pixels.
 
 `3d-ovs` (Liu et al., NeurIPS 2023): every class of the scene in every annotated view, at an eighth of the size; a pixel takes
-the best class. Annotated views count whether or not they were learnt from, as in the reference; a note says how many were.
+the best class. Annotated views count even if used in training, as in the reference; a note says how many were.
 
 `langsplat` (Qin et al., CVPR 2024): one mask per query, at the annotation's size. With LERF's relevancy R against negatives,
 
@@ -11,7 +11,7 @@ then stretched, cut and thresholded (`mask_of_relevancy`), and each pixel takes 
 sizes, the threshold 0.4, the borders and the factor 10 on cosines are those of the evaluation that its authors published
 (`eval/evaluate_iou_loc.py`, `eval/utils.py` and `eval/openclip_encoder.py` of LangSplat).
 
-Counting is `ov3d.common.metrics.views.ViewIoU`, the one that scores anybody's masks.
+Counting is done by `ov3d.common.metrics.views.ViewIoU`, which also scores masks made elsewhere.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from ov3d.nerf.evaluate import (
 from ov3d.nerf.rays import working_camera
 
 BOX = 30
-"""Pixels of the mean in equation (1)."""
+"""Side in pixels of the box in equation (1)."""
 MAJORITY = 3
-"""A pixel looks so many pixels to every side."""
+"""Radius in pixels of the window of the majority."""
 LERF_SCALE = 0.1
 """LERF multiplies CLIP's cosines by 10, where CLIP's own logit scale is 100."""
 
@@ -58,8 +58,8 @@ def evaluate_masks(
     Args:
         scored: the scene. For `langsplat`, relevancy is rendered at its long side and enlarged.
         protocol: `3d-ovs` or `langsplat`.
-        classes: queries of `langsplat`; empty takes all.
-        progress: told how far it is.
+        classes: queries of `langsplat`; empty means all.
+        progress: receives progress.
 
     Raises:
         DataError: no view has labels, or a class has no mask in any.
@@ -102,7 +102,7 @@ def evaluate_masks(
 
 
 def best_masks(cosines: Float32[Array, "h w k"], known: Bool[Array, "h w"]) -> Bool[Array, "k h w"]:
-    """The mask of each class: where it is the best one, and anything is known."""
+    """The mask of each class: where it is the best one and the view has scores."""
     best = np.where(known, cosines.argmax(axis=2), -1)
     return np.asarray(best == np.arange(cosines.shape[2])[:, None, None])
 
@@ -116,7 +116,7 @@ def query_mask(value: Float32[Array, "a b"], shape: tuple[int, int]) -> Bool[Arr
 
 
 def box_mean(values: Float[Array, "h w"]) -> Float32[Array, "h w"]:
-    """The mean over `BOX` x `BOX` pixels, of which one more lies before a pixel than behind it; borders are mirrored."""
+    """The mean over `BOX` x `BOX` pixels, one more before a pixel than after it; borders are mirrored."""
     padded = np.pad(values.astype(np.float64), (BOX // 2, BOX - BOX // 2 - 1), mode="reflect")
     for axis in (0, 1):
         total = np.cumsum(padded, axis=axis)
@@ -128,9 +128,9 @@ def box_mean(values: Float[Array, "h w"]) -> Float32[Array, "h w"]:
 
 
 def majority(mask: Bool[Array, "h w"]) -> Bool[Array, "h w"]:
-    """Each pixel takes what more than half of the pixels around it are, as far as the image goes.
+    """Each pixel takes the value of more than half of the pixels around it, within the image.
 
-    The last row and the last column have no vote: the published evaluation ends its windows before them.
+    The last row and the last column do not vote: the published evaluation ends its windows before them.
     """
     voting = np.ones(mask.shape, np.int64)
     voting[-1], voting[:, -1] = 0, 0
@@ -171,7 +171,7 @@ def _scored_classes(
 ) -> tuple[str, ...]:
     """The classes to score.
 
-    Where a capture keeps one mask per class, a class without any is a mistake; in maps of ids it is merely not there.
+    In a capture with one mask per class, a class without any is an error; in maps of ids it is merely absent.
     """
     check_known(scene.name, scene.classes, classes)
     wanted = classes or scene.classes
@@ -189,14 +189,14 @@ def _scored_classes(
         if lacking[name] == len(frames) or (classes and not present[scene.classes.index(name)]):
             raise DataError(
                 f"Class {name!r} of {scene.name} has no mask in any of the {len(frames)} annotated views.",
-                "Add its masks, or take it out of the class list.",
+                "Add its masks, or remove it from the class list.",
             )
     some = [name for name in wanted if lacking[name]]
     if some:
-        progress.say(f"No mask in some views, taken for empty: {', '.join(some)}.")
+        progress.say(f"No mask in some views, treated as empty: {', '.join(some)}.")
     absent = [name for name in wanted if not present[scene.classes.index(name)]]
     if absent:
-        progress.say(f"Not scored, without a pixel in any view: {', '.join(absent)}.")
+        progress.say(f"Not scored, as no view has a pixel of them: {', '.join(absent)}.")
     return tuple(name for name in wanted if name not in absent)
 
 
@@ -204,7 +204,9 @@ def _notes(protocol: str, frames: Sequence[Frame], held_out: Sequence[str]) -> t
     learnt = sum(frame.name not in set(held_out) for frame in frames)
     notes = []
     if learnt:
-        notes.append(f"{learnt} of {len(frames)} annotated views were learnt from: photographs and features, no masks")
+        notes.append(
+            f"{learnt} of {len(frames)} annotated views were used in training: photographs and features, not masks"
+        )
     if protocol == "3d-ovs":
         notes.append("scored, rendered and compared with the photographs at an eighth of the size")
     return tuple(notes)

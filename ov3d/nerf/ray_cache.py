@@ -1,7 +1,7 @@
-"""What rays see, kept: density is frozen while language is learnt, so the samples of a ray and their weights never change.
+"""Cached samples of rays: density is frozen while language is learnt, so the samples of a ray and their weights never change.
 
-Every training pixel is marched once. Kept are the samples that are seen (packed, all pixels one after the other) and the
-composited code z, which does not change either until the appearance is tuned.
+Every training pixel is marched once. The cache holds the visible samples (packed, pixel by pixel) and the composited code z,
+which does not change either until the appearance is tuned.
 
 Symbols: p pixels, m samples of all, n pixels of a batch.
 """
@@ -21,21 +21,21 @@ from ov3d.nerf.rendering import Weighted
 from ov3d.nerf.sampling import Samples
 
 BLOCK = 8192
-"""Pixels that are marched at once."""
+"""Pixels marched at once."""
 BYTES_A_PIXEL = 160
-"""About what a pixel takes: six samples of sixteen bytes, and z in half precision."""
+"""Approximate size of a pixel: six samples of sixteen bytes, and z in half precision."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RayCache:
-    """Seen samples of all pixels of a bank.
+    """Visible samples of all pixels of a bank.
 
     Attributes:
-        starts: where each pixel's samples begin; one more at the end.
+        starts: start index of each pixel's samples, and the total at the end.
         unit: positions in [0, 1]^3 of the grid's box.
         weight: weights.
         z: composited codes.
-        delta: the step that the weights were made with.
+        delta: the step that the weights were computed with.
     """
 
     starts: Int64[Tensor, " p1"]
@@ -48,7 +48,7 @@ class RayCache:
         return len(self.z)
 
     def places(self, pixels: Int64[Tensor, " n"]) -> Float[Tensor, "n 3"]:
-        """Mean place of what pixels see, in [0, 1]^3 of the grid's box; its middle where they see nothing."""
+        """Mean position of what pixels see, in [0, 1]^3 of the grid's box; its centre if they see nothing."""
         ray_idx, where = self._where(pixels)
         weight = self.weight.index_select(0, where)[:, None]
         sums = torch.zeros(len(pixels), 4, device=pixels.device)
@@ -56,7 +56,7 @@ class RayCache:
         return sums[:, :3] / sums[:, 3:].clamp(min=1e-6) + 0.5
 
     def _where(self, pixels: Int64[Tensor, " n"]) -> tuple[Int64[Tensor, " m"], Int64[Tensor, " m"]]:
-        """The ray of each sample of some pixels, and where it stands."""
+        """The ray of each sample of some pixels, and the sample's index."""
         first = self.starts.index_select(0, pixels)
         count = self.starts.index_select(0, pixels + 1) - first
         ray_idx = torch.arange(len(pixels), device=pixels.device).repeat_interleave(count)
@@ -65,7 +65,7 @@ class RayCache:
         return ray_idx, first.index_select(0, ray_idx) + within
 
     def seen(self, model: Model, pixels: Int64[Tensor, " n"]) -> Weighted:
-        """The seen samples of some pixels, as a march gives them."""
+        """The visible samples of some pixels, as returned by a march."""
         ray_idx, where = self._where(pixels)
         unit, weight = self.unit.index_select(0, where), self.weight.index_select(0, where)
         samples = Samples(ray_idx, torch.zeros_like(weight), unit, unit, len(pixels), self.delta)

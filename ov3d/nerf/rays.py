@@ -1,4 +1,4 @@
-"""Rays through pixels: a capture's photographs as one bank of pixels, brought to one working size.
+"""Rays through pixels: a capture's photographs as one bank of pixels at one working size.
 
 A pixel with centre (u, v) looks along R ((u - c_x)/f_x, (v - c_y)/f_y, 1), with R the camera's rotation; rays have unit
 directions, so a depth z along the optical axis is a distance z |(..., ..., 1)| along the ray.
@@ -50,9 +50,9 @@ class PixelBank:
 
     Args:
         frames: posed photographs.
-        long_side: images are reduced to this long side, never enlarged.
-        device: where batches are made.
-        progress: hears how far reading is.
+        long_side: images are downscaled to this long side, never enlarged.
+        device: of the batches.
+        progress: receives progress.
         with_depth: whether measured depth is read.
 
     Raises:
@@ -91,7 +91,7 @@ class PixelBank:
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything that pixels and rays are made from: files, cameras, poses, sizes."""
+        """Hash of everything that determines pixels and rays: files, cameras, poses, sizes."""
         parts = [repr((camera.width, camera.height)) for camera in self.cameras]
         for frame, pose in zip(self.frames, self._pose.cpu().numpy(), strict=True):
             depth = frame.depth if self.depth is not None else None
@@ -146,7 +146,7 @@ class PixelBank:
         return rows.cpu().numpy().reshape(camera.height, camera.width, 3)
 
     def full_size(self, frame_idx: int, idx: Int64[Tensor, " n"]) -> Float32[Array, "n 2"]:
-        """(u, v) of pixels of a frame in its own full-size camera, for stores that know nothing of working sizes."""
+        """(u, v) of pixels of a frame in its own full-size camera, for stores that do not know the working size."""
         inside = idx.cpu().numpy() - self.starts[frame_idx]
         small, full = self.cameras[frame_idx], self.frames[frame_idx].camera
         uv = np.column_stack([inside % small.width + 0.5, inside // small.width + 0.5])
@@ -154,12 +154,12 @@ class PixelBank:
 
 
 def working_camera(camera: Camera, long_side: int) -> Camera:
-    """The camera of an image that was reduced to a long side."""
+    """The camera of an image downscaled to a long side."""
     return camera.resized(*bounded_size(camera.width, camera.height, long_side))
 
 
 def _ray_depth(frame: Frame, camera: Camera) -> Float32[Array, " n"]:
-    """Measured distances along the rays of a working camera, 0 where there is none: the nearest measurement, never a mean."""
+    """Measured distances along the rays of a working camera, 0 if unknown: the nearest measurement, never a mean."""
     if frame.depth is None:
         return np.zeros(camera.width * camera.height, np.float32)
     measured, lens = frame.depth.load(), frame.depth.camera

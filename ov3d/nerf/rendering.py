@@ -1,12 +1,12 @@
-"""Compositing: from densities at packed samples to weights, and from weights to what a ray sees.
+"""Compositing: from densities at packed samples to weights, and from weights to the value of a ray.
 
     tau_i = A sigma_i delta                      optical thickness of sample i; A = 25 brings sigma near 1                (1)
     T_i   = exp(-sum_{j < i} tau_j)              transmittance before it, over the samples of its ray                     (2)
     w_i   = T_i (1 - exp(-tau_i))                weight                                                                   (3)
-    y     = sum_i w_i x_i                        what the ray sees of any quantity x                                      (4)
+    y     = sum_i w_i x_i                        the ray's value of any quantity x                                        (4)
 
-The sum in (2) is a running sum over all rays at once, less its value at the ray's start, in fp64: single precision would lose
-the last rays. Its gradient is the same sum from behind:
+The sum in (2) is a running sum over all rays at once, less its value at the ray's start, in fp64: fp32 would lose the
+last rays. Its gradient is the same sum from behind:
 
     dL/dtau_i = g_i (T_i - w_i) - sum_{j > i} g_j w_j,        g = dL/dw                                                   (5)
 
@@ -31,13 +31,13 @@ from ov3d.nerf.sampling import Samples
 DENSITY_FACTOR = 25.0
 """A of equation (1)."""
 LEAST_WEIGHT = 1e-4
-"""Samples of less weight have no colour: it could not be seen."""
+"""Samples below this weight get no colour: it would not be visible."""
 LEAST_TRANSMITTANCE = 1e-6
-"""A ray with less light left is over."""
+"""A ray ends when its transmittance falls below this."""
 FRONT_SAMPLES = 10
-"""So many samples of each ray, five voxels, are asked first; what is behind them only where light is left."""
+"""The first samples of each ray (five voxels) are evaluated first; those behind only if light is left."""
 MAX_THICKNESS = 60.0
-"""exp(-60) is no light at all; more would only cost digits of the running sum."""
+"""exp(-60) is practically zero; more would only cost digits of the running sum."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +45,7 @@ class Weighted:
     """Samples with their weights.
 
     Attributes:
-        samples: packed; where a ray was over, the rest is left out.
+        samples: packed; the rest of a finished ray is dropped.
         taps: where they read the grids.
         weight: equation (3).
     """
@@ -60,13 +60,13 @@ class Weighted:
         return accumulate(self.weight, None, self.samples)[:, 0]
 
     def visible(self, least: float = LEAST_WEIGHT) -> Weighted:
-        """The samples of more than some weight."""
+        """The samples above some weight."""
         idx = (self.weight.detach() > least).nonzero()[:, 0]
         return Weighted(self.samples.select(idx), self.taps.select(idx), self.weight.index_select(0, idx))
 
 
 def weigh(field: RadianceField, samples: Samples) -> Weighted:
-    """Densities and weights of samples, front to back: what lies behind an opaque front is never asked."""
+    """Densities and weights of samples, front to back: samples behind an opaque front are never evaluated."""
     front = samples.front(FRONT_SAMPLES)
     ahead = front.nonzero()[:, 0]
     taps = field.taps(samples.unit)
@@ -154,7 +154,7 @@ class _PackedWeights(torch.autograd.Function):
 
 
 def running_sum(values: Float[Tensor, " m"], ray_idx: Int64[Tensor, " m"]) -> Float[Tensor, " m"]:
-    """Sums over the samples of each ray up to and with each one, in fp64; samples of a ray stand together."""
+    """Sums over the samples of each ray up to and including each one, in fp64; samples of a ray are contiguous."""
     total = values.double().cumsum(0)
     if not len(values):
         return total

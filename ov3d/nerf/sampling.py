@@ -1,8 +1,8 @@
-"""The march: where along each ray the field is asked, packed one ray after the other.
+"""The march: where the field is sampled along each ray, packed ray by ray.
 
-Samples stand at s = near + (k + jitter) delta, k = 0, 1, ...; all rays share delta. A march looks twice. The first look is at
-the middle of every stretch of `STRETCH` samples, into the coarse occupancy, which answers for the whole stretch; the second is
-at the samples of the stretches that are left, into the cells. Only the first look runs over a dense grid of rays.
+Samples are at s = near + (k + jitter) delta, k = 0, 1, ...; all rays share delta. A march has two passes. The first looks up
+the middle of every stretch of `STRETCH` samples in the coarse occupancy, which covers the whole stretch; the second looks up
+the samples of the remaining stretches in the cells. Only the first pass is dense over rays.
 
 Early termination is the caller's: `front` tells the first few samples of each ray, after which most rays are opaque.
 
@@ -21,19 +21,19 @@ from ov3d.nerf.occupancy import Occupancy
 from ov3d.nerf.spaces import Lines, Space
 
 STRETCH = 8
-"""Samples that one look into the coarse occupancy answers for; half-voxel steps go 1.75 cells to each side, it reaches 2."""
+"""Samples covered by one lookup in the coarse occupancy; half-voxel steps go 1.75 cells to each side, it reaches 2."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """Packed samples: those of a ray stand together, nearest first.
+    """Packed samples: those of a ray are contiguous, nearest first.
 
     Attributes:
         ray_idx: the ray of each, ascending.
         distance: s.
         position: q, in the space.
         unit: q in [0, 1]^3 of the grid's box.
-        num_rays: how many rays there are; some may have no sample.
+        num_rays: number of rays; some may have no sample.
         delta: the step.
     """
 
@@ -70,7 +70,7 @@ def march(
         lines: the rays.
         occupancy: cells of the box of `space`.
         delta: step, in the space.
-        jitter: in [0, 1), shifts the samples of each ray; none puts them in the middle of their steps.
+        jitter: in [0, 1), shifts the samples of each ray; None puts them in the middle of their steps.
     """
     shift = torch.full_like(lines.near, 0.5) if jitter is None else jitter
     span = float((lines.far - lines.near).max()) if len(lines) else 0.0

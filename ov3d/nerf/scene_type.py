@@ -1,9 +1,9 @@
-"""Which space suits a capture, from its poses and what is known of its geometry; and the reason, to be said aloud.
+"""Which space suits a capture, from its poses and known geometry, with the reason to report to the user.
 
-- What was measured (depth, or a cloud) and lies about as far as the cameras look: a box round it.
+- Measured geometry (depth, or a cloud) about as far away as the cameras look: a box around it.
 - All cameras look the same way and the nearest depth is known (LLFF captures): forward.
-- Synthetic objects (Blender's layout): a box round the point that all look at.
-- Everything else, or a cloud that runs far out: contraction round the point that the cameras look at, or stand about.
+- Synthetic objects (Blender's layout): a box around the point that all look at.
+- Everything else, or a cloud that extends far out: contraction around the point that the cameras look at, or surround.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from ov3d.common.scenes.scene import Frame, Scene
 from ov3d.nerf.spaces import Space, SpaceKind
 
 PADDING = 0.05
-"""A box is wider than what was measured by this share of its longest side, on each side."""
+"""A box exceeds the measured extent by this share of its longest side, on each side."""
 PERCENTILES = (0.2, 99.8)
-"""Measured points beyond these, an axis, are outliers."""
+"""Measured points beyond these percentiles, per axis, are outliers."""
 UNBOUNDED_RATIO = 6.0
-"""A cloud whose far end (98th percentile) is so many times its median distance away from the cameras has no useful box."""
+"""A cloud whose far end (98th percentile) is this many times its median distance from the cameras has no useful box."""
 FORWARD_COSINE = 0.7
 """All cameras within 45 degrees of their mean direction look the same way."""
 LOOSE_COSINE = 0.5
-"""Within 60 degrees a forward space still works when it is asked for."""
+"""Up to 60 degrees, a forward space still works on request."""
 DEPTH_FRAMES, DEPTH_STEP = 24, 8
 NEAR_SHARE = 0.5
 """Samples start at this share of the least measured depth."""
 NEAR_BLIND = 0.05
-"""Where nothing was measured they start at this distance of a space whose cameras lie within 1."""
+"""Without measurements they start at this distance of a space whose cameras lie within 1."""
 SYNTHETIC_SIDE = 0.75
-"""Half the side of the box round a synthetic object, in distances of the nearest camera from what it looks at; NeRF's own
+"""Half the side of the box around a synthetic object, in distances of the nearest camera from what it looks at; NeRF's own
 scenes fill about half of that."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
-    """A space, and why.
+    """A space, and the reason.
 
     Attributes:
         space: the space.
@@ -56,10 +56,10 @@ def choose_space(scene: Scene, kind: SpaceKind | None = None) -> Chosen:
 
     Args:
         scene: at least two posed frames.
-        kind: which space it must be; none looks at the scene.
+        kind: the required space; None chooses from the scene.
 
     Raises:
-        DataError: a pose is no pose, or all cameras stand in one point.
+        DataError: a pose is invalid, or all cameras are at one point.
         UsageError: `kind` does not suit the scene.
     """
     centres, forwards = _cameras(scene.frames)
@@ -67,7 +67,7 @@ def choose_space(scene: Scene, kind: SpaceKind | None = None) -> Chosen:
     if kind is None:
         kind, why = _guess(scene, centres, forwards, measured)
     else:
-        why = "as asked for"
+        why = "as requested"
     if kind == "box":
         space = _box(scene, centres, forwards, measured)
     elif kind == "forward":
@@ -86,7 +86,7 @@ def _cameras(frames: tuple[Frame, ...]) -> tuple[Float64[Array, "f 3"], Float64[
     centres = poses[:, :3, 3]
     if len(frames) < 2 or np.ptp(centres, axis=0).max() == 0:
         raise DataError(
-            f"All {len(frames)} cameras stand in one point: nothing tells near from far.",
+            f"All {len(frames)} cameras are at one point: nothing tells near from far.",
             "Move while taking photographs, and check that translations are in the poses' last column.",
         )
     return centres, poses[:, :3, 2]
@@ -114,14 +114,14 @@ def _guess(
     if len(measured):
         away = np.linalg.norm(measured - centres.mean(0), axis=1)
         if np.percentile(away, 98) <= UNBOUNDED_RATIO * np.median(away):
-            return "box", "round what was measured"
-        return "contraction", "because what was measured runs far out"
+            return "box", "around the measured geometry"
+        return "contraction", "because the measured geometry extends far out"
     same_way = (forwards @ _unit(forwards.mean(0)) > FORWARD_COSINE).all()
     if same_way and all(frame.depth_range is not None for frame in scene.frames):
         return "forward", "because all cameras look the same way"
     if scene.layout == "blender":
-        return "box", "round the point that all cameras look at"
-    return "contraction", "because nothing says where the scene ends"
+        return "box", "around the point that all cameras look at"
+    return "contraction", "because the extent of the scene is unknown"
 
 
 def _box(
@@ -145,11 +145,14 @@ def _box(
 def _forward(frames: tuple[Frame, ...], centres: Float64[Array, "f 3"], forwards: Float64[Array, "f 3"]) -> Space:
     towards = _unit(forwards.mean(0))
     if not (forwards @ towards > LOOSE_COSINE).all():
-        raise UsageError("The cameras look to all sides: this is no forward-facing capture.", "--set space=contraction")
+        raise UsageError(
+            "Space forward needs cameras that face the same way; these look in all directions.",
+            "Use --set space=contraction",
+        )
     nearest = [frame.depth_range[0] for frame in frames if frame.depth_range is not None]
     if not nearest:
         raise UsageError(
-            "A forward-facing space needs to know how near the nearest thing is; this capture does not say.",
+            "Space forward needs the distance of the nearest object, which this capture does not give.",
             "Use --set space=contraction",
         )
     downs = np.array([frame.world_from_camera[:3, 1] for frame in frames]).mean(0)
@@ -176,7 +179,7 @@ def _contraction(
 
 
 def _focus(centres: Float64[Array, "f 3"], forwards: Float64[Array, "f 3"]) -> Float64[Array, " 3"]:
-    """The point nearest to all optical axes, where it lies before most cameras; else the middle of the cameras."""
+    """The point nearest to all optical axes, if it is in front of most cameras; else the centre of the cameras."""
     across = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]
     total = across.sum(0)
     if np.linalg.cond(total) < 1e4:
@@ -187,7 +190,7 @@ def _focus(centres: Float64[Array, "f 3"], forwards: Float64[Array, "f 3"]) -> F
 
 
 def _least_depth(scene: Scene, measured: Float64[Array, "n 3"]) -> float:
-    """A low percentile of what the cameras see before them, scene units."""
+    """A low percentile of the depths in front of the cameras, scene units."""
     least = []
     sample = measured[:: max(1, len(measured) // 4000)]
     for frame in scene.frames:

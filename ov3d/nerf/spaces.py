@@ -1,4 +1,4 @@
-"""Spaces: how the world gets into the box of a grid. Rays are straight lines in two of them, bent in the third.
+"""Spaces: how the world is mapped into the box of a grid. Rays are straight lines in two of them, bent in the third.
 
     box          q = x                                                     a bounded scene
     forward      q = (-f_x x/z, -f_y y/z, 1 + 2/z)                         all cameras look the same way               (1)
@@ -30,7 +30,7 @@ from ov3d.common.base.shapes import Array, Float, Float64, Int64
 SpaceKind = Literal["box", "forward", "contraction"]
 
 HUGE = 1e6
-"""Where a bent ray ends: distances beyond it are infinite."""
+"""Where a bent ray ends: distances beyond it count as infinite."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +40,7 @@ class Lines:
     Attributes:
         origin: start, in the space's frame (before the bend of a contraction).
         direction: unit vectors there.
-        near, far: s of the part that can lie inside the box; far <= near where none does.
+        near, far: s of the part that can lie inside the box; far <= near if none can.
     """
 
     origin: Float[Tensor, "n 3"]
@@ -54,13 +54,13 @@ class Lines:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Space:
-    """A way from the world into a box.
+    """A mapping from the world into a box.
 
     Attributes:
         kind: which.
         from_world: the similarity S, 4x4.
         low, high: L and H.
-        near: least s of a sample: nothing is put right before a lens.
+        near: least s of a sample, so that nothing is placed right in front of a lens.
         focal: f_x and f_y of (1): twice the focal lengths over the image's size; 1 elsewhere.
     """
 
@@ -84,7 +84,7 @@ class Space:
 
     @property
     def scale(self) -> float:
-        """Lengths of the space's frame a unit of the world."""
+        """Length in the space's frame of one world unit."""
         return float(np.cbrt(np.linalg.det(self.from_world[:3, :3])))
 
     def lines(self, origin: Float[Tensor, "n 3"], direction: Float[Tensor, "n 3"]) -> Lines:
@@ -180,7 +180,7 @@ def contract(x: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
 
 
 def uncontract(q: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
-    """The inverse of (2); its border is put at `HUGE`."""
+    """The inverse of (2); its border is mapped to `HUGE`."""
     norm = q.abs().amax(1, keepdim=True)
     outer = 1 / ((2 - norm).clamp(min=1 / HUGE) * norm.clamp(min=1))
     return torch.where(norm <= 1, q, q * outer)

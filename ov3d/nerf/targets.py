@@ -1,7 +1,7 @@
-"""What distillation learns from: the teacher's features and relevancies at pixels, and DINO features, once a view.
+"""What distillation learns from: the teacher's features and relevancies at pixels, and DINO features, once per view.
 
-Relevancies are stretched to [0, 1] an image, scale and class; their ends are found on a grid of pixels of every view
-beforehand.
+Relevancies are stretched to [0, 1] per image, scale and class; their extremes are found beforehand on a grid of pixels of
+every view.
 
 Symbols: n pixels, s scales, k classes, d width of the encoder, e width of DINO's.
 """
@@ -25,19 +25,19 @@ from ov3d.nerf.alignment import stretched
 from ov3d.nerf.rays import PixelBank
 
 GRID_STEP = 8
-"""The ends of relevancies are looked for at every so many pixels of the working size."""
+"""Pixel spacing, at the working size, of the grid on which extremes of relevancies are searched."""
 DINO_LONG_SIDE = 48
 """Patches along the long side of a view for DINO."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """What the teacher says about pixels.
+    """The teacher's output at pixels.
 
     Attributes:
-        features: unit vectors a scale; zeros where nothing is known.
-        relevancy: in [0, 1], a scale and class.
-        known: whether the teacher knows anything there.
+        features: unit vectors per scale; zeros where unknown.
+        relevancy: in [0, 1], per scale and class.
+        known: whether the teacher has features there.
     """
 
     features: Float[Tensor, "n s d"]
@@ -50,11 +50,11 @@ class Targets:
 
     Args:
         bank: training views.
-        source: the teacher's features; one that answers `features_at` has several scales.
+        source: the teacher's features; one with `features_at` has several scales.
         text: unit text vectors of the classes.
         logit_scale: the encoder's factor on cosines.
         device: where targets go.
-        progress: is told how far it is.
+        progress: receives progress.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Targets:
 
     @property
     def key(self) -> str:
-        """Hash of everything that targets are made from."""
+        """Hash of everything that determines targets."""
         known = (self.source.key(frame) for frame in self.bank.frames)
         text = self.text.cpu().numpy().tobytes().hex()
         return hash_text("targets-1", self.bank.key, *known, text, repr(self.logit_scale))
@@ -110,7 +110,7 @@ class Targets:
 
 
 def scale_features(source: ImageFeatures, frame: Frame, uv: Float32[Array, "n 2"]) -> Float32[Array, "n s d"]:
-    """Unit features at pixels, a scale each where the source keeps scales apart."""
+    """Unit features at pixels, one per scale if the source has several scales."""
     scales: Any = getattr(source, "features_at", None)
     if scales is not None:
         return np.asarray(scales(frame, uv), np.float32)
@@ -123,10 +123,10 @@ class PatchFeatures:
     Args:
         bank: training views.
         encoder: of patches.
-        progress: is told how far it is.
+        progress: receives progress.
 
     Attributes:
-        key: hash of what decides the encoder's numbers.
+        key: hash of what determines the encoder's output.
     """
 
     def __init__(self, bank: PixelBank, encoder: PatchEncoder, *, progress: Progress) -> None:

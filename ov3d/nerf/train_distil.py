@@ -1,8 +1,8 @@
 """Stage `distil`: the teacher's features on top of a radiance field whose density is frozen.
 
-First the head and the Selection Volume learn on codes that are kept from one look along every ray (`ray_cache.py`). From
-`joint_from` on the appearance is tuned along, held back by the photographs, with learning rates that start anew: the weights
-of samples stay what they are, only the appearance is asked again.
+First the head and the Selection Volume learn on codes cached from one march along every ray (`ray_cache.py`). From
+`joint_from` on the appearance is trained too, constrained by the photographs, with restarted learning rates: the weights of
+samples stay the same, only the appearance is re-evaluated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ov3d.nerf.trust import Trust
 
 CHECKPOINT_NAME = "distil.safetensors"
 FIT_PIXELS = 16384
-"""Pixels that the head is fitted to in closed form before the first step."""
+"""Pixels used to fit the head in closed form before the first step."""
 CLIP_SCALE = 100.0
 """Logit scale of the encoder that the reference's temperature is for."""
 
@@ -43,11 +43,11 @@ class DistilStage(Stage):
         model: the trained radiance field; its appearance is changed in the joint phase.
         bank: pixels of the training views.
         targets: the teacher at them.
-        patches: DINO at them; without it feature distributions are not aligned.
+        patches: DINO at them; None skips the alignment of feature distributions.
         config: the stage's settings.
-        field_key: hash of what the model was made from.
+        field_key: hash of what the model was trained from.
         seed: of all random numbers.
-        progress: is told how many rays have been marched.
+        progress: receives progress of marching.
 
     Attributes:
         head: the feature head that is trained.
@@ -76,7 +76,7 @@ class DistilStage(Stage):
         self.steps, self.checkpoint_every = config.steps, config.checkpoint_every
         patch_key = "" if patches is None else patches.key
         self.made_from = hash_text(field_key, targets.key, patch_key, config.model_dump_json(), str(seed))
-        # The codes are those of the field before it was tuned, also where the joint phase is resumed.
+        # The codes are those of the field before it was tuned, also when the joint phase is resumed.
         self.rays: RayCache = cache_rays(model, bank, progress)
         torch.manual_seed(seed + 1)
         device = model.device
@@ -90,7 +90,7 @@ class DistilStage(Stage):
             self.trust = Trust(bank, self.rays, targets, patches, power=config.doubt, generator=drawn)
 
     def start(self) -> None:
-        """The head in closed form, to the mean of the teacher's scales: a better start than any random one."""
+        """The head in closed form, to the mean of the teacher's scales: better than a random start."""
         generator = generator_for(self.seed, "fit", 0)
         pixels = self.bank.draw(min(FIT_PIXELS, len(self.bank)), generator)
         pixels = pixels.sort().values
@@ -124,7 +124,7 @@ class DistilStage(Stage):
         return adam(groups, betas=ADAM_BETAS)
 
     def before_step(self, trainer: Trainer) -> None:
-        """The joint phase begins with new learning rates."""
+        """Restart learning rates at the joint phase."""
         if trainer.step == self.config.joint_from:
             trainer.restart_optimiser()
 
@@ -147,14 +147,14 @@ class DistilStage(Stage):
         return loss, values
 
     def note(self, values: Mapping[str, float]) -> str:
-        """How much rendered features resemble the teacher's."""
+        """How similar rendered features are to the teacher's."""
         return f"cosine with the teacher {1 - values['feature']:.3f}"
 
     def _joint(self, step: int) -> bool:
         return step >= self.config.joint_from
 
     def _look(self, pixels: Int64[Tensor, " n"], *, joint: bool) -> tuple[Float[Tensor, "n z"], Float[Tensor, ""]]:
-        """The codes of rays, and how far their colours are off (0 in the frozen phase, where nobody looks)."""
+        """The codes of rays, and the error of their colours (0 in the frozen phase, where it is not computed)."""
         if not joint:
             return self.rays.z.index_select(0, pixels).float(), torch.zeros((), device=pixels.device)
         seen = self.rays.seen(self.model, pixels)
@@ -201,8 +201,8 @@ class DistilStage(Stage):
         config = self.config
         assert self.patches is not None
         attract = repel = torch.zeros((), device=found.device)
-        # Where an encoder spreads cosines wide, the reference's temperature would make every pair a matter of certainty,
-        # and its weights, which are for CLIP, would draw all rays into one class.
+        # Where an encoder spreads cosines wide, the reference's temperature would saturate every pair,
+        # and its weights, which are meant for CLIP, would pull all rays into one class.
         temperature = config.temperature * CLIP_SCALE / self.targets.logit_scale
         for start in patch_starts:
             rows = slice(start, start + config.patch_side**2)

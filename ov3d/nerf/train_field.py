@@ -1,9 +1,8 @@
-"""Stage `field`: the radiance field from photographs, and from depth where it was measured.
+"""Stage `field`: the radiance field from photographs and, where available, measured depth.
 
 A step draws rays from all training views, marches them through the occupied cells, compares colours, and updates planes, lines
-and networks. At some steps the grid gets finer (resolutions are log-spaced) and the optimiser restarts; every few steps the
-occupied cells are found again: at first only cells that are exactly empty are left out, so nothing that may yet grow is
-cut.
+and networks. At some steps the grid is upsampled (resolutions are log-spaced) and the optimiser restarts; every few steps the
+occupied cells are recomputed: at first only exactly empty cells are skipped, so nothing that may yet grow is cut.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ from ov3d.nerf.spaces import Space
 
 CHECKPOINT_NAME = "field.safetensors"
 FOG_SAMPLES = 200
-"""Samples per ray, about, before the field has learnt anything."""
+"""Approximate samples per ray before the field has learnt anything."""
 DEPTH_MARGIN = 4.0
-"""Space counts as empty up to so many steps before a measured surface."""
+"""Space counts as empty up to this many steps before a measured surface."""
 SHRINK_MARGIN = 0.02
-"""Share of the box that is kept around what is occupied."""
+"""Margin kept around the occupied cells, as a share of the box."""
 
 
 class FieldStage(Stage):
@@ -42,14 +41,14 @@ class FieldStage(Stage):
 
     Args:
         bank: pixels of the training views.
-        space: where the field lives.
+        space: of the field.
         config: the stage's settings.
         seed: of all random numbers.
         device: where tensors live.
         look: called every `view_every` steps with the model and the step.
 
     Attributes:
-        model: what is trained; there once a `Trainer` has the stage.
+        model: what is trained; set once a `Trainer` has the stage.
     """
 
     name = "field"
@@ -78,7 +77,7 @@ class FieldStage(Stage):
         self._samples_per_ray = float(FOG_SAMPLES)
 
     def start(self) -> None:
-        """A field of noise in which every cell is occupied."""
+        """A random field in which every cell is occupied."""
         config = self.config
         torch.manual_seed(self.seed)
         field = RadianceField(
@@ -93,7 +92,7 @@ class FieldStage(Stage):
 
     def state(self) -> State:
         """The field, its model, and the running means."""
-        running = [self._recent_error.hex(), self._samples_per_ray.hex()]  # every bit of them, and NaN
+        running = [self._recent_error.hex(), self._samples_per_ray.hex()]  # exact, including NaN
         metadata = {"model": self.model.metadata(), "running": running}
         return State({"field": self.model.field}, metadata, self.model.arrays())
 
@@ -103,7 +102,7 @@ class FieldStage(Stage):
         self.model = Model.from_checkpoint(checkpoint, self.device)
 
     def optimiser(self, step: int) -> torch.optim.Adam:
-        """Adam over the grids and, with another rate, the networks."""
+        """Adam over the grids and, with a different rate, the networks."""
         field, config = self.model.field, self.config
         grids = [*field.density_grid.parameters(), *field.appearance_grid.parameters()]
         networks = [*field.basis.parameters(), *field.colour.parameters()]
@@ -111,7 +110,7 @@ class FieldStage(Stage):
         return adam(groups, betas=ADAM_BETAS)
 
     def decay(self, step: int) -> float:
-        """Falls exponentially, to `rate_decay` at the end."""
+        """Decays exponentially to `rate_decay` at the end."""
         return self.config.rate_decay ** (step / self.steps)
 
     def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, Values]:
@@ -141,7 +140,7 @@ class FieldStage(Stage):
         return loss, {"psnr": self._recent_psnr(float(error.detach())), "occupied": model.occupancy.share}
 
     def before_step(self, trainer: Trainer) -> None:
-        """A finer grid, a smaller box, occupied cells: whatever is due."""
+        """Upsample the grid, shrink the box or update occupied cells when due."""
         config, model, step = self.config, self.model, trainer.step
         due = step % config.occupancy_every == 0
         if step in config.upsample_at:
@@ -157,29 +156,29 @@ class FieldStage(Stage):
             model.look_for_occupied(config.occupancy_threshold if step >= config.occupancy_from else 0.0)
             if not model.occupancy.cells.any():
                 raise DataError(
-                    f"Nothing is left in the radiance field at step {step}: every cell of its grid is empty.",
-                    "Poses and photographs may not belong together (see: ov3d doctor SCENE), or the space misses the scene: "
+                    f"The radiance field is empty at step {step}: its grid has no occupied cell.",
+                    "Poses may not match the photographs (see: ov3d doctor SCENE), or the space may miss the scene: "
                     "--set space=contraction",
                 )
 
     def after_step(self, trainer: Trainer) -> Values:
-        """Look at a view, where it is due."""
+        """Render a view when due."""
         if self.look is not None and self.config.view_every and trainer.step % self.config.view_every == 0:
             self.look(self.model, trainer.step)
         return {}
 
     def note(self, values: Mapping[str, float]) -> str:
-        """How well the last rays were rendered."""
+        """PSNR of the latest training rays."""
         return f"training PSNR {values['psnr']:.1f} dB"
 
     def _recent_psnr(self, error: float) -> float:
-        """PSNR of a running mean of the colours' error, which a new one is added to."""
+        """PSNR of the running mean of the colours' error, updated with a new one."""
         before = self._recent_error if math.isfinite(self._recent_error) else error
         self._recent_error = 0.95 * before + 0.05 * error
         return psnr(self._recent_error)
 
     def _shrink(self, trainer: Trainer) -> None:
-        """Put the whole resolution into the box of what is occupied."""
+        """Shrink the box to the occupied cells, keeping the number of voxels."""
         self.model.look_for_occupied(self.config.occupancy_threshold)
         bounds = self.model.occupancy.bounds()
         if bounds is None:

@@ -1,16 +1,16 @@
-"""How far a target is to be trusted: whether it says what its look-alikes all over the capture say.
+"""Trust in a target: how well it agrees with its look-alikes all over the capture.
 
-A teacher that errs in a place often errs there in most views, so neither their mean nor their agreement shows it. What does is
-that things of one look and neighbourhood mostly have one name. A smooth function of what a pixel shows and where it lies is
-fitted to what the teacher says of all pixels; it has far fewer degrees of freedom than there are patches to be wrong in, so
-it follows what is common and misses what is odd. With x = (patch features, colour, position), each divided by the distance
+A teacher that errs in a place often errs there in most views, so neither their mean nor their agreement reveals it. But
+things of similar look and place mostly have the same name. A smooth function of a pixel's look and position is fitted to the
+teacher's answers at all pixels; it has far fewer degrees of freedom than there are patches to be wrong in, so it follows what
+is common and misses what is odd. With x = (patch features, colour, position), each divided by the distance
 at which it counts, random Fourier features of a Gaussian kernel, and q a teacher's distribution over the classes,
 
     phi(x) = sqrt(2/m) cos(O x + b),     O_ij ~ N(0, 1),  b_j ~ U(0, 2 pi)                                        (1)
     B = argmin sum_i t_i |phi_i B - q_i|^2 + ridge |B|^2                                                          (2)
     y = phi B,      t = clip(q . y / max_c y_c, 0, 1)^power                                                       (3)
 
-(2) and (3) take turns, from t = 1: what is doubted has less to say about what is common.
+(2) and (3) alternate, starting from t = 1: doubted targets have less influence on what is common.
 
 Sources: Rahimi & Recht, *Random features for large-scale kernel machines*, NeurIPS 2007; iteratively reweighted least
 squares: Holland & Welsch, *Robust regression using iteratively reweighted least-squares*, 1977.
@@ -33,11 +33,11 @@ from ov3d.nerf.targets import PatchFeatures, Target, Targets
 FEATURES = 384
 """m: a few hundred degrees of freedom, where a capture of a few dozen views has thousands of patches to be wrong in."""
 RIDGE = 3e-2
-"""Share of the mean square of phi that is added."""
+"""Ridge, as a share of the mean square of phi."""
 ROUNDS = 4
 FIT_PIXELS = 24576
 PRINCIPAL = 48
-"""Principal directions of the patch features that are looked at."""
+"""Number of principal directions of the patch features used."""
 PATCH_REACH, COLOUR_REACH, PLACE_REACH = 1.5, 0.5, 1.0
 """Distances at which look-alikes stop counting: of unit patch features, of colours in [0, 1], of places in their standard
 deviations over the capture."""
@@ -50,7 +50,7 @@ class Trust:
         bank: training views.
         rays: where their pixels' surfaces are.
         targets: the teacher.
-        patches: what pixels look like; without it colours and places have to do.
+        patches: what pixels look like; None uses colours and places alone.
         power: of equation (3).
         generator: draws pixels and the kernel's features.
     """
@@ -77,11 +77,11 @@ class Trust:
         self._answers = self._fit(pixels)
 
     def of(self, pixels: Int64[Tensor, " n"], target: Target) -> Float[Tensor, " n"]:
-        """t of equation (3); 0 where the teacher knows nothing."""
+        """t of equation (3); 0 where the teacher has no features."""
         return self._agreement(self._said(target), self._kernel(pixels) @ self._answers) * target.known
 
     def _fit(self, pixels: Int64[Tensor, " n"]) -> Float[Tensor, "m k"]:
-        """Equation (2) and (3) in turns."""
+        """Equations (2) and (3), alternating."""
         target = self._targets.at(pixels)
         said, phi, known = self._said(target), self._kernel(pixels), target.known.to(torch.float32)
         trust, answers = known, phi.new_zeros(FEATURES, said.shape[1])

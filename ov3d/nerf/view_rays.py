@@ -1,4 +1,4 @@
-"""All rays of a view, row by row, for rendering a frame that is in no bank of pixels."""
+"""All rays of a view, row by row, for rendering a frame outside any bank of pixels."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_it_is_scored_by_each_protocol(ov3d: Ov3d, place: Path) -> None:
     assert 0.4 < ovs[0]["means"]["mIoU"] <= 1
     assert 0.5 < ovs[0]["means"]["pixel Acc"] <= 1
     assert set(ovs[0]["extra"]) == {"PSNR", "SSIM"}
-    assert any("4 of 5 annotated views were learnt from" in note for note in ovs[0]["notes"])
+    assert any("4 of 5 annotated views were used in training" in note for note in ovs[0]["notes"])
     query = json.loads(ov3d("eval", place / "run", "--protocol", "langsplat", "--classes", "box", "--json", "-q").out)
     assert [(row["name"], row["views"]) for row in query["reports"][0]["classes"]] == [("box", 5)]
     assert query["reports"][0]["means"]["mIoU"] > 0.2
@@ -168,9 +168,9 @@ def test_masks_of_another_size_are_resized_and_said_once(ov3d: Ov3d, place: Path
         with Image.open(path) as image:
             image.resize((64, 48), Image.Resampling.NEAREST).save(path)
     assert done.code == 0, done.err
-    (line,) = (line for line in done.err.splitlines() if "differs in size" in line)
+    (line,) = (line for line in done.err.splitlines() if "different size" in line)
     assert line.startswith(
-        "5 views have truth that differs in size from the photograph, resized by nearest neighbour (first: "
+        "5 views have truth of a different size than the photograph, resized by nearest neighbour (first: "
     )
     assert line.endswith("0.png, 128x96).")
 

@@ -27,7 +27,7 @@ def test_every_eighth_view_is_kept_out(tmp_path: Path) -> None:
     assert split_views(scene, NerfConfig(held_out_every=0))[1] == ()
     with pytest.raises(DataError, match="no view 'nine'"):
         split_views(scene, NerfConfig(held_out=("nine",)))
-    with pytest.raises(DataError, match="2 posed photographs, of which 1 would be trained on"):
+    with pytest.raises(DataError, match="2 posed photographs, of which 1 would be used for training"):
         split_views(box_scene(tmp_path / "t", 2), NerfConfig())
 
 

@@ -71,7 +71,7 @@ def test_a_class_without_a_mask_is_told(tmp_path: Path) -> None:
     some = _scene([ClassMasks((cup, cup), 12, 8), ClassMasks((cup, None), 12, 8)])
     listener = Listener()
     assert _scored_classes(some, some.frames, (), listener) == ("cup", "hand")
-    assert listener.lines == ["No mask in some views, taken for empty: hand."]
+    assert listener.lines == ["No mask in some views, treated as empty: hand."]
     none = _scene([ClassMasks((cup, None), 12, 8)])
     with pytest.raises(DataError, match="Class 'hand' of desk has no mask in any of the 1 annotated views"):
         _scored_classes(none, none.frames, (), listener)
@@ -86,7 +86,7 @@ def test_ids_that_are_nowhere_are_left_out_aloud(tmp_path: Path) -> None:
     scene = _scene([LabelImage(tmp_path / "ids.png", 2)])
     listener = Listener()
     assert _scored_classes(scene, scene.frames, (), listener) == ("cup",)
-    assert listener.lines == ["Not scored, without a pixel in any view: hand."]
+    assert listener.lines == ["Not scored, as no view has a pixel of them: hand."]
     with pytest.raises(DataError, match="'hand' of desk has no mask"):
         _scored_classes(scene, scene.frames, ("hand",), listener)
 

@@ -98,15 +98,15 @@ def test_the_contraction_centres_on_what_the_cameras_look_at() -> None:
 
 
 def test_bad_cameras_are_named() -> None:
-    with pytest.raises(DataError, match="All 3 cameras stand in one point"):
+    with pytest.raises(DataError, match="All 3 cameras are at one point"):
         choose_space(_scene([_ring()[0]] * 3))
     mirrored = _ring()
     mirrored[2] = mirrored[2] @ np.diag([-1.0, 1.0, 1.0, 1.0])
     with pytest.raises(DataError, match="pose of 2 cannot be used: its rotation reflects"):
         choose_space(_scene(mirrored))
-    with pytest.raises(UsageError, match="to all sides"):
+    with pytest.raises(UsageError, match="in all directions"):
         choose_space(_scene(_ring(), depth_range=(1.0, 2.0)), "forward")
-    with pytest.raises(UsageError, match="how near"):
+    with pytest.raises(UsageError, match="distance of the nearest object"):
         choose_space(_scene(_grid()), "forward")
 
 

@@ -201,7 +201,7 @@ def test_an_empty_grid_is_said(tmp_path: Path) -> None:
     with torch.no_grad():
         for table in _model(trainer).field.density_grid.planes:
             table.zero_()
-    with pytest.raises(DataError, match="every cell of its grid is empty"):
+    with pytest.raises(DataError, match="has no occupied cell"):
         trainer.run()
 
 

@@ -111,6 +111,6 @@ def test_without_photographs_one_line_says_what_is_needed(run: Run, scene: Scene
     lone = write_ply(tmp_path / "lone.ply", scene.cloud.xyz, rgb=scene.cloud.rgb)
     moved = write_ply(tmp_path / f"{scene.name}.ply", scene.cloud.xyz + np.float32(0.25), rgb=scene.cloud.rgb)
     for path in (lone, moved):
-        with pytest.raises(UsageError, match=f"{path.name} has none, and is not one of the run's scenes.*folder"):
+        with pytest.raises(UsageError, match=f"{path.name} has none and is not one of the run's scenes.*folder"):
             predict_scan(run, path, tmp_path / "out.ply", request, device=CPU)
         assert not (tmp_path / "out.ply").exists()

@@ -1,6 +1,6 @@
 """Checkpoints: weights, the optimiser's state and everything else that the next step depends on, in one safetensors file.
 
-Random numbers are drawn from a generator that is seeded by (seed, stage, step), so a checkpoint does not store a generator's state.
+Random numbers are drawn from a generator that is seeded by (seed, stage, step), so a checkpoint stores no generator state.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A `Stage` is the method: what is trained, its loss, and what happens between ste
 same way for all stages: learning rates, checkpoints, resuming, checks for NaN, curves, progress.
 
 The random numbers of a step come from (seed, stage, step) alone, and a checkpoint holds weights, Adam's moments and the
-stage's own state. So a killed and resumed run ends with the same bits as an uninterrupted one (on the CPU, with the same number
-of threads).
+stage's own state. So a killed and resumed run ends with the same bits as an uninterrupted one (on the CPU, with the same
+number of threads).
 """
 
 from __future__ import annotations

@@ -2,5 +2,5 @@
 
 scenes/NNNN-NAME/field.{safetensors,jsonl,png}              field
                  distil.{safetensors,jsonl,png}             distil
-                 {lifted,index,views}.safetensors           what distil leaves to ask
+                 {lifted,index,views}.safetensors           what distil leaves for queries
 """

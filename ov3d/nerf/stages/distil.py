@@ -1,4 +1,4 @@
-"""Stage `distil` of a scene: the teacher's features on top of its field, and an index of what both say."""
+"""Stage `distil` of a scene: the teacher's features on top of its field, and an index of both."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def distil(run: OpenRun[NerfConfig], capture: Capture, folder: Path, field: Fiel
         field: the trained stage; the appearance of its model changes.
 
     Returns:
-        What a manifest should know.
+        Facts for the manifest.
 
     Raises:
         DataError: training failed, or no view sees a surface.

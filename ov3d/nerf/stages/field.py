@@ -1,4 +1,4 @@
-"""Stage `field` of a scene: its radiance field, and how well it shows views that it never saw."""
+"""Stage `field` of a scene: its radiance field, and its PSNR on held-out views."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def learn_field(run: OpenRun[NerfConfig], capture: Capture, folder: Path) -> tup
         folder: where the scene's files go.
 
     Returns:
-        The trained stage with its model, and what a manifest should know.
+        The trained stage with its model, and facts for the manifest.
 
     Raises:
         DataError: training failed.

@@ -1,4 +1,4 @@
-"""The work of an extraction: images are read ahead, encoded and refined; each is written once its last crop is encoded."""
+"""The work of an extraction: images are read ahead, encoded and refined; each is written after its last crop."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from ov3d.common.language.cards import DenseEncoder, ImageTextEncoder, PatchEnco
 from ov3d.common.scenes.scene import Frame
 
 READ_AHEAD = 2
-"""Images that are decoded while the encoder works on an earlier one."""
+"""Images decoded ahead while the encoder works on an earlier one."""
 
 
 class Encoding:
-    """Encodes and refines frames into a store, and keeps count.
+    """Encodes and refines frames into a store, and counts the work done.
 
     Args:
-        store: where features go.
+        store: receives the features.
         device: where crops are cut.
-        progress: told about crops, windows and refined images.
-        batch_size: the most crops or windows a batch.
+        progress: receives progress in crops, windows and refined images.
+        batch_size: maximum number of crops or windows per batch.
 
     Attributes:
-        written: frames that were stored, by their `id`, because names may repeat between scenes.
-        unreadable: frames that cannot be read, by their `id`, and why.
-        crops: how many were encoded; windows, where the encoder gives patches.
-        bytes: size of the files that were written.
+        written: stored frames by `id`, because names may repeat between scenes.
+        unreadable: reasons why frames cannot be read, by `id`.
+        crops: number of encoded crops, or windows for encoders of patches.
+        bytes: size of the written files.
     """
 
     def __init__(self, store: FeatureStore, device: torch.device, progress: Progress, batch_size: int) -> None:
@@ -50,7 +50,7 @@ class Encoding:
         self.crops = self.bytes = 0
 
     def encode(self, frames: Sequence[Frame], encoder: ImageTextEncoder | DenseEncoder) -> None:
-        """Encode and store the crops or the patches of frames, as the store's plan says."""
+        """Encode and store the crops or patches of frames, following the store's plan."""
         if not frames:
             return
         plan = self._store.plan
@@ -62,7 +62,7 @@ class Encoding:
             self._encode_patches(frames, plan, encoder)
 
     def refine(self, frames: Sequence[Frame], patch_encoder: PatchEncoder) -> None:
-        """Refine and store frames whose crops are stored; nothing where the store does not refine."""
+        """Refine and store frames whose crops are stored; does nothing if the store does not refine."""
         refiner = self._store.refiner
         if refiner is None or not frames:
             return
@@ -105,7 +105,7 @@ class Encoding:
     def _readable(
         self, frames: Sequence[Frame], counts: Sequence[int], task: Task
     ) -> Iterator[tuple[Frame, UInt8[Array, "h w 3"], int]]:
-        """Frames that can be read, with their photographs and their places in the list; the others' steps are skipped."""
+        """Readable frames with their photographs and their indices in the list; other frames are skipped."""
         for idx, (frame, image) in enumerate(_working_images(frames, self._unrefined)):
             if isinstance(image, DataError):
                 self.unreadable[id(frame)] = frame, image.message
@@ -121,7 +121,7 @@ class Encoding:
 def _working_images(
     frames: Sequence[Frame], store: FeatureStore
 ) -> Iterator[tuple[Frame, UInt8[Array, "h w 3"] | DataError]]:
-    """Each frame with its photograph at working size, or with why it cannot be read; a thread reads ahead."""
+    """Each frame with its photograph at working size, or its read error; a thread reads ahead."""
 
     def read(frame: Frame) -> UInt8[Array, "h w 3"] | DataError:
         try:

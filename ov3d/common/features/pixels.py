@@ -1,4 +1,4 @@
-"""Pixels of a frame that features are asked for."""
+"""Features at image coordinates of a frame, computed once per pixel."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ov3d.common.scenes.scene import Frame
 
 
 def frame_pixels(frame: Frame, uv: Float[Array, "n 2"]) -> Int64[Array, "n 2"]:
-    """(column, row) of the pixels that image coordinates fall into; the far border belongs to the last pixel."""
+    """(column, row) of the pixels containing image coordinates; the far border belongs to the last pixel."""
     size = np.array([frame.camera.width, frame.camera.height])
     inside = (uv >= 0) & (uv <= size)  # false for NaN as well
     if not inside.all():
         u, v = uv[~inside.all(axis=1)][0]
         raise DataError(
-            f"Pixel ({u}, {v}) is outside of image {frame.name} ({size[0]}x{size[1]}).",
+            f"Pixel ({u}, {v}) is outside image {frame.name} ({size[0]}x{size[1]}).",
             "Keep only points that project into the image.",
         )
     return np.minimum(uv.astype(np.int64), size - 1)
@@ -27,11 +27,11 @@ def frame_pixels(frame: Frame, uv: Float[Array, "n 2"]) -> Int64[Array, "n 2"]:
 def of_distinct_pixels(
     features_of: Callable[[Int64[Array, "m 2"]], Float32[Array, "m ..."]], frame: Frame, uv: Float[Array, "n 2"]
 ) -> Float32[Array, "n ..."]:
-    """What a function gives for the pixels of image coordinates; where many fall into one pixel, it is asked once.
+    """A function's values at the pixels of image coordinates; if many share a pixel, it is computed once.
 
     Args:
         features_of: features of pixels (column, row), one row each.
-        frame: whose pixels they are.
+        frame: the frame of the pixels.
         uv: image coordinates in the frame's camera.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Counting label pairs: the one pass over the points that every metric here is made from.
+"""Counting label pairs: the single pass over the points that all metrics here are based on.
 
 A confusion matrix and a table of segment overlaps are both histograms of (truth, prediction). Points are counted once, and
 everything else is arithmetic on a table of a few hundred rows. Two facts make the pass short:
@@ -21,19 +21,19 @@ from ov3d.common.base.errors import DataError
 from ov3d.common.base.shapes import Array, Bool, Int64, Integer, Shaped, UInt32, UInt64
 
 MAX_BITS = 8
-"""Labels of up to so many bits (after the shift) are counted densely: a table of at most 4^8 cells."""
+"""Labels of up to this many bits (after the shift) are counted in a dense table of at most 4^8 cells."""
 
 BLOCK = 1 << 15
-"""Points a block: its temporaries stay in the processor's cache."""
+"""Points per block, so that temporaries stay in the processor's cache."""
 
 FOLD_BLOCK = 1 << 17
-"""The same where only flags of one byte are kept: a whole scan."""
+"""The same if only one-byte flags are kept: a whole scan."""
 
 RUN_PROBE = 2048
-"""Points that are looked at to see whether labels repeat."""
+"""Points probed to see whether labels repeat."""
 
 LABEL_RUN = 6
-"""Small labels are folded into runs where the mean run of the probe is at least so many points long."""
+"""Small labels are folded into runs if the mean run of the probe has at least this many points."""
 
 KEY_RUN = 5
 """The same for 64-bit keys, which cost more to count."""
@@ -42,7 +42,7 @@ HASH_BITS = (14, 16)
 """Slots of the first and the second hash table, as powers of two: 128 and 512 KiB of keys."""
 
 FEW_KEYS = 1 << 14
-"""So many keys and fewer are sorted: they are not worth a table."""
+"""Up to this many keys are sorted instead, because a table is not worthwhile."""
 
 HASH_MULTIPLIERS = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)
 """2^64 over the golden ratio, odd (multiplicative hashing: Knuth, *The Art of Computer Programming* 3, section 6.4), and
@@ -68,14 +68,14 @@ def as_labels(name: str, values: object) -> Integer[Array, " n"]:
 
 
 def check_same_length(**arrays: Shaped[Array, " _"]) -> None:
-    """Refuse arrays of different lengths, naming all of them."""
+    """Raise for arrays of different lengths, naming all of them."""
     if len({len(array) for array in arrays.values()}) > 1:
         lengths = ", ".join(f"{name} {len(array)}" for name, array in arrays.items())
         raise DataError(f"The arrays differ in length: {lengths}.", "One label per point in each.")
 
 
 def check_labels(name: str, labels: Integer[Array, " n"], allowed: Int64[Array, " k"]) -> None:
-    """Refuse labels that are not in the sorted array `allowed`, naming the first one and how many there are."""
+    """Raise for labels that are not in the sorted array `allowed`, naming the first and their number."""
     wrong = np.flatnonzero(~np.isin(labels, allowed))
     if len(wrong):
         first = int(wrong[0])
@@ -107,7 +107,7 @@ class PairCounter:
         """The number of points with each true label (row) and predicted label (column).
 
         Raises:
-            DataError: a label is none of those allowed.
+            DataError: a label is not allowed.
         """
         if self._num_bits > MAX_BITS:
             row, column = self.positions(truth, prediction)
@@ -124,7 +124,7 @@ class PairCounter:
             else:
                 table += weighted_bincount(code, None if lengths is None else lengths[part], num_cells)
         counts = table.take(self._cells)
-        if counts.sum() != len(truth):  # a label that fits the bits but is no class
+        if counts.sum() != len(truth):  # a label that fits the bits but is not a class
             self._refuse(truth, prediction)
         return counts
 
@@ -134,7 +134,7 @@ class PairCounter:
         """Row and column of each point.
 
         Raises:
-            DataError: a label is none of those allowed.
+            DataError: a label is not allowed.
         """
         self._refuse(truth, prediction)
         found = []
@@ -144,13 +144,13 @@ class PairCounter:
         return found[0], found[1]
 
     def _refuse(self, truth: Integer[Array, " n"], prediction: Integer[Array, " n"]) -> None:
-        """Raise for the first label that is none of those allowed."""
+        """Raise for the first label that is not allowed."""
         check_labels("prediction", prediction, np.sort(self._columns))
         check_labels("truth", truth, np.sort(self._rows))
 
 
 class _Scratch(threading.local):
-    """Memory that every thread keeps: fresh memory a scan would have to be fetched, and would push labels out of the cache."""
+    """Memory that each thread keeps: allocating fresh memory per scan is slow, and would evict labels from the cache."""
 
     def __init__(self) -> None:
         self.flags = np.empty((2, FOLD_BLOCK), bool)
@@ -166,7 +166,7 @@ def fold_runs(
 
     Args:
         arrays: arrays of the same length.
-        min_run: the mean length of runs, in the first points, from which it is done.
+        min_run: smallest mean length of runs, in the probed points, at which folding is worthwhile.
 
     Returns:
         The values of each run in each array, and the number of points of each run; where runs are too short, the arrays
@@ -196,9 +196,9 @@ def count_unique(
 ) -> tuple[UInt64[Array, " u"], Int64[Array, " u"]]:
     """The distinct keys, in ascending order, and how often each occurs (or the sum of its weights).
 
-    Every key writes itself into the slot of its hash, and is then compared with what the slot holds. Keys that are not there
-    lost the slot to another one; they are taken out of its count and counted in a second table, larger and with another
-    multiplier, and what loses there too is sorted; so are keys that are few from the start. It is exact for any keys.
+    Every key writes itself into the slot of its hash, and is then compared with the slot's content. Keys that lost the slot to
+    another key are subtracted from its count and counted in a second, larger table with another multiplier; keys that lose
+    there as well are sorted, and so are few keys from the start. The result is exact for any keys.
     """
     found: list[tuple[UInt64[Array, ...], Int64[Array, ...]]] = []
     for num_bits, multiplier in zip(HASH_BITS, HASH_MULTIPLIERS, strict=True):
@@ -271,14 +271,14 @@ def count_overlaps(prediction: UInt32[Array, " n"], truth: UInt32[Array, " n"]) 
 def weighted_bincount(
     slot: Integer[Array, " n"], weights: Int64[Array, " n"] | None, num_slots: int
 ) -> Int64[Array, " s"]:
-    """Count (or add the weights of) the entries of each slot; exact up to a total of 2^53, what a double holds."""
+    """Count (or add the weights of) the entries of each slot; exact up to a total of 2^53, the precision of a double."""
     if weights is None:
         return np.bincount(slot, minlength=num_slots)
     return np.bincount(slot, weights=weights, minlength=num_slots).astype(np.int64)
 
 
 def largest_unsigned(labels: Integer[Array, " n"]) -> int:
-    """The maximum of at least one label, seen as unsigned: negative labels are huge, so that one maximum tells both."""
+    """The maximum of at least one label, read as unsigned, so that negative labels show up as huge values."""
     unsigned = _UNSIGNED.get(labels.dtype)
     return int(np.maximum.reduce(labels if unsigned is None else labels.view(unsigned)))
 

@@ -25,10 +25,10 @@ def panoptic_report(
 
     Args:
         spec: the data set.
-        scores: what `PanopticQuality.compute` gave.
+        scores: the result of `PanopticQuality.compute`.
         matrix: points of each (true class, predicted class).
-        split: name of the base/novel split; None takes the data set's own.
-        notes: what a reader of the numbers must know, before the data set's own notes.
+        split: name of the base/novel split; None uses the data set's own.
+        notes: caveats for readers of the numbers, before the data set's own notes.
     """
     chosen = spec.split(split)
     table = PanopticTable(spec.title, spec.names, scores, matrix, novel=None if chosen is None else chosen.novel)
@@ -96,7 +96,7 @@ def _semantic_rows(spec: DatasetSpec, scores: SemanticScores, split: str | None,
 
 
 def _of_dataset(report: EvalReport, spec: DatasetSpec, split: str | None) -> EvalReport:
-    """The report with what the data set says of itself: title, version, split, notes."""
+    """The report with the data set's title, version, split and notes."""
     chosen = spec.split(split)
     own_notes = [note for note in (spec.note, chosen.note if chosen is not None else "") if note]
     return replace(

@@ -1,7 +1,7 @@
 """Scoring folders of label files: pair, read, count, merge; one process or many, with the same result.
 
-Scans are cut into chunks that are counted apart and merged in order; all counts are integers, so neither the chunks nor the
-processes can change a bit.
+Scans are divided into chunks that are counted separately and merged in order; all counts are integers, so neither chunks nor
+processes affect the result.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from ov3d.common.metrics.segments import SegmentPairs
 from ov3d.common.metrics.semantic import SemanticConfusion, lidarseg_scores
 
 CHUNK = 32
-"""Scans that a process takes at a time."""
+"""Scans per chunk."""
 
 SCANS_PER_PROCESS = 500
-"""A second process is started only for so many scans more: fewer are read and counted before it has imported NumPy."""
+"""Scans per additional process: fewer would be read and counted before the process has imported NumPy."""
 
 Metric: TypeAlias = PanopticQuality | SemanticConfusion
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scoring:
-    """How one pair of files is scored; small, and sent to every process.
+    """How pairs of files are scored; small, because it is sent to every process.
 
     Attributes:
         spec: the data set.
@@ -53,7 +53,7 @@ class Scoring:
     prediction_ids: Ids = "auto"
 
     def new_metric(self) -> Metric:
-        """A metric that has counted nothing."""
+        """An empty metric."""
         spec = self.spec
         ignored = spec.ignored_class
         if self.protocol == "panoptic":
@@ -66,7 +66,7 @@ class Scoring:
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """What was counted in some scans.
+    """Counts of some scans.
 
     Attributes:
         metric: the counts of scans without a fault.
@@ -80,7 +80,7 @@ class Part:
     prediction_seen: Bool[Array, " p"]
 
     def merge(self, other: Part) -> None:
-        """Add another part, whose scans come after these."""
+        """Add another part, with later scans."""
         self.metric.merge(other.metric)  # type: ignore[arg-type]
         self.faults += other.faults
         self.truth_seen |= other.truth_seen
@@ -89,7 +89,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class FolderOptions:
-    """What is scored in folders of label files, and how.
+    """What to score in folders of label files, and how.
 
     Attributes:
         protocol: one of the data set's; None means its first.
@@ -116,17 +116,17 @@ def evaluate_folders(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> EvalReport:
-    """Score a folder of per-point predictions against a folder of truth.
+    """Score a folder of per-point predictions against a folder of ground truth.
 
     Args:
         spec: the data set.
         truth_root, prediction_root: folders, laid out as `docs/protocols.md` says.
         options: what is scored, and how.
         workers: processes; None means as many as the number of scans is worth.
-        progress: told how far it is.
+        progress: receives progress.
 
     Raises:
-        FaultyFilesError: files are missing, superfluous, damaged or hold ids that the data set does not know; all are named.
+        FaultyFilesError: files are missing, unexpected, damaged or hold unknown ids; all are named.
         DataError: an empty folder, or class ids where raw ids are expected.
         UsageError: no such protocol, subset or split.
     """
@@ -151,7 +151,7 @@ def checked_protocol(spec: DatasetSpec, protocol: str | None) -> str:
     """The protocol of that name, or the data set's first.
 
     Raises:
-        UsageError: the data set is not scored that way.
+        UsageError: the data set has no such protocol.
     """
     if protocol is None:
         return spec.protocols[0]
@@ -169,7 +169,7 @@ def score_pairs(
         scoring: how.
         pairs: the files.
         workers: processes; None means as many as the number of scans is worth.
-        progress: told how far it is.
+        progress: receives progress.
     """
     chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
     total = score_chunk(scoring, [])
@@ -193,7 +193,7 @@ def score_chunk(scoring: Scoring, pairs: Sequence[LabelPair]) -> Part:
 def _num_workers(workers: int | None, num_scans: int) -> int:
     if workers is not None:
         if workers < 1:
-            raise UsageError(f"--workers is {workers}; at least one process has to do the work.")
+            raise UsageError(f"--workers must be at least 1, got {workers}.")
         return workers
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(available, num_scans // SCANS_PER_PROCESS))
@@ -204,7 +204,7 @@ def _scored(scoring: Scoring, chunks: Sequence[Sequence[LabelPair]], workers: in
         for chunk in chunks:
             yield score_chunk(scoring, chunk)
         return
-    # Spawned processes import this module anew: nothing of the caller's threads or locks comes along.
+    # Spawned processes import this module afresh, without the caller's threads and locks.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context) as pool:
         yield from pool.map(score_chunk, [scoring] * len(chunks), chunks)
@@ -235,7 +235,7 @@ def _score_pair(pair: LabelPair, sides: tuple[SideLabels, SideLabels], part: Par
     if len(classes) < 2:
         return
     if isinstance(part.metric, PanopticQuality):
-        # The whole packed label is the segment's id, as in the official tools.
+        # The segment's id is the whole packed label, as in the official tools.
         part.metric.update_segments(
             SegmentPairs(classes[1], shared.prediction, classes[0], shared.truth, shared.counts)
         )

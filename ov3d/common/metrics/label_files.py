@@ -1,7 +1,7 @@
-"""Label files as people have them: which truth belongs to which prediction, and what one file holds.
+"""Label files: pairing ground truth with predictions, and reading a file.
 
-Nothing is guessed. A scan without a prediction, a prediction without a scan, a file that is cut short or of the wrong shape:
-each becomes a `Fault`, all of them are gathered, and together they are one error.
+Nothing is guessed. A scan without a prediction, a prediction without a scan, a truncated file or a wrong shape each become a
+`Fault`; all faults are collected into one error.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ov3d.common.base.shapes import Array, Integer, UInt8
 from ov3d.common.datasets import DatasetSpec
 
 ALL = "all"
-"""The subset that is every sequence of the truth."""
+"""The subset of all sequences in the ground truth."""
 
 POINT_ENDINGS = ("_vh_clean_2.labels.ply", ".labels.ply", "_vh_clean_2.ply", ".ply", ".txt", ".npy")
-"""Endings of per-point label files, longest first; what is before them names the scene."""
+"""Endings of per-point label files, longest first; the name before them is the scene."""
 
 
 NAMED = 3
-"""Faults that an error's message names; the error holds all of them."""
+"""Number of faults named in an error's message; the error holds all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class FaultyFilesError(DataError):
     """Some files cannot be scored; `faults` holds every one of them."""
 
     def __init__(self, faults: Sequence[Fault], hint: str = "") -> None:
-        hint = f"Mend what is wrong; nothing was guessed. {hint}".strip()
+        hint = f"Fix these files; nothing was guessed. {hint}".strip()
         if len(faults) == 1:
             message = f"{faults[0].path} cannot be scored: {faults[0].why}."
         else:
@@ -87,10 +87,10 @@ def pair_files(
         wanted: names of the scans to score; None means all of the subset.
 
     Returns:
-        The pairs in order of their names, and what is missing or too many.
+        The pairs in order of their names, and missing or unexpected files.
 
     Raises:
-        DataError: a folder is not there, or holds no label file.
+        DataError: a folder is missing, or holds no label files.
         UsageError: no such subset.
     """
     for root, what in ((truth_root, "ground truth"), (prediction_root, "predictions")):
@@ -124,10 +124,10 @@ def pair_files(
 
 
 class LabelReader:
-    """Reads label files one after the other into the same memory.
+    """Reads label files one after another into the same memory.
 
-    A fresh array per file would cost more than the file: the system hands out its pages one by one, each filled with zeros.
-    What `read` gives is valid until the next `read`.
+    A new array per file would take longer than reading it: the system provides its pages one by one, each filled with zeros.
+    The result of `read` is valid until the next `read`.
     """
 
     def __init__(self, layout: str) -> None:
@@ -138,7 +138,7 @@ class LabelReader:
         """The labels of one file, as they are in it.
 
         Raises:
-            DataError: it is cut short, of another shape, or holds no integers; the message does not repeat the path.
+            DataError: it is truncated, has the wrong shape, or does not hold integers; the message does not repeat the path.
         """
         try:
             if self.layout == "semantickitti":

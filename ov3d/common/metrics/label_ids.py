@@ -1,6 +1,6 @@
-"""What the ids in label files mean: the class of each, and which ids no file may hold.
+"""The ids in label files: the class of each, and which ids are invalid.
 
-Ids that no file may hold are found in the table of counted pairs, not point by point.
+Invalid ids are found in the table of counted pairs, not point by point.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ov3d.common.metrics.label_files import LabelReader
 UNKNOWN = "it holds ids that the class map does not know"
 
 NEGATIVE = 0xFFFFFFFF
-"""What stands for the negative ids that a data set allows, once labels are unsigned."""
+"""Represents the negative ids that a data set allows, once labels are unsigned."""
 
 Ids: TypeAlias = Literal["auto", "raw", "class"]
-"""What a file holds: raw ids or class ids; `auto` takes raw ones, and refuses files that look like class ids."""
+"""Kinds of ids: raw ids or class ids; `auto` means raw ids, but rejects files that look like class ids."""
 
 Side: TypeAlias = Literal["truth", "prediction"]
 
@@ -40,7 +40,7 @@ class SideLabels:
     Args:
         spec: the data set.
         side: truth or prediction.
-        ids: what the files hold.
+        ids: kind of ids in the files.
 
     Attributes:
         seen: which ids occurred, as far as the id table reaches; the last entry is any id beyond.
@@ -54,10 +54,10 @@ class SideLabels:
         self.seen = np.zeros(len(self._table) + 1, bool)
 
     def read(self, path: Path) -> FileLabels:
-        """The labels of a file; the negative ids that are allowed become `NEGATIVE`. They are overwritten by the next file.
+        """The labels of a file; allowed negative ids become `NEGATIVE`. The next file overwrites them.
 
         Raises:
-            DataError: the file is damaged, or holds a negative or too large number that is not an id.
+            DataError: the file is damaged, or holds a negative or large number that is not an id.
         """
         labels = self._reader.read(path)
         return FileLabels(_unsigned(labels, self._negative), labels.dtype.kind == "i")
@@ -93,15 +93,15 @@ class SideLabels:
 
 
 def class_ids_error(spec: DatasetSpec, side: Side, ids: Ids, seen: Bool[Array, " s"]) -> DataError | None:
-    """The error that files hold class ids where the data set has raw ids, or the other way round; None if they do not.
+    """The error for files with class ids where raw ids are expected, or vice versa; None if the ids look right.
 
-    Raw ids reach beyond the class ids; if, in all files of a side, none does, and at least one label is not 0, then either the
-    files hold class ids or only a few raw classes occur. The user says which.
+    Raw ids exceed the class ids; if none does in all files of a side, and at least one label is not 0, then either the files
+    hold class ids, or only a few raw classes occur. The user must say which.
 
     Args:
         spec: the data set.
         side: which files.
-        ids: what they were taken to hold.
+        ids: the assumed kind of ids.
         seen: `SideLabels.seen` of all of them.
     """
     if ids != "auto":
@@ -114,7 +114,7 @@ def class_ids_error(spec: DatasetSpec, side: Side, ids: Ids, seen: Bool[Array, "
         return DataError(
             f"All ids in the files of the {side} are below {num_classes}, the number of classes of {spec.title}; "
             f"its raw ids go up to {max(raw_ids)}. These look like class (learning) ids where raw ids are expected.",
-            f"If they are class ids: --{side}-ids class. If they are raw ids all the same: --{side}-ids raw.",
+            f"If they are class ids: --{side}-ids class. If they really are raw ids: --{side}-ids raw.",
         )
     challenge = side == "prediction" and spec.layout in ("nuscenes-panoptic", "nuscenes-lidarseg")
     if challenge and seen[num_classes:].any():
@@ -126,15 +126,15 @@ def class_ids_error(spec: DatasetSpec, side: Side, ids: Ids, seen: Bool[Array, "
 
 
 def _more_like_class_ids(ids: set[int], spec: DatasetSpec) -> bool:
-    """Whether a set of small ids is more likely one of class ids than of raw ids."""
+    """Whether a set of small ids is more likely to be class ids than raw ids."""
     known = {raw for raw, idx in spec.truth_ids.items() if idx is not None}
-    if spec.layout == "points":  # most small raw ids are classes too: only those that are not can tell
+    if spec.layout == "points":  # most small raw ids are also classes; only the others are evidence
         return bool(ids - known - {0})
     return True
 
 
 def _unsigned(labels: Integer[Array, " n"], negative: tuple[int, ...]) -> UInt32[Array, " n"]:
-    """Labels as 32 unsigned bits; the negative ids that are allowed become `NEGATIVE`."""
+    """Labels as 32 unsigned bits; allowed negative ids become `NEGATIVE`."""
     if not len(labels):
         return np.zeros(0, np.uint32)
     if labels.dtype.kind == "u" and labels.dtype.itemsize <= 4:

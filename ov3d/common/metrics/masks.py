@@ -1,4 +1,4 @@
-"""Masks of views as a table: what 3D-OVS and LangSplat score."""
+"""A table of scores of masks in views, for 3D-OVS and LangSplat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ov3d.common.metrics.views import ViewScores
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MasksTable:
-    """Masks of views, scored.
+    """Scores of masks in views.
 
     Attributes:
         title: what was scored.

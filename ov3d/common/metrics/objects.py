@@ -1,4 +1,4 @@
-"""Are found objects where the true ones are? The true objects of a scene, and the distance to the nearest."""
+"""The true objects of a scene, and the distance from a found object to the nearest one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ov3d.common.base.shapes import Array, Float64
 from ov3d.common.scenes.scene import Scene
 
 EXTENT_PERCENTILES = (2.0, 98.0)
-"""A box that ignores the last few stray points at each side."""
+"""Percentiles of a box that ignores a few stray points on each side."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +30,7 @@ class TrueObject:
 
 
 def true_objects(scene: Scene, name: str) -> list[TrueObject]:
-    """The labelled objects of a class, the largest first.
+    """The labelled objects of a class, largest first.
 
     Args:
         scene: with a labelled cloud; without instances, all points of the class are one object.
@@ -44,7 +44,9 @@ def true_objects(scene: Scene, name: str) -> list[TrueObject]:
         raise UsageError(f"Scene {scene.name} has no class {name!r}.", did_you_mean(name, scene.classes))
     cloud = scene.cloud
     if cloud is None or cloud.labels is None:
-        raise DataError(f"The points of {scene.name} have no true classes.", "Give a labelled cloud or label images.")
+        raise DataError(
+            f"The points of {scene.name} have no true classes.", "Provide a labelled cloud or label images."
+        )
     members = np.flatnonzero(cloud.labels == scene.classes.index(name))
     owner = np.zeros(len(members), np.int32) if cloud.instances is None else cloud.instances[members]
     found = []

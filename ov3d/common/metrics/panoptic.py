@@ -7,17 +7,16 @@ true segment of one class share, and U the points of either:
 (Kirillov et al., *Panoptic Segmentation*, CVPR 2019, eq. 1 and 2). PQ-dagger takes the IoU in place of the PQ of stuff (Porzi
 et al., *Seamless Scene Segmentation*, CVPR 2019, section 4.2).
 
-What the official tools do beyond the formula, and so does this:
+Beyond the formula, the official tools and this module do the following:
 - points whose truth is an ignored class are dropped first, from both sides; spilling onto them is free;
-- an unmatched segment counts as FP or FN only from `min_points` points on, what is left of it after that drop; a match always
-  counts;
-- an instance id is whatever it is handed: 0 is an id, and ids on stuff split it. Both tools hand over the whole packed label,
-  so that raw classes which map to one class stay separate segments;
+- an unmatched segment counts as FP or FN only if it has at least `min_points` points after that drop; a match always counts;
+- instance ids are used as given: 0 is an id, and ids on stuff split it. Both tools pass the whole packed label, so that raw
+  classes which map to one class stay separate segments;
 - predicting an ignored class is never an FP, but the points are missing from their class: FN, and a lower IoU;
 - means run over every class that is not ignored; a class that never occurs scores 0;
 - the mean IoU leaves out points of ignored truth, not points of ignored prediction.
 
-What they do and this does not: they let a label of -1 wrap round to the last class. Here it is refused.
+Unlike the official tools, which let a label of -1 wrap around to the last class, this module rejects it.
 
 The result is the same for any order of scans and any number of workers: counts are integers, and so is the sum of IoUs. A
 double in (1/2, 1] is a whole number of 2^-53; those whole numbers are added, and rounded once in `compute`.
@@ -37,13 +36,13 @@ from ov3d.common.metrics.segments import SegmentPairs, numbered, overlaps
 from ov3d.common.metrics.semantic import mean_or_nan
 
 NUM_INSTANCE_BITS = 32
-"""Instance ids are below 2^32, what the files of both data sets can hold and the official packing can tell apart."""
+"""Instance ids are below 2^32, the limit of both data sets' files and of the official packing."""
 
 _IOU_BITS = 53
 _LOW_BITS = 26
 
 _TP, _IOU, _FP, _FN = 0, (1, 2), 3, 4
-"""Rows of what is counted a class."""
+"""Rows of the counts per class."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,10 +50,10 @@ class PanopticScores:
     """Scores of c classes; fractions, not per cent.
 
     Attributes:
-        pq, sq, rq: panoptic, segmentation and recognition quality a class; 0 for an absent class.
-        iou: semantic intersection over union a class.
+        pq, sq, rq: panoptic, segmentation and recognition quality per class; 0 for an absent class.
+        iou: semantic intersection over union per class.
         tp, fp, fn: segments per class.
-        sum_iou: sum of the IoUs of the true positives a class.
+        sum_iou: sum of the IoUs of the true positives per class.
         included: whether the class takes part in means (ignored classes do not).
         things: whether the class is a thing.
         num_true: points of each true class.
@@ -95,10 +94,10 @@ class PanopticQuality:
         num_classes: classes are 0 to `num_classes` - 1, ignored ones among them.
         things: which of them are things.
         ignore: which of them are ignored.
-        min_points: the least size of an unmatched segment that counts (SemanticKITTI 50, Panoptic nuScenes 15).
+        min_points: smallest unmatched segment that counts (SemanticKITTI 50, Panoptic nuScenes 15).
 
     Raises:
-        UsageError: a class out of range, or a thing that is ignored.
+        UsageError: a class is out of range, or a thing is ignored.
     """
 
     def __init__(
@@ -107,11 +106,11 @@ class PanopticQuality:
         self.num_classes = num_classes
         self.things, self.ignore, self.min_points = tuple(sorted(things)), tuple(sorted(ignore)), min_points
         if num_classes < 1:
-            raise UsageError(f"num_classes is {num_classes}; there must be at least one class.")
+            raise UsageError(f"num_classes must be at least 1, got {num_classes}.")
         for name, classes in (("things", self.things), ("ignore", self.ignore)):
             wrong = [idx for idx in classes if not 0 <= idx < num_classes]
             if wrong:
-                raise UsageError(f"{name} holds {wrong[0]}; classes are 0 to {num_classes - 1}.")
+                raise UsageError(f"{name} must hold classes from 0 to {num_classes - 1}, got {wrong[0]}.")
         if set(self.things) & set(self.ignore):
             raise UsageError(f"Class {min(set(self.things) & set(self.ignore))} is both a thing and ignored.")
         self._class_bits = max((num_classes - 1).bit_length(), 1)
@@ -151,8 +150,8 @@ class PanopticQuality:
             prediction_instance: integers [n], 0 to 2^32 - 1, the id of each point; equal ids of different classes are
                 different segments.
             truth_class: integers [n], the true class of each point.
-            truth_instance: integers [n], as `prediction_instance`. For the official numbers, hand over the whole packed
-                label as the id, on both sides.
+            truth_instance: integers [n], as `prediction_instance`. For the official numbers, pass the whole packed label as
+                the id, on both sides.
 
         Raises:
             DataError: not integers, lengths differ, a class below 0 or beyond the last, an id below 0 or too large;
@@ -168,7 +167,7 @@ class PanopticQuality:
         self._add(*overlaps(folded[:2], folded[2:], lengths, id_bits, self._class_bits))
 
     def update_segments(self, pairs: SegmentPairs) -> None:
-        """Count one scan from its table of overlaps, for callers who have counted points already (see `counting`).
+        """Count one scan from its table of overlaps, for callers that have already counted points (see `counting`).
 
         Raises:
             DataError: a class below 0 or beyond the last.
@@ -179,10 +178,10 @@ class PanopticQuality:
         self._add(predicted, pairs.truth_id << self._class_bits | pairs.truth_class, pairs.counts)
 
     def merge(self, other: PanopticQuality) -> None:
-        """Add another one's counts.
+        """Add the counts of another instance.
 
         Raises:
-            UsageError: it was made with other classes or another `min_points`.
+            UsageError: it has different classes or another `min_points`.
         """
         if self._settings != other._settings:
             raise UsageError(f"Counts of different settings cannot be merged: {self._settings} and {other._settings}.")
@@ -190,7 +189,7 @@ class PanopticQuality:
         self.num_scans += other.num_scans
 
     def compute(self) -> PanopticScores:
-        """The scores of everything that was counted."""
+        """The scores of everything counted so far."""
         tp, fp, fn, confusion = self.tp, self.fp, self.fn, self.confusion
         # Python divides integers of any size and rounds once.
         units = [
@@ -248,7 +247,9 @@ class PanopticQuality:
         if is_class:
             check_labels(name, values, np.arange(self.num_classes))
         wrong = int(np.flatnonzero((values < 0) | (values > beyond - 1))[0])
-        raise DataError(f"{name} holds {int(values[wrong])} at index {wrong}.", f"Instance ids are 0 to {beyond - 1}.")
+        raise DataError(
+            f"{name} holds {int(values[wrong])} at index {wrong}.", f"Instance ids must be from 0 to {beyond - 1}."
+        )
 
     def _add(self, predicted: Int64[Array, " u"], true: Int64[Array, " u"], counts: Int64[Array, " u"]) -> None:
         """Match the segments of one scan from the table of their overlaps, and count.
@@ -259,7 +260,7 @@ class PanopticQuality:
         """
         num = self.num_classes
         prediction_class, truth_class = predicted & self._class_mask, true & self._class_mask
-        # Points of ignored truth are dropped from both sides: what lies there alone has no area, and neither hits nor counts.
+        # Points of ignored truth are dropped from both sides: segments entirely there have no area and do not count.
         shared = counts * self._is_known.take(truth_class)
         is_true = 1 << (NUM_INSTANCE_BITS + self._class_bits)
         segments, idx = numbered(np.concatenate([predicted, true | is_true]))

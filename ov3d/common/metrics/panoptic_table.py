@@ -1,4 +1,4 @@
-"""Panoptic quality of a run or of anybody's files as a table: PQ, SQ, RQ per class, for things and stuff, base and novel."""
+"""Panoptic quality of a run or of prediction files as a table: PQ, SQ, RQ per class, for things, stuff, base and novel."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ class PanopticTable:
     Attributes:
         title: what was scored.
         classes: the c class names in order of their ids, ignored ones among them.
-        scores: what `PanopticQuality.compute` gave.
+        scores: the result of `PanopticQuality.compute`.
         matrix: points of each (true class, predicted class).
-        novel: names of the classes that training had no label of, every other one being a base class; None without such a
-            split.
+        novel: names of the classes without labels in training; all others are base classes; None without such a split.
         extra: further numbers, by name.
     """
 
@@ -34,7 +33,7 @@ class PanopticTable:
 
     @property
     def means(self) -> dict[str, float | None]:
-        """The numbers that papers print, over all classes that are not ignored; None where one is not defined."""
+        """The numbers that papers report, over all classes that are not ignored; None if undefined."""
         scores = self.scores
         return finite_values(
             {
@@ -105,7 +104,7 @@ class PanopticTable:
 
 
 def class_group(name: str, novel: Sequence[str] | None) -> str:
-    """Whether a class is `base` or `novel`; empty where classes are not split."""
+    """Whether a class is `base` or `novel`; empty without a split."""
     if novel is None:
         return ""
     return "novel" if name in novel else "base"

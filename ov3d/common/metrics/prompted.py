@@ -1,7 +1,7 @@
-"""Scores where some classes are prompted and everything else is `other`: what runs are evaluated by.
+"""Scores of runs: some classes are prompted, everything else is `other`.
 
-Points or pixels whose true class was not prompted are `other`, and so are answers below the threshold, so a wall that is
-called a cat costs the cat. Confusion matrices have one row and column per prompt, then `other`.
+Points or pixels whose true class was not prompted are `other`, and so are answers below the threshold, so a wall labelled as
+a cat lowers the score of the cat. Confusion matrices have one row and column per prompt, then `other`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ov3d.common.scenes.scene import IGNORE
 OTHER = "other"
 
 BACKGROUNDS = ("background", "other", "unlabeled", "unlabelled", "unknown", "clutter", "void")
-"""Names of classes that stand for everything else: nobody is asked for them."""
+"""Names of classes that mean everything else; they are never prompted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ class PromptedTable:
 
     @property
     def mean_iou_with_other(self) -> float:
-        """The same with everything that was not prompted as one more class."""
+        """The same with `other` as one more class."""
         return _mean(self.scores.iou[self.scores.present])
 
     @property
@@ -112,12 +112,12 @@ class PromptedTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """What every way of answering is asked: the best of some classes, or none of them.
+    """The question put to every method: the best of some classes, or none of them.
 
     Attributes:
         classes: the k prompted classes.
         text: their unit vectors.
-        threshold: raw cosine from which the best class counts as present; -1 where it always does.
+        threshold: lowest raw cosine at which the best class counts as present; -1 if it always does.
         numbers: prompt number of each class id of the scene, k for classes that are not prompted; the last entry is for
             unknown truth, and so for an id of -1.
     """
@@ -141,7 +141,7 @@ class Question:
             known: all classes of the scene, in order of their ids.
             classes: those to prompt for.
             text: their unit vectors.
-            threshold: raw cosine from which the best one counts as present; None lets it always count.
+            threshold: lowest raw cosine at which the best class counts as present; None if it always does.
         """
         numbers = np.full(len(known) + 1, len(classes), np.int32)
         numbers[[known.index(name) for name in classes]] = np.arange(len(classes))
@@ -149,23 +149,23 @@ class Question:
         return cls(classes, text, -1.0 if threshold is None else threshold, numbers)
 
     def answers(self, scores: Float[Array, "n k"], seen: Bool[Array, " n"] | None = None) -> Int32[Array, " n"]:
-        """The number of the best class of each point or pixel, k (`other`) where it is below the threshold.
+        """The number of the best class of each point or pixel, k (`other`) below the threshold.
 
         Args:
             scores: raw cosines with the text vectors.
-            seen: whether there is a feature at all; without one the answer is `other`.
+            seen: whether there is a feature; without one the answer is `other`.
         """
         found = scores.max(axis=1) >= self.threshold
         found = found if seen is None else found & seen
         return np.where(found, scores.argmax(axis=1), len(self.classes)).astype(np.int32)
 
     def confusion(self) -> SemanticConfusion:
-        """A confusion matrix of the prompts and `other` that has counted nothing."""
+        """An empty confusion matrix of the prompts and `other`."""
         return SemanticConfusion(len(self.classes) + 1, ignore_label=IGNORE, no_prediction=IGNORE)
 
 
 def check_known(scene: str, known: tuple[str, ...], classes: tuple[str, ...]) -> None:
-    """See that a scene has some classes.
+    """Check that a scene has some classes.
 
     Args:
         scene: its name.

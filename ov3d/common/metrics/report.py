@@ -1,4 +1,4 @@
-"""What `ov3d eval` found, ready to be printed, written or compared: one row per class, means of groups of classes, facts."""
+"""The result of `ov3d eval`, for printing, writing or comparing: one row per class, means of groups of classes, facts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ClassRow:
     """One class.
 
     Attributes:
-        name: as the data set writes it.
+        name: as in the data set.
         kind: thing, stuff or query.
         group: base or novel; empty where classes are not split.
         scores: fractions by column; None where a score is not defined.
@@ -39,15 +39,15 @@ class EvalReport:
     Attributes:
         dataset: its name, or the scene's.
         dataset_version: of the data set's class map; None for a scene.
-        title: for people.
+        title: human-readable title.
         protocol: how it was scored.
-        split: which classes were novel; empty when there are none.
-        num_scans: scans, scenes or views.
-        means: the numbers that papers print, fractions by name.
+        split: name of the base/novel split; empty without one.
+        num_scans: number of scans, scenes or views.
+        means: the numbers that papers report, fractions by name.
         groups: means of each column over groups of classes: things, stuff, base, novel, base things, ...
         classes: one row per class that takes part.
         facts: points, ignored points, coverage and the like.
-        notes: what a reader of the numbers must know.
+        notes: caveats for readers of the numbers.
         extra: numbers that are not fractions or belong to no class (PSNR, SSIM).
         matrix: points of each (true class, predicted class), or None.
         matrix_names: its class names.
@@ -75,7 +75,7 @@ class EvalReport:
         return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able form; what is not defined is null."""
+        """A JSON-able form; undefined numbers are null."""
         return {
             "dataset": self.dataset,
             "dataset_version": self.dataset_version,
@@ -101,7 +101,7 @@ class EvalReport:
 def group_means(rows: Sequence[ClassRow]) -> dict[str, dict[str, float | None]]:
     """Means of every score over things, stuff, base and novel classes, and over base and novel things and stuff.
 
-    Scores that are not defined are left out; a group without any is None in that column, a group without classes absent.
+    Undefined scores are ignored; a group without scores is None in that column, a group without classes is absent.
     """
     groups: dict[str, list[ClassRow]] = {}
     for row in rows:
@@ -125,12 +125,12 @@ def finite(value: float) -> float | None:
 
 
 def finite_values(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Numbers by name, None for those that are not defined."""
+    """Numbers by name, None if undefined."""
     return {name: finite(float(value)) for name, value in values.items()}
 
 
 def extra_note(extra: Mapping[str, float]) -> tuple[str, ...]:
-    """Numbers that fit no column, in one sentence; nothing where there are none."""
+    """Numbers that fit no column, in one sentence, or empty."""
     texts = [f"{name} {format(value, '.4g') if math.isfinite(value) else '-'}" for name, value in extra.items()]
     return (", ".join(texts),) if texts else ()
 

@@ -1,4 +1,4 @@
-"""What an evaluation of a run found on one scene: tables of one kind or another, and what their reader must know."""
+"""The result of evaluating a run on one scene: tables, and notes for their readers."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ class Table(Protocol):
         """The table as a report of its own.
 
         Args:
-            scene: name of the scene, which comes before the title.
+            scene: name of the scene, prepended to the title.
             protocol: how it was scored.
-            notes: what a reader must know; numbers that fit no column are added.
+            notes: caveats for readers; numbers that fit no column are added.
         """
         ...
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able form; numbers that are not defined become null."""
+        """A JSON-able form; undefined numbers are null."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RunReport:
-    """How good a run's answers are on one scene.
+    """Scores of a run on one scene.
 
     Attributes:
         scene: its name.
         backend: what made the answers, for example `points/guide`.
         protocol: how they were scored.
         encoder: spec of the encoder.
-        threshold: raw cosine from which a class counts as present; -1 where the best class always is; None where the protocol
-            has another way.
-        share_seen: share of what was scored (points, pixels of views) that has a feature.
+        threshold: lowest raw cosine at which a class counts as present; -1 if the best class always does; None if the
+            protocol does not use one.
+        share_seen: share of the scored points or pixels that have a feature.
         tables: the run's own, then those of its 2D teacher.
-        notes: what a reader of the numbers must know.
+        notes: caveats for readers of the numbers.
     """
 
     scene: str
@@ -59,7 +59,7 @@ class RunReport:
     notes: tuple[str, ...] = ()
 
     def reports(self) -> list[EvalReport]:
-        """The tables ready to be printed, one report each."""
+        """One report per table, for printing."""
         chosen = self.threshold is not None and self.threshold > -1
         present = f", present from cosine {self.threshold:.3f} on" if chosen else ""
         notes = (f"encoder {self.encoder}{present}", *self.notes)

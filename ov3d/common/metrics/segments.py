@@ -1,4 +1,4 @@
-"""Which predicted and true segments of a scan overlap, in how many points: the table that panoptic quality is counted from."""
+"""The overlaps of predicted and true segments of a scan, in points: the table that panoptic quality is computed from."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def overlaps(
 
 
 def numbered(keys: Int64[Array, " k"]) -> tuple[Int64[Array, " s"], Int64[Array, " k"]]:
-    """The distinct keys in ascending order, and which of them each key is."""
+    """The distinct keys in ascending order, and the index of each key among them."""
     row_bits = len(keys).bit_length()
     if len(keys) and int(keys.max()).bit_length() + row_bits > 63:
         return np.unique(keys, return_inverse=True)
@@ -83,5 +83,5 @@ def _packed(ids: Integer[Array, " n"], classes: Integer[Array, " n"], class_bits
 
 
 def _as_uint64(values: Integer[Array, " n"]) -> UInt64[Array, " n"]:
-    """The same numbers, none of them negative, without a copy where the bits are those already."""
+    """The same non-negative numbers as unsigned, without a copy if possible."""
     return values.view(np.uint64) if values.dtype == np.int64 else values.astype(np.uint64, copy=False)

@@ -1,4 +1,4 @@
-"""Semantic segmentation: one confusion matrix over all points, and the scores that follow from it.
+"""Semantic segmentation: one confusion matrix over all points, and its scores.
 
 With TP, FP, FN of a class over all points whose truth is known:
     IoU = TP / (TP + FP + FN)        accuracy = TP / (TP + FN), the class's recall
@@ -73,9 +73,9 @@ class SemanticConfusion:
 
     def __init__(self, num_classes: int, *, ignore_label: int | None = None, no_prediction: int | None = None) -> None:
         if num_classes < 1:
-            raise UsageError(f"num_classes is {num_classes}; there must be at least one class.")
+            raise UsageError(f"num_classes must be at least 1, got {num_classes}.")
         if no_prediction is not None and 0 <= no_prediction < num_classes:
-            raise UsageError(f"no_prediction is {no_prediction}, which is a class.", "Take -1.")
+            raise UsageError(f"no_prediction must not be a class, got {no_prediction}.", "Use -1.")
         self.num_classes = num_classes
         self.ignore_label = ignore_label
         self.no_prediction = no_prediction
@@ -119,7 +119,7 @@ class SemanticConfusion:
     def update_pairs(
         self, prediction: Int64[Array, " u"], truth: Int64[Array, " u"], counts: Int64[Array, " u"]
     ) -> None:
-        """Count points that were counted by pair already (see `counting.count_overlaps`).
+        """Count points that have already been counted by pair (see `counting.count_overlaps`).
 
         Args:
             prediction: predicted class per pair.
@@ -144,7 +144,7 @@ class SemanticConfusion:
         self._counts += other._counts
 
     def compute(self) -> SemanticScores:
-        """The scores of everything that was counted."""
+        """The scores of everything counted so far."""
         included = np.ones(self.num_classes, bool)
         if self.ignore_label is not None and 0 <= self.ignore_label < self.num_classes:
             included[self.ignore_label] = False
@@ -170,7 +170,7 @@ def scores_from_matrix(
         matrix: points of each (true class, predicted class).
         unanswered: points of each true class without a prediction.
         included: classes that take part in means.
-        num_ignored: points that were left out, to be handed on.
+        num_ignored: number of ignored points, copied to the result.
     """
     num_classes = len(matrix)
     unanswered = np.zeros(num_classes, np.int64) if unanswered is None else unanswered
@@ -207,7 +207,7 @@ def lidarseg_scores(scores: SemanticScores) -> SemanticScores:
     it divides by a union rounded to single precision, and leaves classes without truth and prediction out of the mean.
 
     Args:
-        scores: with a matrix of all points; what else they hold is handed on.
+        scores: with a matrix of all points; their other fields are copied.
     """
     kept = scores.included
     matrix = np.where(kept[:, None] & kept, scores.matrix, 0)

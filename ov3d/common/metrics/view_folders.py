@@ -1,4 +1,4 @@
-"""Scoring folders of masks: the layouts of 3D-OVS and LERF-OVS, with the same strictness as label files."""
+"""Scoring folders of masks in the layouts of 3D-OVS and LERF-OVS, as strictly as label files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ov3d.common.scenes.images import load_raster
 from ov3d.common.scenes.truth import drawn_polygons, read_polygons
 
 LOSSY_FOREGROUND = 127
-"""Masks that went through JPEG are foreground above this; others only at 255."""
+"""JPEG masks are foreground above this; others only at 255."""
 
 NO_LABEL = 255
 """In a label map: no class."""
@@ -37,7 +37,7 @@ class View:
         name: folder name or frame name.
         classes: its classes or queries.
         source: mask files by class (3D-OVS), or the JSON file (LERF-OVS).
-        prediction: folder under which its prediction is.
+        prediction: folder of its prediction.
     """
 
     scene: str
@@ -63,7 +63,7 @@ def evaluate_views(
         truth_root, prediction_root: folders, laid out as `docs/protocols.md` says.
         protocol: `3d-ovs` or `langsplat`; None means the data set's first.
         wanted: views to score, `scene/view`; None means all.
-        progress: told how far it is.
+        progress: receives progress.
 
     Raises:
         FaultyFilesError: masks are missing, too many, damaged or of the wrong size; all are named.
@@ -180,7 +180,7 @@ def _score_view(view: View, protocol: str, layout: str, metric: ViewIoU, faults:
     classes = view.classes
     if layout == "3d-ovs":
         truth = _stacked([_read_truth_mask(view.source, name) for name in classes])
-        if protocol == "langsplat":  # only what is annotated in this view is asked for
+        if protocol == "langsplat":  # only queries annotated in this view are scored
             kept = [idx for idx in range(len(classes)) if truth[idx].any()]
             truth, classes = truth[kept], tuple(classes[idx] for idx in kept)
     else:
@@ -247,7 +247,7 @@ def _stacked(masks: list[Bool[Array, "h w"]]) -> Bool[Array, "k h w"]:
 
 
 def file_stem(name: str) -> str:
-    """How a class or query is spelled in a file name."""
+    """The spelling of a class or query in a file name."""
     return name.replace("/", "_")
 
 

@@ -1,11 +1,11 @@
-"""Scores of masks in views: the protocols of 3D-OVS and of LangSplat (which LERF-OVS is scored with).
+"""Scores of masks in views: the protocols of 3D-OVS and of LangSplat (used for LERF-OVS).
 
 IoU of a class or query in one view = |prediction and truth| / |prediction or truth|, in pixels. The mean runs flat over all
 (view, class) pairs. The two protocols differ in which pairs there are and at what size:
 
 - `3d-ovs` (Liu et al., NeurIPS 2023): every class of the scene in every view, at an eighth of the size; a class that is absent
   from both masks scores 0. A pixel is right only if it is right for every class at once.
-- `langsplat` (Qin et al., CVPR 2024): one query a class that is annotated in the view, at full size.
+- `langsplat` (Qin et al., CVPR 2024): one query per class annotated in the view, at full size.
 
 Their numbers are not comparable, so a report holds one of them. Counts are integers, and means are exactly rounded sums, so
 the result is the same for any order of views.
@@ -37,8 +37,8 @@ class ViewScores:
         pairs: IoU by (view, class).
         mean_iou: flat mean over the pairs; NaN without any.
         by_class: mean over the views of each class, in the order in which classes were first seen in sorted views.
-        accuracy: share of pixels that are right for every class; NaN where it is not defined.
-        num_views: views that were scored.
+        accuracy: share of pixels that are right for every class; NaN if undefined.
+        num_views: number of scored views.
     """
 
     pairs: dict[tuple[str, str], float]
@@ -49,7 +49,7 @@ class ViewScores:
 
 
 class ViewIoU:
-    """IoU of masks that takes views one at a time: `update`, `merge`, `compute`."""
+    """IoU of masks, updated one view at a time: `update`, `merge`, `compute`."""
 
     def __init__(self) -> None:
         self._areas: dict[tuple[str, str], tuple[int, int]] = {}
@@ -67,7 +67,7 @@ class ViewIoU:
         """Count one view.
 
         Args:
-            view: its name; every view is counted once.
+            view: its name; each view may be counted only once.
             classes: the k class names or queries.
             prediction: one mask per class.
             truth: one mask per class.
@@ -75,7 +75,7 @@ class ViewIoU:
 
         Raises:
             DataError: shapes differ, or are not those of k masks.
-            UsageError: the view was counted before.
+            UsageError: the view has already been counted.
         """
         if prediction.shape != truth.shape or len(prediction) != len(classes):
             raise DataError(
@@ -83,7 +83,7 @@ class ViewIoU:
                 "One mask per class, of the truth's size.",
             )
         if view in self._pixels:
-            raise UsageError(f"View {view} was counted before.", "Give every view a name of its own.")
+            raise UsageError(f"View {view} has already been counted.", "Give every view a unique name.")
         for name, found, true in zip(classes, prediction, truth, strict=True):
             self._areas[view, name] = int((found & true).sum()), int((found | true).sum())
         right = (prediction == truth).all(axis=0)
@@ -97,7 +97,7 @@ class ViewIoU:
         """
         twice = self._pixels.keys() & other._pixels.keys()
         if twice:
-            raise UsageError(f"View {min(twice)} was counted twice.", "Give every view a name of its own.")
+            raise UsageError(f"View {min(twice)} was counted twice.", "Give every view a unique name.")
         self._areas |= other._areas
         self._pixels |= other._pixels
 
@@ -140,7 +140,7 @@ def mask_of_relevancy(
 
 
 def resized_mask(mask: Bool[Array, "h w"], size: tuple[int, int]) -> Bool[Array, "h2 w2"]:
-    """A mask at another size (height, width), each pixel its nearest one."""
+    """A mask resized to (height, width) by nearest neighbour."""
     from PIL import Image
 
     if mask.shape == size:
@@ -149,5 +149,5 @@ def resized_mask(mask: Bool[Array, "h w"], size: tuple[int, int]) -> Bool[Array,
 
 
 def exact_mean(values: Sequence[float]) -> float:
-    """The mean, from an exactly rounded sum: the order of values does not matter. NaN of nothing."""
+    """The mean, from an exactly rounded sum: the order of values does not matter. NaN without values."""
     return math.fsum(values) / len(values) if values else math.nan

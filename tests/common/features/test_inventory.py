@@ -85,14 +85,14 @@ def test_what_an_unfinished_run_needs_is_not_deleted_unasked(root: Path, tmp_pat
 
 
 def test_bad_wishes_say_what_to_write(root: Path) -> None:
-    with pytest.raises(UsageError, match="Nothing says what to delete"):
+    with pytest.raises(UsageError, match="Nothing to delete was specified"):
         plan_prune(root=root)
-    with pytest.raises(UsageError, match="no features by 'ofline'"):
+    with pytest.raises(UsageError, match="no features of 'ofline'"):
         plan_prune(root=root, encoder="ofline")
     assert (parse_size("1.5 kB"), parse_size("20GB"), parse_size("7")) == (1500, 20_000_000_000, 7)
     assert (parse_age("12h"), parse_age("2w")) == (43200, 1209600)
     for wrong in ("", "many", "5 parsec", "-3GB"):
-        with pytest.raises(UsageError, match="is no size"):
+        with pytest.raises(UsageError, match="must be a size"):
             parse_size(wrong)
-        with pytest.raises(UsageError, match="is no age"):
+        with pytest.raises(UsageError, match="must be an age"):
             parse_age(wrong)

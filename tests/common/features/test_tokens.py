@@ -48,5 +48,5 @@ def test_what_an_image_of_usual_size_becomes() -> None:
 
 @pytest.mark.parametrize("wrong", [{"patch": (15, 16)}, {"overlap": 1.0}, {"long_side": 0.5}, {"patch": (0, 16)}])
 def test_plans_that_make_no_grid_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match="make no grid"):
+    with pytest.raises(UsageError, match="Invalid windows"):
         TokenPlan(**{"window": (224, 224), "patch": (16, 16), **wrong})  # type: ignore[arg-type]

@@ -10,12 +10,13 @@ import typer
 
 from ov3d.cli.console import Console
 from ov3d.cli.options import CacheOption, JsonFlag, LayoutOption, QuietFlag, ScaleOption, use_cache
-from ov3d.common.base.errors import DataError
+from ov3d.common.base.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
     from ov3d.common.checks.machine import Fact
+    from ov3d.common.scenes.scene import Scene
 
 MARKS = {"ok": "[green]ok[/green]", "absent": "[dim]--[/dim]", "fault": "[red]!![/red]"}
 
@@ -24,18 +25,30 @@ def doctor(
     scene: Annotated[Path | None, typer.Argument(help="A scene to look at; leave out to look at the machine.")] = None,
     layout: LayoutOption = None,
     scale: ScaleOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Folder for pictures of a LiDAR sweep: its points on photographs, and from above.",
+            metavar="DIR",
+        ),
+    ] = None,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Say what this machine has, or whether a scene's images, poses and depth agree.
+    """Check this machine, or whether a scene's images, poses and depth agree.
 
     Without SCENE: versions, devices, optional packages, the cache. With SCENE: what was read, and the share of its points that
-    the cameras see with the median disagreement of depth; wrong poses and depth scales show there. Exits with 1 on a fault.
+    the cameras see with the median disagreement of depth; wrong poses and depth scales show there. Of a LiDAR sweep: points in
+    photographs, time offsets, and cameras whose rotation does not fit. Exits with 1 on a fault.
 
     Example: ov3d doctor my-room
     """
     use_cache(cache)
+    if output is not None and scene is None:
+        raise UsageError("-o draws a LiDAR sweep, and none was given.", "ov3d doctor SWEEP -o DIR")
     console = Console(as_json=as_json, quiet=quiet)
     if scene is None:
         from ov3d.common.checks.machine import describe
@@ -47,12 +60,26 @@ def doctor(
 
         read = load_scene(scene, layout=layout, scale=scale)
         facts, title = describe_scene(read, progress=console), f"scene {read.name}"
+        if output is not None:
+            _draw(output, read, console)
     console.result({"what": title, "facts": [asdict(fact) for fact in facts]}, lambda out: _show(out, title, facts))
     faults = [fact for fact in facts if fact.state == "fault"]
     if faults:
         raise DataError(
             f"{len(faults)} fault(s) in {title}; first: {faults[0].name}: {faults[0].value}.", faults[0].hint
         )
+
+
+def _draw(folder: Path, scene: Scene, console: Console) -> None:
+    if scene.sweep is None:
+        raise UsageError(f"{scene.name} is not a LiDAR sweep, and -o draws only those.", "Leave out -o.")
+    from ov3d.common.exporters.sweep_pictures import write_sweep_pictures
+
+    found = list(write_sweep_pictures(folder, scene))
+    for error in found:
+        if isinstance(error, DataError):
+            console.say(f"{error.message} {error.hint}")
+    console.say(f"Wrote {sum(isinstance(one, Path) for one in found)} pictures to {folder}.")
 
 
 def _show(out: RichConsole, title: str, facts: list[Fact]) -> None:

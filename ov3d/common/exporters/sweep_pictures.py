@@ -82,7 +82,7 @@ def colours_of_depth(depth: Float[Array, " n"]) -> Colouring:
 
 
 def colours_of_labels(labels: Int32[Array, " n"], classes: tuple[str, ...]) -> Colouring:
-    """A colour per class; grey where there is no label."""
+    """A colour per class; grey for points without a label."""
     table = np.concatenate([palette(len(classes)), [NO_LABEL_COLOUR]])
     table = np.rint(255 - (1 - LIGHTER) * (255 - table.astype(np.float32))).astype(np.uint8)
     place = np.where((labels >= 0) & (labels < len(classes)), labels, len(classes))

@@ -11,7 +11,6 @@ the repeats' ratios of processor time, because the machine may be shared.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ import numpy as np
 
 from benchmarks.harness import interleaved, median_ratio, medians, parser, report
 from benchmarks.shared.devkit_projection import DevkitCloud, devkit_projection
+from benchmarks.shared.street_sweeps import street_sweep
 from ov3d.common.lifting.sweep_projection import SweepProjectionConfig, project_sweep
 from ov3d.common.scenes.cameras import invert_pose
 from ov3d.common.scenes.scene import Frame
-from ov3d.common.worlds.street import Drive, StreetConfig, Sweep, build_drive
+from ov3d.common.worlds.street import Drive, Sweep
 from ov3d.common.worlds.street_writing import written_matrix
 
 GOAL, GOAL_FP32 = 4.0, 12.0
-NUM_POINTS = 120_000
 CELL = 4.0
 
 
@@ -70,16 +69,6 @@ def main() -> None:
         other_ms={name: round(1e3 * median[name], 3) for name in ("fp32", "fp64 with z-buffer", "devkit storing fp32")},
         ratio_fp32_both=round(median_ratio(times["devkit storing fp32"], times["fp32"]), 2),
     )
-
-
-def street_sweep() -> tuple[Drive, Sweep]:
-    """An even 120,000 points of a sweep, in the order in which they were measured."""
-    drive = build_drive(StreetConfig(seed=3, num_sweeps=1, beams=64, columns=2600, width=1600, height=900))
-    sweep = drive.sweep(0, photographs=False)
-    if len(sweep.xyz) < NUM_POINTS:
-        raise SystemExit(f"The sweep has only {len(sweep.xyz):,} points.")
-    rows = np.linspace(0, len(sweep.xyz) - 1, NUM_POINTS).astype(np.int64)
-    return drive, replace(sweep, xyz=sweep.xyz[rows], intensity=sweep.intensity[rows])
 
 
 def posed(drive: Drive, sweep: Sweep) -> tuple[list[Frame], list[tuple[list[np.ndarray], np.ndarray, tuple[int, int]]]]:

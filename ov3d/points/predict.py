@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     import torch
 
 
+MAX_TURNS = 360
+"""More copies of a scan than this change nothing but the time they take."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
     """Labels of a scan's points.
@@ -208,8 +212,8 @@ def _counted(scan: Scan, labelled: Labelled, words: Words) -> dict[str, Any]:
 
 def _check(scan_path: Path, output: Path, request: PredictRequest) -> None:
     threshold = request.threshold
-    if request.turns < 1:
-        raise UsageError(f"--turns must be at least 1, got {request.turns}.", "1 uses the scan alone.")
+    if not 1 <= request.turns <= MAX_TURNS:
+        raise UsageError(f"--turns must be between 1 and {MAX_TURNS}, got {request.turns}.", "1 is the scan itself.")
     if output.suffix.lower() != ".ply":
         raise UsageError(f"Output must end in .ply, got {output}.", "For example: -o labelled.ply")
     if scan_path.exists() and output.exists() and scan_path.samefile(output):

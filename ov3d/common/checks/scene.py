@@ -9,6 +9,7 @@ import numpy as np
 from ov3d.common.base.errors import Ov3dError
 from ov3d.common.base.progress import Progress, Silent
 from ov3d.common.checks.machine import Fact
+from ov3d.common.checks.sweep import sweep_facts
 from ov3d.common.checks.views import MIN_SHARE_SEEN, view_statistics
 from ov3d.common.scenes.cloud_from_depth import with_cloud
 from ov3d.common.scenes.scene import IGNORE, Scene
@@ -36,7 +37,7 @@ def describe_scene(scene: Scene, *, progress: Progress | None = None) -> list[Fa
         return [*facts, Fact("points", error.message, "absent" if photographs_only else "fault", error.hint)]
     facts += _points(scene, clouded)
     if clouded.frames:
-        facts += _agreement(clouded)
+        facts += sweep_facts(clouded, clouded.sweep) if clouded.sweep is not None else _agreement(clouded)
     return facts
 
 

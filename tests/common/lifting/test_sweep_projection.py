@@ -200,3 +200,34 @@ def test_the_nearest_of_a_cell_is_found_like_in_a_loop() -> None:
         expected.append(depth <= z[same].min() * 1.1)
     assert nearest_of_cells(uv, z, 3.5, 0.1).tolist() == expected
     assert len(nearest_of_cells(uv[:0], z[:0], 3.5, 0.1)) == 0
+
+
+def test_most_points_that_a_street_hides_from_its_cameras_are_dropped() -> None:
+    """Truth is the depth at the pixel and around it; a point on an outline counts as neither hidden nor visible."""
+    sweep = build_drive(StreetConfig(seed=1, num_sweeps=1, reach=60.0)).sweep(0)
+    lidar_from_world = invert_pose(sweep.world_from_ego @ sweep.ego_from_lidar)
+    frames = [
+        Frame(
+            shot.mount.name,
+            Path(),
+            shot.mount.camera,
+            lidar_from_world @ shot.world_from_ego @ shot.mount.ego_from_camera,
+        )
+        for shot in sweep.shots
+    ]
+    all_points, kept = (
+        project_sweep(sweep.xyz, frames),
+        project_sweep(sweep.xyz, frames, SweepProjectionConfig(cell=8.0)),
+    )
+    counts = np.zeros((2, 2), np.int64)
+    for shot, before, after in zip(sweep.shots, all_points.views, kept.views, strict=True):
+        column, row = before.uv.astype(np.int64).T
+        padded = np.pad(shot.view.depth, 1, mode="edge")
+        around = np.stack([padded[row + dy, column + dx] for dy in range(3) for dx in range(3)])
+        hidden = (around < 0.9 * before.z).all(axis=0) & (around > 0).all(axis=0)
+        visible = (np.abs(around - before.z) < 0.05 * before.z).all(axis=0)
+        stays = np.isin(before.point_idx, after.point_idx)
+        counts += [[(hidden & ~stays).sum(), hidden.sum()], [(visible & stays).sum(), visible.sum()]]
+    (dropped, hidden_points), (seen, visible_points) = counts.tolist()
+    assert hidden_points > 100 and visible_points > 5000
+    assert dropped > 0.7 * hidden_points and seen > 0.94 * visible_points, counts

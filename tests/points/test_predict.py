@@ -229,7 +229,7 @@ def test_turns_are_averaged_and_repeat(run: Run, tmp_path: Path) -> None:
     moved = poses(2, "any", seed=3)[1].of(xyz, network.voxel_size)
     mean = (network.embed(xyz, rgb) @ text.T + network.embed(moved, rgb) @ text.T) / 2
     assert np.abs(outputs[0] - mean.max(axis=1)).max() < 1e-5
-    with pytest.raises(UsageError, match="at least 1, got 0"):
+    with pytest.raises(UsageError, match="between 1 and 360, got 0"):
         predict_scan(run, scan, tmp_path / "out.ply", PredictRequest(turns=0), device=CPU)
 
 

@@ -103,7 +103,7 @@ def test_the_pytorch3d_side_with_its_function_played(monkeypatch: pytest.MonkeyP
 
 def test_bad_input_is_named() -> None:
     points = cloud(3, 12)
-    with pytest.raises(UsageError, match="at least one"):
+    with pytest.raises(UsageError, match="at least 1"):
         knn(points, points, 0)
     with pytest.raises(UsageError, match="not positive"):
         radius_search(points, points, 0.0, limit=3)

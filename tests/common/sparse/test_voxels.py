@@ -57,7 +57,7 @@ def test_voxelise_counts_empty_clouds() -> None:
 
 
 def test_voxelise_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(UsageError, match="not positive"):
+    with pytest.raises(UsageError, match="must be positive"):
         voxelise(torch.zeros(1, 3), 0.0)
     with pytest.raises(DataError, match="not finite"):
         voxelise(torch.tensor([[0.0, float("inf"), 0.0]]), 1.0)

@@ -105,7 +105,7 @@ def test_bad_input_is_named() -> None:
     points = cloud(3, 12)
     with pytest.raises(UsageError, match="at least 1"):
         knn(points, points, 0)
-    with pytest.raises(UsageError, match="not positive"):
+    with pytest.raises(UsageError, match="must be positive"):
         radius_search(points, points, 0.0, limit=3)
     with pytest.raises(DataError, match="not finite"):
         knn(torch.tensor([[0.0, float("nan"), 0.0]]), points, 1)

@@ -263,7 +263,7 @@ def predict(
     from ov3d.common.learning.prediction_request import PredictRequest
 
     found = find_run(run)
-    request = PredictRequest(tuple(classes), tuple(prompts), threshold, turns, seed, layout, scale, ensemble)
+    request = PredictRequest(_names(classes), _names(prompts), threshold, turns, seed, layout, scale, ensemble)
     backend = get_backend(str(found.manifest["backend"]))
     return backend.predict(found, Path(scan), Path(output), request, device=pick_device(device), progress=progress)
 
@@ -288,7 +288,7 @@ def evaluate(
 
     Args:
         run: what `train` returned, a folder, SCENE, SCENE/BACKEND, or `latest`.
-        scene: path of the scene to score, if it has moved or the run has several; None scores all at their original paths.
+        scene: name of one scene of the run, or the path of a scene that has moved; None scores all at their original paths.
         classes: classes to score; if empty, all in the ground truth.
         protocol: a nerf run has `held-out`, `3d-ovs` and `langsplat`; None uses the backend's first.
         threshold: lowest cosine at which a class counts as present; None uses the encoder's.
@@ -307,7 +307,16 @@ def evaluate(
     from ov3d.common.learning.evaluate_run import EvaluateRequest, evaluate_run
 
     found = find_run(run)
-    request = EvaluateRequest(tuple(classes), threshold, protocol, ensemble)
+    request = EvaluateRequest(_names(classes), threshold, protocol, ensemble)
     backend = get_backend(str(found.manifest["backend"]))
     scored = evaluate_run(backend, found, request, scene=scene, device=device, progress=progress)
     return [report for one in scored for report in one.reports()]
+
+
+def _names(names: Sequence[str]) -> tuple[str, ...]:
+    """Several names; one text would be taken for its letters."""
+    if isinstance(names, str):
+        from ov3d.common.base.errors import UsageError
+
+        raise UsageError(f"Expected a list of names, got the text {names!r}.", f"For example: [{names!r}]")
+    return tuple(names)

@@ -33,5 +33,5 @@ def test_only_sweeps_are_drawn(ov3d: Ov3d, tmp_path: Path) -> None:
     done = ov3d("doctor", write_capture(tmp_path / "desk"), "-o", tmp_path / "pictures")
     assert done.code == 2 and "desk is not a LiDAR sweep" in done.error
     done = ov3d("doctor", "-o", tmp_path / "pictures")
-    assert done.code == 2 and "none was given" in done.error
+    assert done.code == 2 and "works only with a LiDAR sweep" in done.error
     assert not (tmp_path / "pictures").exists()

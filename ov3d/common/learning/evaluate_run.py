@@ -83,6 +83,8 @@ def _check(backend: Backend, request: EvaluateRequest) -> None:
             f"--protocol of a {backend.name} run must be {' or '.join(backend.protocols)}, got {protocol}.",
             "Leave it out for the default.",
         )
+    if request.threshold is not None and not -1 <= request.threshold <= 1:
+        raise UsageError(f"--threshold must be between -1 and 1, got {request.threshold:g}.", "Scores are cosines.")
     if request.ensemble and not backend.can_ensemble:
         raise UsageError(f"--ensemble does not apply to a {backend.name} run.", "Leave it out.")
 
@@ -91,7 +93,8 @@ class _Scenes:
     """The scenes of a run as it read them or, where they have moved, as they are now. Each data set is opened once."""
 
     def __init__(self, run: Run, place: Path | None) -> None:
-        self._run, self._place = run, place
+        named = place is not None and str(place) in run.indexes and not place.exists()
+        self._run, self._place, self._named = run, None if named else place, str(place) if named else None
         self._opened: dict[str, LazyScenes] = {}
 
     def names(self) -> list[str]:
@@ -100,6 +103,8 @@ class _Scenes:
         Raises:
             UsageError: none of them is there.
         """
+        if self._named is not None:
+            return [self._named]
         names, place = sorted(self._run.indexes), self._place
         if place is None:
             return names

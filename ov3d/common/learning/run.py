@@ -21,7 +21,7 @@ import torch
 from ov3d.common.base.config import dump_config, load_config
 from ov3d.common.base.device import pick_device, seed_everything
 from ov3d.common.base.errors import DataError, UsageError
-from ov3d.common.base.files import read_json, write_json
+from ov3d.common.base.files import hash_text, read_json, write_json
 from ov3d.common.base.progress import Progress, Silent
 from ov3d.common.base.runs import (
     CONFIG_NAME,
@@ -121,7 +121,7 @@ def begin_run(
     """Begin a run, or resume one that was interrupted; arguments as in `Backend.train`.
 
     Raises:
-        UsageError: the folder holds a run with other settings.
+        UsageError: the folder holds a run with other settings, or on other scenes.
         DataError: no scene was found, or two have the same name.
     """
     listener: Progress = progress or Silent()
@@ -135,7 +135,8 @@ def begin_run(
         "threads": _threads(run, device, listener),
     }
     check_claim(run, dump_config(config))
-    write_json(run / SOURCE_NAME, facts, kind=SOURCE_KIND, version=SOURCE_VERSION)
+    scenes = _same_scenes(run, source)
+    write_json(run / SOURCE_NAME, {**facts, "scenes": scenes}, kind=SOURCE_KIND, version=SOURCE_VERSION)
     claim_run(run, dump_config(config))
     seed_everything(config.seed)
     teacher = teacher_of(config, device) if config.needs_teacher else None
@@ -242,6 +243,23 @@ def _threads(run: Path, device: torch.device, progress: Progress) -> list[int]:
             f"{then['device']} avoid that)."
         )
     return before or [now] if then["threads"] == now else [*before, now]
+
+
+def _same_scenes(run: Path, source: SceneSource) -> dict[str, Any]:
+    """The number of scenes and a hash of their names.
+
+    Raises:
+        UsageError: the run was started on other scenes.
+    """
+    now = {"count": len(source), "key": hash_text(*source.ids)}
+    then = _source_facts(run).get("scenes", now)  # earlier versions did not keep them
+    if then != now:
+        which = "others" if then["count"] == now["count"] else f"{now['count']}"
+        raise UsageError(
+            f"Run {run} was started on {then['count']} scenes, not on {which}.",
+            "Give the same path, or start a new run.",
+        )
+    return now
 
 
 def _source_facts(run: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class RunConfig(Config):
     """How features are lifted from images onto points."""
     stages: tuple[str, ...] = ()
     """Stages to run, in order: all of them, or any number starting with the first."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     """Random seed."""
 
     @property

@@ -102,6 +102,18 @@ def test_one_scene_of_several_and_one_that_has_moved(tmp_path: Path, read: list[
         _evaluate(Recorder(), both, scene="/now/c")
 
 
+def test_a_scene_of_the_run_may_be_named_without_its_path(tmp_path: Path, read: list[Any]) -> None:
+    run = _run(tmp_path, "a", "b")
+    assert [report.scene for report in _evaluate(Recorder(), run, scene="b")] == ["b"]
+    assert read == [("/then/b", {"layout": "scannet", "scale": 0.5})]
+
+
+@pytest.mark.usefixtures("read")
+def test_a_threshold_is_a_cosine(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--threshold must be between -1 and 1, got 2"):
+        _evaluate(Recorder(), _run(tmp_path, "a"), EvaluateRequest(threshold=2.0))
+
+
 def test_scenes_of_a_data_set_are_told_apart_by_name_and_it_is_opened_once(tmp_path: Path, read: list[Any]) -> None:
     run = _run(tmp_path, "c", "a", place="/then/data")
     assert [report.scene for report in _evaluate(Recorder(), run)] == ["a", "c"]

@@ -84,6 +84,18 @@ def test_other_settings_change_nothing_on_the_disk(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
 
 
+def test_a_run_is_not_resumed_on_other_scenes(tmp_path: Path) -> None:
+    def source(*names: str) -> LazyScenes:
+        return LazyScenes(names, lambda name: box_scene(tmp_path / name, 2))
+
+    begin_run("idle", source("one", "two"), _Config(), run=tmp_path / "run", device=CPU)
+    begin_run("idle", source("one", "two"), _Config(), run=tmp_path / "run", device=CPU)
+    with pytest.raises(UsageError, match="started on 2 scenes, not on 1"):
+        begin_run("idle", source("one"), _Config(), run=tmp_path / "run", device=CPU)
+    with pytest.raises(UsageError, match="started on 2 scenes, not on others"):
+        begin_run("idle", source("one", "three"), _Config(), run=tmp_path / "run", device=CPU)
+
+
 def test_a_manifest_holds_what_was_learnt_and_how(tmp_path: Path) -> None:
     scenes = {name: box_scene(tmp_path / name, 2) for name in ("one", "two")}
     source = LazyScenes(tuple(scenes), scenes.__getitem__)
@@ -97,7 +109,9 @@ def test_a_manifest_holds_what_was_learnt_and_how(tmp_path: Path) -> None:
     assert manifest["indexes"] == {"one": "scenes/0000-one/index.safetensors"}
     assert manifest["seconds"]["rest"] >= 0
     how = {name: manifest[name] for name in ("layout", "scale", "device", "threads")}
-    assert how == read_json(run.path / SOURCE_NAME, kind="run-source", version=1)
+    source_facts = read_json(run.path / SOURCE_NAME, kind="run-source", version=1)
+    assert source_facts.pop("scenes")["count"] == 2
+    assert how == source_facts
     assert (how["layout"], how["scale"], how["device"]) == ("scannet", 0.5, "cpu")
     assert config_of(run, _Config) == _Config(seed=3)
 

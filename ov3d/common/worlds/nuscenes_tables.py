@@ -15,10 +15,11 @@ import numpy as np
 
 from ov3d.common.base.files import hash_text
 from ov3d.common.base.shapes import Array, Float64
+from ov3d.common.readers.nuscenes_categories import GENERAL_CLASSES
 from ov3d.common.scenes.cameras import Camera
 from ov3d.common.worlds.moving_world import Thing
 from ov3d.common.worlds.street import Drive
-from ov3d.common.worlds.street_classes import NUSCENES_CATEGORIES, STREET_CLASSES, class_id
+from ov3d.common.worlds.street_classes import STREET_CLASSES, class_id
 from ov3d.common.worlds.street_writing import written_matrix
 
 Row = dict[str, Any]
@@ -114,7 +115,7 @@ def quaternion(rotation: Float64[Array, "3 3"]) -> list[float]:
 def common_tables(channels: Sequence[str], map_filename: str, log_tokens: Sequence[str]) -> Tables:
     """Tables that do not depend on the sweeps."""
     tables: Tables = {name: [] for name in TABLES}
-    for index, name in enumerate(NUSCENES_CATEGORIES):
+    for index, name in enumerate(GENERAL_CLASSES):
         row = {"token": token("category", name), "name": name, "description": "", "index": index}
         tables["category"].append(row)
     for channel in channels:
@@ -221,7 +222,7 @@ def _add_annotations(tables: Tables, name: str, drive: Drive, sweeps: Sequence[S
     for instance, found in sorted(appearances.items()):
         thing = drive.world.things[instance - 1]
         tokens = [token(name, number, "annotation", instance) for number, _ in found]
-        category = NUSCENES_CATEGORIES[STREET_CLASSES[class_id(thing.name)].nuscenes]
+        category = GENERAL_CLASSES[STREET_CLASSES[class_id(thing.name)].nuscenes]
         tables["instance"].append(
             {
                 "token": token(name, "instance", instance),
